@@ -1,0 +1,351 @@
+//! What travels over the local API.
+//!
+//! | call | body → answer |
+//! |---|---|
+//! | `GET /v1/hello` | nothing → [`Hello`] |
+//! | `GET /v1/status` | nothing → [`Status`] |
+//! | `GET /v1/events` | nothing → JSON lines of [`Numbered`]: a snapshot, then events |
+//! | `POST /v1/login` | [`Login`] → [`Status`] |
+//! | `POST /v1/logout`, `POST /v1/lock` | nothing → [`Status`] |
+//! | `POST /v1/unlock` | [`Unlock`] → [`Status`] |
+//! | `POST /v1/connect`, `POST /v1/disconnect` | [`Selection`] → [`ChangeReport`] |
+//! | `GET /v1/sessions` | nothing → `Vec<`[`LiveSession`]`>` |
+//! | `POST /v1/doctor` | nothing → [`DoctorReport`] |
+//! | `POST /v1/control` | [`ControlCall`] → [`ControlAnswer`] |
+//! | `POST /v1/shutdown` | nothing → 202 |
+//!
+//! Every refusal is a [`postern_proto::problem::Problem`].
+
+use std::net::SocketAddr;
+
+use postern_proto::{
+    api::AccountInfo,
+    id::{DeviceId, NodeId, ResourceId, StreamId},
+    resource::ClientResource,
+    time::UnixMillis,
+};
+use serde::{Deserialize, Serialize};
+
+/// The version of these messages. Client and service of different versions say so in a sentence.
+pub const VERSION: u32 = 1;
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hello {
+    pub version: u32,
+    /// Version of the service program.
+    pub service: String,
+    pub pid: u32,
+    pub uid: u32,
+}
+
+/// Everything a client shows.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    /// Version of the service program.
+    pub service: String,
+    pub sign_in: SignIn,
+    pub control: ControlLink,
+    pub key_storage: KeyStorage,
+    /// `None` while signed out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificate_ends: Option<UnixMillis>,
+    #[serde(default)]
+    pub gateways: Vec<GatewayStatus>,
+    /// Everything the account may reach, by name.
+    #[serde(default)]
+    pub resources: Vec<ResourceStatus>,
+    /// Uids other than the owner's that may use the listeners (`--allow-uid`).
+    #[serde(default)]
+    pub allowed_uids: Vec<u32>,
+    /// Where scripts may read this status over HTTP.
+    pub status_api: StatusApi,
+    /// Sentences a person should read: what is wrong and what to do.
+    #[serde(default)]
+    pub warnings: Vec<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "state")]
+pub enum SignIn {
+    SignedOut,
+    SignedIn {
+        account: AccountInfo,
+        org: String,
+        device: DeviceId,
+        expires_at: UnixMillis,
+        #[serde(default)]
+        must_change_password: bool,
+    },
+    /// Signed in, but nothing may be used until `unlock`.
+    Locked {
+        account: AccountInfo,
+        org: String,
+    },
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "state")]
+pub enum ControlLink {
+    /// No control plane is configured.
+    None,
+    Connecting {
+        url: String,
+    },
+    Connected {
+        url: String,
+        since: UnixMillis,
+    },
+    /// Streams and cached leases go on.
+    Away {
+        url: String,
+        since: UnixMillis,
+        error: String,
+        retry_at: UnixMillis,
+    },
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "kind")]
+pub enum KeyStorage {
+    Keystore {
+        name: String,
+    },
+    /// A file that only the user may read.
+    File {
+        path: String,
+    },
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "state")]
+pub enum StatusApi {
+    Off,
+    Listening { address: SocketAddr, token_file: String },
+    Failed { error: String },
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GatewayStatus {
+    pub id: NodeId,
+    pub name: String,
+    pub address: String,
+    pub state: GatewayState,
+    /// Established connections that wait for a stream.
+    pub spares: u32,
+    /// Time of the last connect and handshake.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub handshake_micros: Option<u64>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "state")]
+pub enum GatewayState {
+    /// Not tried yet.
+    Unknown,
+    Reachable,
+    Draining,
+    Unreachable {
+        error: String,
+    },
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ResourceStatus {
+    #[serde(flatten)]
+    pub resource: ClientResource,
+    pub connection: Connection,
+    /// Streams carried right now.
+    pub streams: u32,
+    pub bytes_up: u64,
+    pub bytes_down: u64,
+    /// When the grant ends, where it has an end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub grant_ends: Option<UnixMillis>,
+    /// What the last failed stream met, until one succeeds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_error: Option<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "connection_state")]
+pub enum Connection {
+    Disconnected,
+    /// The bind address is listened on.
+    Listening {
+        address: SocketAddr,
+    },
+    /// Somebody else has the port; tried again at `retry_at`.
+    PortInUse {
+        address: SocketAddr,
+        holder: Option<PortHolder>,
+        retry_at: UnixMillis,
+    },
+    /// The address cannot be bound for another reason.
+    Failed {
+        address: SocketAddr,
+        error: String,
+        retry_at: UnixMillis,
+    },
+    /// Wanted, but held back while locked.
+    Suspended,
+}
+
+/// The process that has a port.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PortHolder {
+    pub uid: u32,
+    /// Known where the process is ours to look at.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pid: Option<u32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub program: Option<String>,
+}
+
+#[derive(Clone, Serialize, Deserialize)]
+pub struct Login {
+    /// `https://host:port`; `None`: the one that the service knows already.
+    #[serde(default)]
+    pub control: Option<String>,
+    #[serde(default)]
+    pub trust: Trust,
+    pub credential: postern_proto::api::Credential,
+}
+
+/// How the control plane proves itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "trust")]
+pub enum Trust {
+    /// As configured before; for a new address: the system's roots.
+    #[default]
+    Known,
+    /// The organisation's CA certificate, PEM.
+    Ca { pem: String },
+    /// SHA-256 of the organisation's CA certificate, hex; the service fetches the certificate and compares.
+    Fingerprint { sha256: String },
+}
+
+#[derive(Clone, Serialize, Deserialize)]
+pub struct Unlock {
+    pub password: String,
+}
+
+/// Which resources a command is about.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "select")]
+pub enum Selection {
+    All,
+    /// By name, or by id.
+    Name {
+        name: String,
+    },
+    /// The filter grammar of `postern_proto::filter`.
+    Filter {
+        filter: String,
+    },
+}
+
+/// What `connect` or `disconnect` changed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChangeReport {
+    pub resources: Vec<ResourceStatus>,
+    /// How many of them are in another state than before.
+    pub changed: u32,
+}
+
+/// A stream that is carried now.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LiveSession {
+    pub stream: StreamId,
+    pub resource: ResourceId,
+    pub resource_name: String,
+    pub peer: SocketAddr,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gateway: Option<NodeId>,
+    pub started_at: UnixMillis,
+    pub bytes_up: u64,
+    pub bytes_down: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DoctorReport {
+    pub checks: Vec<Check>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Check {
+    /// A stable word, for scripts.
+    pub id: String,
+    pub title: String,
+    pub verdict: Verdict,
+    /// What was seen.
+    pub detail: String,
+    /// What to do about it; only where something is to be done.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub advice: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    Ok,
+    Warning,
+    Failed,
+    Skipped,
+}
+
+/// A call of the control plane's REST API, made with the login that the service holds.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ControlCall {
+    /// `GET`, `POST`, `PATCH`, `PUT` or `DELETE`.
+    pub method: String,
+    /// Begins with `/api/v1/`; may hold a query.
+    pub path: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub body: Option<serde_json::Value>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ControlAnswer {
+    pub status: u16,
+    /// JSON where the answer was JSON, a string where it was text, null where it was empty.
+    pub body: serde_json::Value,
+}
+
+/// A line of `GET /v1/events`. Numbers go up by one; the first line is a snapshot.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Numbered {
+    pub seq: u64,
+    #[serde(flatten)]
+    pub event: Event,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "event")]
+pub enum Event {
+    Snapshot {
+        status: Box<Status>,
+    },
+    /// The parts of the status that are not resources changed.
+    Service {
+        status: Box<Status>,
+    },
+    ResourceChanged {
+        resource: Box<ResourceStatus>,
+    },
+    ResourceRemoved {
+        id: ResourceId,
+    },
+    /// Something a person should see once.
+    Notice {
+        level: NoticeLevel,
+        text: String,
+    },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NoticeLevel {
+    Info,
+    Warning,
+    Error,
+}

@@ -1,0 +1,181 @@
+//! Messages of the control plane's REST API that machines exchange: signing in, certificates, leases, enrolment and
+//! session records. (What people administer is described in the OpenAPI document of `postern-control`.)
+//!
+//! | call | who | body → answer |
+//! |---|---|---|
+//! | `POST /api/v1/login` | anyone | [`LoginRequest`] → [`LoginResponse`] |
+//! | `POST /api/v1/logout` | bearer | nothing → 204 |
+//! | `GET /api/v1/ca` | anyone | nothing → [`CaInfo`] |
+//! | `POST /api/v1/devices/certificate` | bearer or device certificate | [`CertificateRequest`] → [`CertificateResponse`] |
+//! | `POST /api/v1/leases` | device certificate | [`LeaseRequest`] → [`LeaseResponse`] |
+//! | `POST /api/v1/nodes/enrol` | one-time token in the body | [`EnrolRequest`] → [`EnrolResponse`] |
+//! | `POST /api/v1/nodes/certificate` | node certificate | [`CertificateRequest`] → [`CertificateResponse`] |
+//! | `POST /api/v1/nodes/records` | node certificate | [`RecordBatch`] → [`RecordAck`] |
+//! | `GET /api/v1/nodes/records` | node certificate | nothing → [`RecordAck`]: what is stored already |
+//! | `POST /api/v1/devices/events` | device certificate | [`DeviceEvents`] → 204 |
+//! | `GET /api/v1/sync` | device or node certificate | WebSocket, or long poll: see [`crate::sync`] |
+
+use std::net::SocketAddr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    id::{AccountId, DeviceId, LoginId, NodeId, OrgId, ResourceId},
+    record::Record,
+    time::UnixMillis,
+};
+
+/// How long a device certificate lasts at most.
+pub const DEVICE_CERTIFICATE_HOURS: u64 = 12;
+/// How long a node certificate lasts.
+pub const NODE_CERTIFICATE_DAYS: u64 = 7;
+
+#[derive(Clone, Serialize, Deserialize)]
+pub struct LoginRequest {
+    #[serde(flatten)]
+    pub credential: Credential,
+    pub device: DeviceInfo,
+    /// PKCS#10 request in PEM, signed by the device key (P-256).
+    pub csr: String,
+}
+
+/// What an account proves itself with.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "method")]
+pub enum Credential {
+    Password { email: String, password: String },
+    ServiceToken { token: String },
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeviceInfo {
+    /// Shown to administrators; usually the host name.
+    pub name: String,
+    pub os: String,
+}
+
+#[derive(Clone, Serialize, Deserialize)]
+pub struct LoginResponse {
+    pub login: LoginId,
+    /// Bearer token of this login: 32 random bytes, base64url. It works only together with the device's certificate.
+    pub token: String,
+    pub expires_at: UnixMillis,
+    pub account: AccountInfo,
+    pub device: DeviceId,
+    pub certificate: CertificateResponse,
+    pub ca: CaInfo,
+    /// Set when the account must choose a new password before anything else works.
+    #[serde(default)]
+    pub must_change_password: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AccountInfo {
+    pub id: AccountId,
+    pub email: String,
+    pub name: String,
+    /// Whether it may call the administration API.
+    pub admin: bool,
+    pub service: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CaInfo {
+    pub org: OrgId,
+    pub org_name: String,
+    /// The organisation's CA certificate in PEM.
+    pub certificate: String,
+    /// SHA-256 of the certificate (DER), lower-case hex.
+    pub fingerprint: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CertificateRequest {
+    /// PKCS#10 in PEM. Only its key and its signature count; every name in it is ignored.
+    pub csr: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CertificateResponse {
+    /// The leaf in PEM.
+    pub certificate: String,
+    pub not_after: UnixMillis,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeaseRequest {
+    /// At most 1,000.
+    pub resources: Vec<ResourceId>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeaseResponse {
+    pub leases: Vec<IssuedLease>,
+    /// Resources that the account may not reach, or that are not there: the two are not told apart.
+    pub denied: Vec<ResourceId>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IssuedLease {
+    pub resource: ResourceId,
+    pub token: String,
+    pub issued_at: UnixMillis,
+    pub not_after: UnixMillis,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub grant_ends: Option<UnixMillis>,
+}
+
+#[derive(Clone, Serialize, Deserialize)]
+pub struct EnrolRequest {
+    /// The one-time token.
+    pub token: String,
+    pub csr: String,
+    /// Where clients will dial this node, as `host:port`; `None` keeps what the administrator set.
+    #[serde(default)]
+    pub advertise: Option<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EnrolResponse {
+    pub node: NodeId,
+    pub name: String,
+    pub certificate: CertificateResponse,
+    pub ca: CaInfo,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RecordBatch {
+    /// In order, without gaps; at most 1,000. Records that are stored already are skipped.
+    pub records: Vec<Record>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RecordAck {
+    /// Everything up to and including this number is stored; 0: nothing yet.
+    pub stored: u64,
+    /// The hash of that record.
+    pub hash: String,
+}
+
+/// What a device reports for the audit: refusals at its loopback listeners, wider use by other users.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeviceEvents {
+    /// At most 1,000.
+    pub events: Vec<DeviceEvent>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeviceEvent {
+    pub at: UnixMillis,
+    #[serde(flatten)]
+    pub what: DeviceEventKind,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "type")]
+pub enum DeviceEventKind {
+    /// Another user, or nobody that could be named, connected to a listener and was reset.
+    PeerRefused { resource: ResourceId, bind: SocketAddr, uid: Option<u32>, count: u64 },
+    /// The service was started with other users allowed.
+    PeersAllowed { uids: Vec<u32> },
+}

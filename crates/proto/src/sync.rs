@@ -1,0 +1,205 @@
+//! Sync: how devices and nodes follow the control plane.
+//!
+//! One WebSocket at `/api/v1/sync` (TLS client certificate required), JSON text frames. The client says what it has,
+//! the server answers with snapshots or deltas for each scope of the subscription, then pushes deltas and revocations.
+//! Where WebSockets do not pass, `GET /api/v1/sync?epoch=…&have=<scope>:<rev>,…&wait=55` returns a JSON array of the
+//! same server frames.
+//!
+//! What is absent from a fresh snapshot is gone: the receiver drops it and cuts what hangs on it.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    id::{AccountId, DeviceId, NodeId, OrgId, ResourceId},
+    lease::{Revocation, StreamSubject},
+    resource::{ClientResource, Health, NodeResource},
+    time::UnixMillis,
+};
+
+/// The version of these frames. A server refuses another one with a sentence, not a decode error.
+pub const VERSION: u32 = 1;
+/// The largest frame that either side accepts; bigger snapshots come in parts.
+pub const MAX_FRAME: usize = 1 << 20;
+
+/// `org`, `account:acc_…`, `node:nod_…` or `gateways`.
+pub type Scope = String;
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "t")]
+pub enum ClientFrame {
+    Hello(Hello),
+    /// Nodes, after each snapshot: the subjects of their live streams. The answer is a `Revoke` for each that may no
+    /// longer live, then `Checked`.
+    Live {
+        subjects: Vec<StreamSubject>,
+    },
+    /// Nodes: what their health checks saw.
+    Health {
+        reports: Vec<HealthReport>,
+    },
+    Ping {
+        n: u64,
+    },
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hello {
+    pub version: u32,
+    /// The program and its version, for the list of devices and nodes.
+    pub agent: String,
+    #[serde(default)]
+    pub epoch: String,
+    /// The revision that the client holds of each scope.
+    #[serde(default)]
+    pub have: BTreeMap<Scope, u64>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "t")]
+pub enum ServerFrame {
+    Welcome(Welcome),
+    /// All items of a scope, in `of` parts. The scope is replaced when the last part is there.
+    Snapshot {
+        scope: Scope,
+        rev: u64,
+        part: u32,
+        of: u32,
+        items: Vec<Item>,
+    },
+    /// Changes of a scope since `from`. A receiver that is not at `from` asks again with an empty `have`.
+    Delta {
+        scope: Scope,
+        from: u64,
+        to: u64,
+        put: Vec<Item>,
+        del: Vec<ItemKey>,
+    },
+    /// Cut what matches, now.
+    Revoke {
+        revocations: Vec<Revocation>,
+    },
+    /// All subjects of a `Live` frame are answered.
+    Checked,
+    /// Nodes: check this resource's health at once and report it.
+    CheckHealth {
+        resource: ResourceId,
+    },
+    Pong {
+        n: u64,
+        now: UnixMillis,
+    },
+    /// The server closes the connection and says why; `code` is that of a problem.
+    Bye {
+        code: String,
+        title: String,
+    },
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Welcome {
+    pub version: u32,
+    pub org: OrgId,
+    /// Changes when the control plane was restored from a backup: everything held so far is void.
+    pub epoch: String,
+    pub now: UnixMillis,
+    pub scopes: Vec<Scope>,
+}
+
+/// One thing that a scope holds.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "k")]
+pub enum Item {
+    /// Scope `org`.
+    Settings(NetworkSettings),
+    /// Scope `org`: a key that leases are signed with (Ed25519 public key, 64 hex digits).
+    LeaseKey { id: String, public: String },
+    /// Scope `org`: an entry into the data path.
+    Gateway(GatewayInfo),
+    /// Scope `account:…`: who the account is.
+    Account { id: AccountId, email: String, name: String },
+    /// Scope `account:…`: a resource that the account may reach.
+    Access(ClientResource),
+    /// Scope `gateways`: a resource that gateways dial.
+    Resource(NodeResource),
+    /// Scope `node:…`: the node's own record.
+    Node { id: NodeId, name: String },
+}
+
+/// What names an item within its scope.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "k")]
+pub enum ItemKey {
+    Settings,
+    LeaseKey { id: String },
+    Gateway { id: NodeId },
+    Account { id: AccountId },
+    Access { id: ResourceId },
+    Resource { id: ResourceId },
+    Node { id: NodeId },
+}
+
+impl Item {
+    #[must_use]
+    pub fn key(&self) -> ItemKey {
+        match self {
+            Self::Settings(_) => ItemKey::Settings,
+            Self::LeaseKey { id, .. } => ItemKey::LeaseKey { id: id.clone() },
+            Self::Gateway(gateway) => ItemKey::Gateway { id: gateway.id },
+            Self::Account { id, .. } => ItemKey::Account { id: *id },
+            Self::Access(resource) => ItemKey::Access { id: resource.id },
+            Self::Resource(resource) => ItemKey::Resource { id: resource.id },
+            Self::Node { id, .. } => ItemKey::Node { id: *id },
+        }
+    }
+}
+
+/// The organisation's network settings.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NetworkSettings {
+    /// Where loopback mode binds, in CIDR form; inside 127.0.0.0/8.
+    pub loopback_range: String,
+    /// Whether addresses other than the first of the range are used.
+    pub multi_loopback: bool,
+    /// The organisation's virtual subnet, in CIDR form.
+    pub vnm_subnet: String,
+}
+
+impl Default for NetworkSettings {
+    fn default() -> Self {
+        Self {
+            loopback_range: "127.0.0.1/32".to_owned(),
+            multi_loopback: false,
+            vnm_subnet: "100.72.0.0/16".to_owned(),
+        }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GatewayInfo {
+    pub id: NodeId,
+    pub name: String,
+    /// Where clients dial it, as `host:port`.
+    pub address: String,
+    /// Set while the gateway takes no new streams.
+    #[serde(default)]
+    pub draining: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HealthReport {
+    pub resource: ResourceId,
+    pub health: Health,
+    pub checked_at: UnixMillis,
+    /// How long the TCP connect took.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub connect_micros: Option<u64>,
+}
+
+/// Who is at the other end of a sync connection, as its certificate says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Peer {
+    Device { account: AccountId, device: DeviceId },
+    Node { node: NodeId },
+}
