@@ -1,0 +1,13 @@
+//! The only platform switch: every file below offers the same names.
+
+#[cfg(target_os = "linux")]
+#[path = "sys/linux.rs"]
+mod imp;
+#[cfg(target_os = "macos")]
+#[path = "sys/macos.rs"]
+mod imp;
+#[cfg(windows)]
+#[path = "sys/windows.rs"]
+mod imp;
+
+pub(crate) use imp::{Lookup, own_uid, process_of, tcp_state};
