@@ -1,1 +1,7 @@
+//! The control plane: accounts, roles, resources, nodes, the certificate authority, and the audit. It is never on the
+//! data path.
+#![forbid(unsafe_code)]
 
+pub mod authority;
+pub mod private_file;
+pub mod secret;
