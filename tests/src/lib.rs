@@ -1,1 +1,16 @@
+//! The test bed: Postern's own programs and real servers, each started for one test on ports that the kernel chose,
+//! with folders of its own, and gone when the test is over.
+//!
+//! It never uses a fixed port, a system service or a folder outside the temporary one, and it stops only what it
+//! started, by process id. What cannot run on a machine is announced through [`skip`], never silently passed.
+#![forbid(unsafe_code)]
 
+pub mod binaries;
+pub mod command;
+pub mod content;
+pub mod peer;
+pub mod ports;
+pub mod process;
+pub mod servers;
+pub mod skip;
+pub mod target;

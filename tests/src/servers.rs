@@ -1,0 +1,55 @@
+//! Real servers from Debian packages. None is started by its package: each test starts its own, on a free port, with
+//! a data folder of its own.
+
+mod folder;
+mod nginx;
+mod postgres;
+mod redis;
+mod sshd;
+
+pub use folder::{Folder, folder};
+pub use nginx::Nginx;
+pub use postgres::Postgres;
+pub use redis::Redis;
+pub use sshd::Sshd;
+
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    time::{Duration, Instant},
+};
+
+use crate::{
+    ports::free_port,
+    process::{Process, READY_DEADLINE},
+};
+
+/// How often a server is started anew because somebody took its port first.
+const ATTEMPTS: u32 = 5;
+
+/// Starts a server that cannot be given port 0: `start` gets a port that was free a moment ago. A server that ends
+/// before it accepts connections is started again with another port.
+async fn start_on_free_port(start: impl AsyncFn(u16) -> anyhow::Result<Process>) -> anyhow::Result<(Process, u16)> {
+    let mut attempt = 1;
+    loop {
+        let port = free_port()?;
+        let mut process = start(port).await?;
+        match accepts(&mut process, SocketAddr::from((Ipv4Addr::LOCALHOST, port))).await {
+            Ok(()) => return Ok((process, port)),
+            Err(_) if attempt < ATTEMPTS && !process.is_running() => process.settle(),
+            Err(error) => return Err(error),
+        }
+        attempt += 1;
+    }
+}
+
+async fn accepts(process: &mut Process, address: SocketAddr) -> anyhow::Result<()> {
+    let deadline = Instant::now() + READY_DEADLINE;
+    loop {
+        anyhow::ensure!(process.is_running(), "{} ended at its start\n{}", process.name(), process.log_end());
+        if tokio::net::TcpStream::connect(address).await.is_ok() {
+            return Ok(());
+        }
+        anyhow::ensure!(Instant::now() < deadline, "{} accepts no connection", process.name());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
