@@ -4,4 +4,7 @@
 //! network stack.
 #![forbid(unsafe_code)]
 
+pub mod client;
 pub mod message;
+pub mod mirror;
+pub mod paths;
