@@ -3,5 +3,8 @@
 #![forbid(unsafe_code)]
 
 pub mod authority;
+pub mod lease_keys;
+pub mod lockout;
+pub mod password;
 pub mod private_file;
 pub mod secret;
