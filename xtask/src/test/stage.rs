@@ -1,0 +1,197 @@
+//! The stages of `cargo xtask test`, in the order in which they run.
+
+use std::{
+    path::PathBuf,
+    process::{Command, Stdio},
+};
+
+use anyhow::Context;
+use clap::ValueEnum;
+
+use super::{Outcome, Setting, tally, tally::Tally};
+use crate::{
+    packages::{self, Installed},
+    workspace::{find_program, is_executable, tools_folder},
+};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Stage {
+    Packages,
+    Format,
+    Clippy,
+    Deny,
+    Audit,
+    FrontEnd,
+    Build,
+    Unit,
+    Scenarios,
+    DocTests,
+    Docs,
+}
+
+type Ran = anyhow::Result<(Outcome, Option<Tally>)>;
+
+impl Stage {
+    pub(crate) const ALL: &'static [Self] = &[
+        Self::Packages,
+        Self::Format,
+        Self::Clippy,
+        Self::Deny,
+        Self::Audit,
+        Self::FrontEnd,
+        Self::Build,
+        Self::Unit,
+        Self::Scenarios,
+        Self::DocTests,
+        Self::Docs,
+    ];
+
+    pub(crate) fn title(self) -> &'static str {
+        match self {
+            Self::Packages => "packages",
+            Self::Format => "format",
+            Self::Clippy => "clippy",
+            Self::Deny => "licences, bans, sources",
+            Self::Audit => "advisories",
+            Self::FrontEnd => "front end",
+            Self::Build => "build",
+            Self::Unit => "unit and property tests",
+            Self::Scenarios => "architecture and end-to-end tests",
+            Self::DocTests => "doc tests",
+            Self::Docs => "docs",
+        }
+    }
+
+    pub(crate) fn needs_build(self) -> bool {
+        matches!(self, Self::Unit | Self::Scenarios | Self::DocTests)
+    }
+
+    pub(crate) fn run(self, setting: &Setting) -> Ran {
+        match self {
+            Self::Packages => install_packages(setting),
+            Self::Format => cargo(setting, &["fmt", "--all", "--check"]),
+            Self::Clippy => {
+                cargo(setting, &["clippy", "--locked", "--workspace", "--all-targets", "--", "-D", "warnings"])
+            }
+            Self::Deny => check_dependencies(setting),
+            Self::Audit => check_advisories(setting),
+            Self::FrontEnd => Ok((check_front_end(setting), None)),
+            // The tests start the programs, and nothing else would build those without features of their own.
+            Self::Build => cargo(setting, &["build", "--locked", "--workspace", "--lib", "--bins", "--tests"]),
+            Self::Unit => tally::run_tests(setting, &["--lib", "--bins"]),
+            Self::Scenarios => tally::run_tests(setting, &["--test", "*"]),
+            Self::DocTests => tally::run_doc_tests(setting),
+            Self::Docs => build_docs(setting),
+        }
+    }
+}
+
+fn install_packages(setting: &Setting) -> Ran {
+    let list = setting.workspace.root().join("tests/debian-packages.txt");
+    let list = std::fs::read_to_string(&list).with_context(|| format!("cannot read {}", list.display()))?;
+    let outcome = match packages::install(&packages::read_list(&list), setting.consent)? {
+        Installed::AlreadyThere => Outcome::Passed,
+        Installed::Now(names) => {
+            anstream::println!("installed {}", names.join(", "));
+            Outcome::Passed
+        }
+        Installed::Declined { line } => Outcome::Skipped(format!("packages are missing; install them with: {line}")),
+    };
+    Ok((outcome, None))
+}
+
+fn cargo(setting: &Setting, args: &[&str]) -> Ran {
+    let mut command = setting.workspace.cargo();
+    command.args(args);
+    Ok((outcome_of(&mut command)?, None))
+}
+
+fn build_docs(setting: &Setting) -> Ran {
+    let mut command = setting.workspace.cargo();
+    command.args(["doc", "--locked", "--workspace", "--no-deps"]).env("RUSTDOCFLAGS", "-D warnings");
+    Ok((outcome_of(&mut command)?, None))
+}
+
+fn check_dependencies(setting: &Setting) -> Ran {
+    let tool = match Tool::DENY.find_or_install(setting)? {
+        Ok(tool) => tool,
+        Err(reason) => return Ok((Outcome::Skipped(reason), None)),
+    };
+    let mut command = Command::new(tool);
+    command.current_dir(setting.workspace.root()).stdin(Stdio::null()).args([
+        "--locked",
+        "check",
+        "--show-stats",
+        "bans",
+        "licenses",
+        "sources",
+    ]);
+    Ok((outcome_of(&mut command)?, None))
+}
+
+fn check_advisories(setting: &Setting) -> Ran {
+    let Some(database) = &setting.advisory_db else {
+        let reason = "no advisory database: name its folder with --advisory-db or POSTERN_ADVISORY_DB";
+        return Ok((Outcome::Skipped(reason.to_owned()), None));
+    };
+    let tool = match Tool::AUDIT.find_or_install(setting)? {
+        Ok(tool) => tool,
+        Err(reason) => return Ok((Outcome::Skipped(reason), None)),
+    };
+    let mut command = Command::new(tool);
+    command
+        .current_dir(setting.workspace.root())
+        .stdin(Stdio::null())
+        .args(["audit", "--no-fetch", "--stale", "--db"])
+        .arg(database);
+    Ok((outcome_of(&mut command)?, None))
+}
+
+/// There is no front end yet. The day there is one, this stage fails until its checks are called here, so that they
+/// cannot be forgotten.
+fn check_front_end(setting: &Setting) -> Outcome {
+    if setting.workspace.root().join("ui").exists() {
+        Outcome::Failed("there is a `ui` folder, but `cargo xtask test` runs no checks of it".to_owned())
+    } else {
+        Outcome::Skipped("none yet: there is no `ui` folder".to_owned())
+    }
+}
+
+fn outcome_of(command: &mut Command) -> anyhow::Result<Outcome> {
+    let program = command.get_program().to_string_lossy().into_owned();
+    let status = command.status().with_context(|| format!("cannot start {program}"))?;
+    Ok(if status.success() { Outcome::Passed } else { Outcome::Failed(format!("see above ({status})")) })
+}
+
+/// A cargo tool that is built from crates.io where it is missing: about a minute and a half each, once for a machine.
+struct Tool {
+    name: &'static str,
+    version: &'static str,
+}
+
+impl Tool {
+    const DENY: Self = Self { name: "cargo-deny", version: "0.20" };
+    const AUDIT: Self = Self { name: "cargo-audit", version: "0.22" };
+
+    /// The program, or why there is none.
+    fn find_or_install(&self, setting: &Setting) -> anyhow::Result<Result<PathBuf, String>> {
+        let folder = tools_folder()?;
+        let kept = folder.join("bin").join(self.name);
+        if let Some(found) = find_program(self.name).or_else(|| is_executable(&kept).then(|| kept.clone())) {
+            return Ok(Ok(found));
+        }
+        let line = format!("cargo install --locked {}@{}", self.name, self.version);
+        if !setting.consent.allows(&format!("Build {} into {}?", self.name, folder.display())) {
+            return Ok(Err(format!("{} is not installed; install it with: {line}", self.name)));
+        }
+        let mut command = setting.workspace.cargo();
+        command
+            .args(["install", "--locked", &format!("{}@{}", self.name, self.version), "--root"])
+            .arg(&folder)
+            .env("CARGO_TARGET_DIR", folder.join("target"));
+        Ok(match outcome_of(&mut command)? {
+            Outcome::Passed => Ok(kept),
+            _ => Err(format!("{} could not be built with: {line}", self.name)),
+        })
+    }
+}
