@@ -6,8 +6,10 @@
 #![forbid(unsafe_code)]
 
 pub mod api;
+pub mod filter;
 pub mod id;
 pub mod lease;
+pub mod name;
 pub mod problem;
 pub mod record;
 pub mod resource;
