@@ -7,6 +7,8 @@
 
 pub mod api;
 pub mod filter;
+pub mod frame;
+pub mod head;
 pub mod id;
 pub mod lease;
 pub mod name;

@@ -1,0 +1,227 @@
+//! Frames of the carrier: what goes through a TLS connection between a client and a node (DESIGN §4.1).
+//!
+//! A connection carries one stream at a time. Each side speaks in frames: a header of four bytes (type, length in 24
+//! bits) and a payload. The client begins a stream with `HEAD`, the node answers with `REPLY`; then both send `DATA`
+//! and each ends its direction with `END`. `RESET` breaks the stream off and the connection with it.
+//!
+//! ```text
+//! client  HEAD DATA* END        | RESET anywhere
+//! node    REPLY(200) DATA* END  | REPLY(other) | RESET anywhere
+//! ```
+//!
+//! A `REPLY` that refuses is the node's `END` too. The client may send `DATA` before the reply, no more than
+//! [`MAX_UNANSWERED`] bytes. When both directions are ended, the connection takes the next `HEAD`.
+//!
+//! [`Reader`] reads these frames from a buffer without copying; nothing here waits or allocates.
+
+/// Length of a frame's header.
+pub const HEADER: usize = 4;
+/// The longest payload of a `DATA` frame.
+pub const MAX_DATA: usize = 256 * 1024;
+/// What a sender puts into one `DATA` frame at most: with its header it fills 16 TLS records to the last byte.
+pub const FULL_DATA: usize = MAX_DATA - HEADER;
+/// The longest `HEAD` or `REPLY`.
+pub const MAX_TEXT: usize = 16 * 1024;
+/// How many bytes of `DATA` a client sends before it has the reply. It keeps them to send them again elsewhere.
+pub const MAX_UNANSWERED: usize = 64 * 1024;
+
+const RESET_LENGTH: usize = 2;
+
+/// The type of a frame, as its first byte says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Kind {
+    Head = 1,
+    Reply = 2,
+    Data = 3,
+    End = 4,
+    Reset = 5,
+}
+
+/// Why a stream was broken off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u16)]
+pub enum ResetCode {
+    /// Something failed that has no code of its own; unknown codes of newer peers are read as this one.
+    Internal = 0,
+    /// The peer sent what it must not send.
+    Protocol = 1,
+    /// The program at the client's side broke off its connection.
+    ClientReset = 2,
+    /// The resource broke off its connection.
+    TargetReset = 3,
+    /// The account, device, resource or grant was revoked.
+    Revoked = 4,
+    /// The grant ended.
+    GrantEnded = 5,
+    /// The node stops, and the time for running streams is over.
+    Draining = 6,
+    /// The user disconnected, locked or logged out.
+    Disconnected = 7,
+}
+
+/// The header of a frame, with a length that fits its type.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Header {
+    kind: Kind,
+    length: u32,
+}
+
+/// What a peer did that no frame allows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum FrameError {
+    #[error("there is no frame of type {0}")]
+    UnknownKind(u8),
+    #[error("a frame of type {kind:?} cannot be {length} bytes long")]
+    BadLength { kind: Kind, length: u32 },
+}
+
+/// A piece of the incoming bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Piece<'a> {
+    /// The whole text of a `HEAD` frame.
+    Head(&'a [u8]),
+    /// The whole text of a `REPLY` frame.
+    Reply(&'a [u8]),
+    /// Bytes of the stream: all or a part of a `DATA` frame, never empty.
+    Data(&'a [u8]),
+    End,
+    Reset(ResetCode),
+}
+
+/// Reads frames from the front of a buffer. It remembers only how much of a `DATA` frame is still to come.
+///
+/// It is `Copy`, so that a caller can look ahead and take only what it could pass on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Reader {
+    data_left: u32,
+}
+
+impl Reader {
+    /// The piece at the front of `input` and how many bytes of `input` it takes up; `None` when more bytes are needed
+    /// to tell. `DATA` is handed out as it comes, everything else when it is complete.
+    pub fn next<'a>(&mut self, input: &'a [u8]) -> Result<Option<(Piece<'a>, usize)>, FrameError> {
+        if self.data_left > 0 {
+            return Ok(self.data(input, 0));
+        }
+        let Some((header, rest)) = input.split_first_chunk::<HEADER>() else {
+            return Ok(None);
+        };
+        let header = Header::read(*header)?;
+        if header.kind == Kind::Data {
+            // The header alone is left in the buffer: it is taken with the first byte after it.
+            if rest.is_empty() {
+                return Ok(None);
+            }
+            self.data_left = header.length;
+            return Ok(self.data(rest, HEADER));
+        }
+        let Some(payload) = rest.get(..header.len()) else {
+            return Ok(None);
+        };
+        let piece = match header.kind {
+            Kind::Head => Piece::Head(payload),
+            Kind::Reply => Piece::Reply(payload),
+            Kind::End => Piece::End,
+            Kind::Reset | Kind::Data => Piece::Reset(ResetCode::read(payload)),
+        };
+        Ok(Some((piece, HEADER + header.len())))
+    }
+
+    /// Whether the input stopped within a `DATA` frame.
+    #[must_use]
+    pub const fn in_data(&self) -> bool {
+        self.data_left > 0
+    }
+
+    fn data<'a>(&mut self, input: &'a [u8], before: usize) -> Option<(Piece<'a>, usize)> {
+        let take = input.len().min(usize::try_from(self.data_left).unwrap_or(usize::MAX));
+        let piece = input.get(..take).filter(|piece| !piece.is_empty())?;
+        self.data_left = self.data_left.saturating_sub(u32::try_from(take).unwrap_or(u32::MAX));
+        Some((Piece::Data(piece), before + take))
+    }
+}
+
+impl Header {
+    /// `None` when a frame of this type cannot be that long.
+    #[must_use]
+    pub const fn new(kind: Kind, length: usize) -> Option<Self> {
+        let fits = match kind {
+            Kind::Head | Kind::Reply => length >= 1 && length <= MAX_TEXT,
+            Kind::Data => length >= 1 && length <= MAX_DATA,
+            Kind::End => length == 0,
+            Kind::Reset => length == RESET_LENGTH,
+        };
+        #[expect(clippy::cast_possible_truncation, reason = "no type is longer than 256 KiB")]
+        if fits { Some(Self { kind, length: length as u32 }) } else { None }
+    }
+
+    pub fn read(bytes: [u8; HEADER]) -> Result<Self, FrameError> {
+        let [kind, a, b, c] = bytes;
+        let length = u32::from_be_bytes([0, a, b, c]);
+        let kind = Kind::read(kind).ok_or(FrameError::UnknownKind(kind))?;
+        Self::new(kind, length as usize).ok_or(FrameError::BadLength { kind, length })
+    }
+
+    #[must_use]
+    pub const fn write(self) -> [u8; HEADER] {
+        let [_, a, b, c] = self.length.to_be_bytes();
+        [self.kind as u8, a, b, c]
+    }
+
+    #[must_use]
+    pub const fn kind(self) -> Kind {
+        self.kind
+    }
+
+    /// Length of the payload.
+    #[must_use]
+    #[expect(clippy::len_without_is_empty, reason = "the length of what follows, not of this value")]
+    pub const fn len(self) -> usize {
+        self.length as usize
+    }
+}
+
+impl Kind {
+    const fn read(byte: u8) -> Option<Self> {
+        Some(match byte {
+            1 => Self::Head,
+            2 => Self::Reply,
+            3 => Self::Data,
+            4 => Self::End,
+            5 => Self::Reset,
+            _ => return None,
+        })
+    }
+}
+
+/// An `END` frame.
+pub const END: [u8; HEADER] = [Kind::End as u8, 0, 0, 0];
+
+impl ResetCode {
+    const ALL: [Self; 8] = [
+        Self::Internal,
+        Self::Protocol,
+        Self::ClientReset,
+        Self::TargetReset,
+        Self::Revoked,
+        Self::GrantEnded,
+        Self::Draining,
+        Self::Disconnected,
+    ];
+
+    /// A whole `RESET` frame.
+    #[must_use]
+    pub const fn frame(self) -> [u8; HEADER + RESET_LENGTH] {
+        let [a, b] = (self as u16).to_be_bytes();
+        [Kind::Reset as u8, 0, 0, RESET_LENGTH as u8, a, b]
+    }
+
+    fn read(payload: &[u8]) -> Self {
+        let code = payload.first_chunk().copied().map_or(0, u16::from_be_bytes);
+        Self::ALL.into_iter().find(|known| *known as u16 == code).unwrap_or(Self::Internal)
+    }
+}
+
+#[cfg(test)]
+mod tests;
