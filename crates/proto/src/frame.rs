@@ -217,9 +217,14 @@ impl ResetCode {
         [Kind::Reset as u8, 0, 0, RESET_LENGTH as u8, a, b]
     }
 
-    fn read(payload: &[u8]) -> Self {
-        let code = payload.first_chunk().copied().map_or(0, u16::from_be_bytes);
+    /// The code with this number; [`ResetCode::Internal`] when there is none.
+    #[must_use]
+    pub fn from_wire(code: u16) -> Self {
         Self::ALL.into_iter().find(|known| *known as u16 == code).unwrap_or(Self::Internal)
+    }
+
+    fn read(payload: &[u8]) -> Self {
+        Self::from_wire(payload.first_chunk().copied().map_or(0, u16::from_be_bytes))
     }
 }
 

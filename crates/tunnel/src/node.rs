@@ -1,0 +1,82 @@
+//! The node's side: accepts TLS connections, reads the head of each stream, lets a [`StreamHandler`] decide and dial, and
+//! carries the bytes.
+//!
+//! A peer without a client certificate that speaks HTTP/1.1 or HTTP/2 gets `404 Not Found` to every request; nothing else
+//! is ever served.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use postern_proto::head::{Refused, Request};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    identity::PeerIdentity,
+    stream::{StreamControl, StreamEnd},
+    tls::ServerTls,
+};
+
+/// A client's wish for a stream.
+#[derive(Debug)]
+pub struct OpenRequest<'a> {
+    /// From the client's certificate, which had not ended when the head came.
+    pub peer: &'a PeerIdentity,
+    /// Where the client's connection comes from.
+    pub client: SocketAddr,
+    pub request: &'a Request,
+    /// Cancelled when the client goes away; the handler may then stop and answer anything.
+    pub gone: &'a CancellationToken,
+}
+
+/// A stream that may begin.
+pub struct Opened {
+    /// Connected to the resource; nothing was written to it.
+    pub target: TcpStream,
+    /// Counts and cuts the stream. The handler keeps a clone.
+    pub control: StreamControl,
+    /// Called exactly once, when the stream is over, whatever happened.
+    pub done: Done,
+}
+
+/// Takes the end of a stream.
+pub type Done = Box<dyn FnOnce(StreamEnd) + Send>;
+
+/// Decides about streams and dials their targets.
+pub trait StreamHandler: Send + Sync + 'static {
+    /// Opens a stream, or says why not ([`Problem`](postern_proto::problem::Problem) converts with `into`).
+    ///
+    /// It runs to its end even when the client goes away meanwhile, so what it has begun is never left half done; then
+    /// `done` is called with what became of the stream. It must bound its own time.
+    fn open(&self, request: OpenRequest<'_>) -> impl Future<Output = Result<Opened, Refused>> + Send;
+}
+
+/// Serves the streams of one listener.
+pub struct Server<H> {
+    handler: H,
+    tls: std::sync::RwLock<ServerTls>,
+}
+
+impl<H: StreamHandler> Server<H> {
+    pub fn new(handler: H, tls: ServerTls) -> Arc<Self> {
+        Arc::new(Self { handler, tls: std::sync::RwLock::new(tls) })
+    }
+
+    #[must_use]
+    pub const fn handler(&self) -> &H {
+        &self.handler
+    }
+
+    /// Takes a renewed certificate for the connections to come.
+    pub fn set_tls(&self, tls: ServerTls) {
+        *self.tls.write().unwrap_or_else(std::sync::PoisonError::into_inner) = tls;
+    }
+
+    /// Accepts until `stop` is cancelled. Then new streams are refused with 503 while running ones go on; after `drain`
+    /// those that are left are cut with [`ResetCode::Draining`](postern_proto::frame::ResetCode::Draining). Returns when
+    /// no stream is left.
+    pub async fn serve(self: Arc<Self>, listener: TcpListener, stop: CancellationToken, drain: Duration) {
+        stop.cancelled().await;
+        drop(listener);
+        let _ = drain;
+    }
+}
