@@ -14,6 +14,7 @@ pub mod lease;
 pub mod name;
 pub mod problem;
 pub mod record;
+pub mod replica;
 pub mod resource;
 pub mod sync;
 pub mod time;

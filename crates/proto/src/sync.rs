@@ -3,7 +3,8 @@
 //! One WebSocket at `/api/v1/sync` (TLS client certificate required), JSON text frames. The client says what it has,
 //! the server answers with snapshots or deltas for each scope of the subscription, then pushes deltas and revocations.
 //! Where WebSockets do not pass, `GET /api/v1/sync?epoch=…&have=<scope>:<rev>,…&wait=55` returns a JSON array of the
-//! same server frames.
+//! same server frames (all parts of a snapshot in one answer; an empty array when `wait` seconds went by without
+//! news), and `POST /api/v1/sync` takes a JSON array of client frames and answers likewise.
 //!
 //! What is absent from a fresh snapshot is gone: the receiver drops it and cuts what hangs on it.
 
@@ -60,7 +61,8 @@ pub struct Hello {
 #[serde(rename_all = "snake_case", tag = "t")]
 pub enum ServerFrame {
     Welcome(Welcome),
-    /// All items of a scope, in `of` parts. The scope is replaced when the last part is there.
+    /// All items of a scope, in `of` parts, `part` counting from 0 (an empty scope is part 0 of 1 without items). The
+    /// scope is replaced when the last part is there; no delta of the scope comes in between.
     Snapshot {
         scope: Scope,
         rev: u64,
@@ -68,7 +70,8 @@ pub enum ServerFrame {
         of: u32,
         items: Vec<Item>,
     },
-    /// Changes of a scope since `from`. A receiver that is not at `from` asks again with an empty `have`.
+    /// Changes of a scope since `from`: first `del`, then `put`. A receiver that is not at `from` connects again with
+    /// an empty `have`.
     Delta {
         scope: Scope,
         from: u64,
