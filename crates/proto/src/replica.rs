@@ -68,6 +68,12 @@ impl Replica {
     /// Begins a connection: forgets half-received snapshots and says what is held.
     pub fn hello(&mut self, agent: impl Into<String>) -> Hello {
         self.link = Link::Greeting;
+        self.hello_again(agent)
+    }
+
+    /// Says once more what is held, within a connection that is made of many calls (long polling).
+    #[must_use]
+    pub fn hello_again(&self, agent: impl Into<String>) -> Hello {
         let have = self.scopes.iter().filter_map(|(scope, held)| Some((scope.clone(), held.rev?))).collect();
         Hello { version: VERSION, agent: agent.into(), epoch: self.epoch.clone(), have }
     }
@@ -301,11 +307,8 @@ struct StoredScope {
 impl From<Replica> for Stored {
     fn from(replica: Replica) -> Self {
         let scopes = replica.scopes.into_iter();
-        let scopes = scopes.map(|(scope, Held { rev, items })| StoredScope {
-            scope,
-            rev,
-            items: items.into_values().collect(),
-        });
+        let scopes =
+            scopes.map(|(scope, Held { rev, items })| StoredScope { scope, rev, items: items.into_values().collect() });
         Self { org: replica.org, epoch: replica.epoch, scopes: scopes.collect() }
     }
 }

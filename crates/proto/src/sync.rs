@@ -2,9 +2,13 @@
 //!
 //! One WebSocket at `/api/v1/sync` (TLS client certificate required), JSON text frames. The client says what it has,
 //! the server answers with snapshots or deltas for each scope of the subscription, then pushes deltas and revocations.
-//! Where WebSockets do not pass, `GET /api/v1/sync?epoch=…&have=<scope>:<rev>,…&wait=55` returns a JSON array of the
-//! same server frames (all parts of a snapshot in one answer; an empty array when `wait` seconds went by without
-//! news), and `POST /api/v1/sync` takes a JSON array of client frames and answers likewise.
+//! Where WebSockets do not pass, `GET /api/v1/sync?version=1&epoch=…&have=<scope>:<rev>,…&wait=10` waits up to `wait`
+//! seconds for news and returns a JSON array of the same server frames: a `Welcome` first, all parts of a snapshot
+//! in one answer. `POST /api/v1/sync` takes a JSON array of client frames and answers likewise, without the welcome.
+//!
+//! Right after each `Welcome` a node also gets a `Revoke` with the revocations of the last
+//! [`crate::lease::LIFETIME`] and [`crate::lease::FAIL_STATIC`] together, so that it misses none that was made while it
+//! was away.
 //!
 //! What is absent from a fresh snapshot is gone: the receiver drops it and cuts what hangs on it.
 

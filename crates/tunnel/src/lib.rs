@@ -8,6 +8,8 @@
 #![expect(dead_code, reason = "the loops of the carrier follow its interface")]
 
 pub mod client;
+pub mod control;
+pub mod happy_eyeballs;
 pub mod identity;
 pub mod node;
 pub mod stream;

@@ -1,0 +1,111 @@
+//! Connecting to the first of several addresses that answers (Happy Eyeballs, RFC 8305).
+//!
+//! Addresses are tried in turn, families alternating, each [`STAGGER`] after the one before or at once when that one
+//! failed. It never resolves a name and never tries an address that it was not given.
+
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
+
+use tokio::{
+    net::TcpStream,
+    task::JoinSet,
+    time::{Instant, sleep_until, timeout},
+};
+
+/// How long an attempt has the field for itself ("Connection Attempt Delay", RFC 8305 §5).
+pub const STAGGER: Duration = Duration::from_millis(250);
+
+/// Connects to the first of `addresses` that answers within `limit`, with `TCP_NODELAY` set.
+///
+/// When none answers, the error is that of the address that was tried first and failed; [`io::ErrorKind::TimedOut`] when
+/// the limit ran out before any failure.
+pub async fn connect(addresses: &[SocketAddr], limit: Duration) -> io::Result<TcpStream> {
+    let mut first_error = None;
+    let raced = timeout(limit, race(interleave(addresses), &mut first_error)).await;
+    match raced {
+        Ok(Some(stream)) => {
+            stream.set_nodelay(true)?;
+            Ok(stream)
+        }
+        Ok(None) | Err(_) => Err(first_error.unwrap_or_else(|| io::ErrorKind::TimedOut.into())),
+    }
+}
+
+async fn race(addresses: Vec<SocketAddr>, first_error: &mut Option<io::Error>) -> Option<TcpStream> {
+    let mut waiting = addresses.into_iter();
+    let mut attempts = JoinSet::new();
+    let mut next_at = Instant::now();
+    let mut more = true;
+    loop {
+        tokio::select! {
+            Some(ended) = attempts.join_next() => match ended {
+                Ok(Ok(stream)) => return Some(stream),
+                Ok(Err(error)) => {
+                    first_error.get_or_insert(error);
+                    next_at = Instant::now();
+                }
+                Err(_) => {}
+            },
+            () = sleep_until(next_at), if more => {
+                match waiting.next() {
+                    Some(address) => { attempts.spawn(TcpStream::connect(address)); }
+                    None => more = false,
+                }
+                next_at = Instant::now() + STAGGER;
+            }
+            else => return None,
+        }
+    }
+}
+
+/// Alternates the address families, beginning with the family of the first address (RFC 8305 §4).
+fn interleave(addresses: &[SocketAddr]) -> Vec<SocketAddr> {
+    let is_v6 = |address: &SocketAddr| matches!(address.ip(), IpAddr::V6(_));
+    let first_is_v6 = addresses.first().is_some_and(is_v6);
+    let (mut ours, mut others): (Vec<_>, Vec<_>) =
+        addresses.iter().copied().partition(|address| is_v6(address) == first_is_v6);
+    ours.reverse();
+    others.reverse();
+    let mut mixed = Vec::with_capacity(addresses.len());
+    while !(ours.is_empty() && others.is_empty()) {
+        mixed.extend(ours.pop());
+        mixed.extend(others.pop());
+    }
+    mixed
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    #[test]
+    fn families_alternate_from_the_first_address_on() {
+        let all: Vec<SocketAddr> =
+            ["[::1]:1", "[::1]:2", "[::1]:3", "127.0.0.1:4"].iter().map(|text| text.parse().unwrap()).collect();
+        let ports: Vec<u16> = interleave(&all).iter().map(SocketAddr::port).collect();
+        assert_eq!(ports, [1, 4, 2, 3]);
+    }
+
+    #[tokio::test]
+    async fn a_dead_address_gives_way_to_one_that_answers() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let dead = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+        let alive = listener.local_addr().unwrap();
+        let stream = connect(&[dead, alive], Duration::from_secs(5)).await.unwrap();
+        assert_eq!(stream.peer_addr().unwrap(), alive);
+        assert!(stream.nodelay().unwrap());
+    }
+
+    #[tokio::test]
+    async fn the_error_is_that_of_the_address_when_none_answers() {
+        let dead = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+        let error = connect(&[dead], Duration::from_secs(5)).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
+        assert!(connect(&[], Duration::from_secs(5)).await.is_err());
+    }
+}
