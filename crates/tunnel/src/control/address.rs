@@ -72,8 +72,10 @@ impl FromStr for ControlUrl {
         let host = authority.host();
         let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
         let port = match authority.port() {
-            Some(port) => port.as_str().parse().map_err(|_| bad("the port is not a number from 1 to 65535"))?,
-            None if authority.as_str().ends_with(':') => return Err(bad("the port is missing")),
+            Some(port) => port.as_u16(),
+            None if authority.as_str() != authority.host() => {
+                return Err(bad("the port is not a number from 1 to 65535"));
+            }
             None => 443,
         };
         let url = Self { host: host.to_ascii_lowercase(), port };

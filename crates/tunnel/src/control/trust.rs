@@ -8,9 +8,11 @@ use rustls::{
         ResolvesClientCert, Resumption,
         danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
     },
-    crypto::{CryptoProvider, aws_lc_rs as provider, verify_tls12_signature, verify_tls13_signature},
+    crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature},
     pki_types::{CertificateDer, ServerName, UnixTime, pem::PemObject as _},
 };
+
+use crate::tls::crypto_provider;
 
 /// What makes a server the trusted control plane.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -116,7 +118,7 @@ pub(super) fn verified(
     roots: RootCertStore,
     identity: Arc<dyn ResolvesClientCert>,
 ) -> Result<ClientConfig, rustls::Error> {
-    let builder = ClientConfig::builder_with_provider(Arc::new(provider::default_provider()))
+    let builder = ClientConfig::builder_with_provider(Arc::new(crypto_provider()))
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .with_root_certificates(roots);
     Ok(finished(builder.with_client_cert_resolver(identity)))
@@ -124,7 +126,7 @@ pub(super) fn verified(
 
 /// TLS that believes anybody and shows nothing: only for fetching a CA that is compared with its fingerprint.
 pub(super) fn unverified() -> Result<ClientConfig, rustls::Error> {
-    let provider = Arc::new(provider::default_provider());
+    let provider = Arc::new(crypto_provider());
     let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .dangerous()
