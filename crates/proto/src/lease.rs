@@ -131,7 +131,8 @@ impl Claims {
             Contact::Connected if self.not_after <= now => Err(Refusal::Expired),
             Contact::Connected => Ok(()),
             Contact::AwaySince(since) if now.since(since) > window => Err(Refusal::ControlPlaneAway),
-            Contact::AwaySince(_) if self.not_after.plus(window) <= now => Err(Refusal::Expired),
+            // What had ended before the outage is not revived by it.
+            Contact::AwaySince(since) if self.not_after <= since => Err(Refusal::Expired),
             Contact::AwaySince(_) => Ok(()),
         }
     }
@@ -262,3 +263,6 @@ impl Revocation {
             })
     }
 }
+
+#[cfg(test)]
+mod tests;
