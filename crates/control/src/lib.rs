@@ -3,8 +3,10 @@
 #![forbid(unsafe_code)]
 
 pub mod authority;
+pub mod health;
 pub mod lease_keys;
 pub mod lockout;
 pub mod password;
 pub mod private_file;
 pub mod secret;
+pub mod sync;

@@ -1,0 +1,3 @@
+//! Whether resources answer, as the gateways see it.
+
+pub mod board;
