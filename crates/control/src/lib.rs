@@ -2,11 +2,16 @@
 //! data path.
 #![forbid(unsafe_code)]
 
+pub mod access;
 pub mod authority;
+pub mod catalogue;
+pub mod clock;
 pub mod health;
 pub mod lease_keys;
 pub mod lockout;
 pub mod password;
 pub mod private_file;
 pub mod secret;
+pub mod state;
+pub mod store;
 pub mod sync;

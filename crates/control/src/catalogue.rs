@@ -1,0 +1,264 @@
+//! Everything that is configured, in memory: accounts, roles, rules, members, grants, resources, nodes, settings.
+//!
+//! A catalogue belongs to one revision and never changes; the store publishes the next one after each commit. It holds
+//! no session, no login, no device and no secret.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use postern_proto::{
+    filter::{self, Filter, Value},
+    id::{AccountId, GrantId, NodeId, ResourceId, RoleId, RuleId},
+    resource::{ClientResource, Health, NodeResource},
+    sync::{GatewayInfo, NetworkSettings},
+};
+
+pub use self::entity::{
+    Account, AccountKind, BindAddressSchema, Grant, Member, Node, NodeKind, Org, Resource, Role, Rule, RuleTarget,
+};
+
+mod entity;
+
+/// A table that is cheap to copy: only what a change touches is copied.
+pub type Table<K, V> = Arc<BTreeMap<K, Arc<V>>>;
+/// For each key some others.
+pub type Links<K, V> = Arc<BTreeMap<K, BTreeSet<V>>>;
+
+#[derive(Clone, Debug)]
+pub struct Catalogue {
+    pub org: Arc<Org>,
+    pub revision: u64,
+    pub settings: Arc<NetworkSettings>,
+    pub accounts: Table<AccountId, Account>,
+    pub roles: Table<RoleId, Role>,
+    pub rules: Table<RuleId, Rule>,
+    pub members: Table<(RoleId, AccountId), Member>,
+    pub grants: Table<GrantId, Grant>,
+    pub resources: Table<ResourceId, Resource>,
+    pub nodes: Table<NodeId, Node>,
+    pub index: Index,
+}
+
+/// What follows from the tables, kept up to date with each change of them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Index {
+    pub rules_of: Links<RoleId, RuleId>,
+    /// What the rules of a role name.
+    pub reach: Links<RoleId, ResourceId>,
+    pub members_of: Links<RoleId, AccountId>,
+    pub roles_of: Links<AccountId, RoleId>,
+    pub grants_of: Links<AccountId, GrantId>,
+    pub grants_on: Links<ResourceId, GrantId>,
+}
+
+impl Catalogue {
+    /// The catalogue of an organisation in which nothing is configured yet.
+    #[must_use]
+    pub fn empty(org: Org, revision: u64, settings: NetworkSettings) -> Self {
+        Self {
+            org: Arc::new(org),
+            revision,
+            settings: Arc::new(settings),
+            accounts: Table::default(),
+            roles: Table::default(),
+            rules: Table::default(),
+            members: Table::default(),
+            grants: Table::default(),
+            resources: Table::default(),
+            nodes: Table::default(),
+            index: Index::default(),
+        }
+    }
+
+    #[must_use]
+    pub fn account_by_email(&self, email: &str) -> Option<&Arc<Account>> {
+        self.accounts.values().find(|account| account.email.as_str() == email)
+    }
+
+    /// Builds the whole index from the tables.
+    pub(crate) fn index_all(&mut self) {
+        self.index = Index::default();
+        for member in Arc::clone(&self.members).values() {
+            self.index_member(member.role, member.account, true);
+        }
+        for grant in Arc::clone(&self.grants).values() {
+            self.index_grant(None, Some(grant));
+        }
+        for rule in Arc::clone(&self.rules).values() {
+            self.index_rule(None, Some(rule));
+        }
+    }
+
+    pub(crate) fn index_resource(&mut self, id: ResourceId) {
+        let named: Vec<(RoleId, bool)> = match self.resources.get(&id) {
+            None => self.index.reach.keys().map(|role| (*role, false)).collect(),
+            Some(resource) => self.roles.keys().map(|role| (*role, self.names(*role, resource))).collect(),
+        };
+        for (role, named) in named {
+            let known = self.index.reach.get(&role).is_some_and(|reach| reach.contains(&id));
+            match (known, named) {
+                (false, true) => link(&mut self.index.reach, role, id),
+                (true, false) => unlink(&mut self.index.reach, role, id),
+                _ => {}
+            }
+        }
+    }
+
+    pub(crate) fn index_rule(&mut self, before: Option<&Rule>, after: Option<&Rule>) {
+        if let Some(rule) = before {
+            unlink(&mut self.index.rules_of, rule.role, rule.id);
+        }
+        if let Some(rule) = after {
+            link(&mut self.index.rules_of, rule.role, rule.id);
+        }
+        for role in BTreeSet::from_iter(before.into_iter().chain(after).map(|rule| rule.role)) {
+            let matchers = self.matchers(role);
+            let reach: BTreeSet<_> = self
+                .resources
+                .values()
+                .filter(|resource| matchers.iter().any(|matcher| matcher.names(resource)))
+                .map(|resource| resource.id)
+                .collect();
+            let table = Arc::make_mut(&mut self.index.reach);
+            if reach.is_empty() {
+                table.remove(&role)
+            } else {
+                table.insert(role, reach)
+            };
+        }
+    }
+
+    pub(crate) fn index_member(&mut self, role: RoleId, account: AccountId, member: bool) {
+        let change =
+            if member { (link as fn(&mut _, _, _), link as fn(&mut _, _, _)) } else { (unlink as _, unlink as _) };
+        change.0(&mut self.index.members_of, role, account);
+        change.1(&mut self.index.roles_of, account, role);
+    }
+
+    pub(crate) fn index_grant(&mut self, before: Option<&Grant>, after: Option<&Grant>) {
+        if let Some(grant) = before {
+            unlink(&mut self.index.grants_of, grant.account, grant.id);
+            unlink(&mut self.index.grants_on, grant.resource, grant.id);
+        }
+        if let Some(grant) = after {
+            link(&mut self.index.grants_of, grant.account, grant.id);
+            link(&mut self.index.grants_on, grant.resource, grant.id);
+        }
+    }
+
+    /// Whether a rule of the role names the resource.
+    fn names(&self, role: RoleId, resource: &Resource) -> bool {
+        self.matchers(role).iter().any(|matcher| matcher.names(resource))
+    }
+
+    fn matchers(&self, role: RoleId) -> Vec<Matcher<'_>> {
+        let rules = self.index.rules_of.get(&role).into_iter().flatten();
+        rules.filter_map(|rule| self.rules.get(rule)).map(|rule| Matcher::of(&rule.what)).collect()
+    }
+}
+
+/// A rule that is ready to be asked.
+enum Matcher<'a> {
+    Static(&'a BTreeSet<ResourceId>),
+    Dynamic(Filter),
+    /// A query that cannot be read names nothing.
+    Nothing,
+}
+
+impl<'a> Matcher<'a> {
+    fn of(target: &'a RuleTarget) -> Self {
+        match target {
+            RuleTarget::Resources(ids) => Self::Static(ids),
+            RuleTarget::Query(query) => {
+                Filter::parse(query, Resource::RULE_FIELDS).map_or(Self::Nothing, Self::Dynamic)
+            }
+        }
+    }
+
+    fn names(&self, resource: &Resource) -> bool {
+        match self {
+            Self::Static(ids) => ids.contains(&resource.id),
+            Self::Dynamic(filter) => filter.matches(resource),
+            Self::Nothing => false,
+        }
+    }
+}
+
+fn link<K: Copy + Ord, V: Copy + Ord>(links: &mut Links<K, V>, key: K, value: V) {
+    Arc::make_mut(links).entry(key).or_default().insert(value);
+}
+
+/// An entry without links is removed, so that equal states are equal values.
+fn unlink<K: Copy + Ord, V: Copy + Ord>(links: &mut Links<K, V>, key: K, value: V) {
+    let links = Arc::make_mut(links);
+    if let Some(values) = links.get_mut(&key) {
+        values.remove(&value);
+        if values.is_empty() {
+            links.remove(&key);
+        }
+    }
+}
+
+impl Resource {
+    /// What a dynamic rule may ask for: what the resource is, not how it is bound or how it feels.
+    pub const RULE_FIELDS: &[&str] = &["name", "kind", "tags", "id", "host", "port"];
+
+    /// As a client that may reach it is told. `health` is known to the caller.
+    #[must_use]
+    pub fn for_client(&self, health: Health) -> ClientResource {
+        ClientResource {
+            id: self.id,
+            name: self.name.clone(),
+            kind: self.kind,
+            tags: self.tags.clone(),
+            bind: self.bind.clone(),
+            revision: self.revision,
+            via: Vec::new(),
+            health,
+        }
+    }
+
+    /// As a gateway is told.
+    #[must_use]
+    pub fn for_node(&self) -> NodeResource {
+        NodeResource {
+            id: self.id,
+            name: self.name.clone(),
+            kind: self.kind,
+            tags: self.tags.clone(),
+            host: self.host.clone(),
+            port: self.port,
+            revision: self.revision,
+            allow_local: self.allow_local,
+            strict: self.strict,
+        }
+    }
+}
+
+impl filter::Subject for Resource {
+    fn value(&self, field: &str) -> Value<'_> {
+        match field {
+            "name" => self.name.as_str().into(),
+            "kind" => self.kind.as_str().into(),
+            "tags" => Value::Tags(&self.tags),
+            "id" => self.id.to_string().into(),
+            "host" => self.host.as_str().into(),
+            "port" => self.port.to_string().into(),
+            "allow_local" => self.allow_local.into(),
+            "strict" => self.strict.into(),
+            _ => self.bind.value(field),
+        }
+    }
+}
+
+impl Node {
+    /// As clients are told: `None` while it cannot be dialled. Whether it drains is known to the caller.
+    #[must_use]
+    pub fn entry(&self, draining: bool) -> Option<GatewayInfo> {
+        self.enrolled_at?;
+        let address = self.advertise.clone()?;
+        Some(GatewayInfo { id: self.id, name: self.name.clone(), address, draining })
+    }
+}

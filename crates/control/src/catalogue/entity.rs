@@ -1,0 +1,191 @@
+//! What an administrator configures, as the API shows it and as the store keeps it.
+
+use std::collections::BTreeSet;
+
+use postern_proto::{
+    id::{AccountId, GrantId, NodeId, OrgId, ResourceId, RoleId, RuleId},
+    name::Email,
+    resource::{BindAddress, Kind, Tags},
+    time::UnixMillis,
+};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+/// The organisation that a database holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Org {
+    pub id: OrgId,
+    pub name: String,
+    /// Changes when the database was restored from a backup.
+    pub epoch: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum AccountKind {
+    User,
+    Service,
+}
+
+impl AccountKind {
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::User => "user",
+            Self::Service => "service",
+        }
+    }
+}
+
+/// A user or a service account.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+pub struct Account {
+    #[schema(value_type = String, example = "acc_01JABCDEFGHJKMNPQRSTVWXYZ0")]
+    pub id: AccountId,
+    #[schema(value_type = String, format = Email)]
+    pub email: Email,
+    pub name: String,
+    pub kind: AccountKind,
+    /// Whether it may call the administration API.
+    pub admin: bool,
+    /// A suspended account cannot sign in and reaches nothing.
+    pub suspended: bool,
+    #[schema(value_type = std::collections::BTreeMap<String, String>)]
+    pub tags: Tags,
+    /// Milliseconds since 1970.
+    #[schema(value_type = u64)]
+    pub created_at: UnixMillis,
+    /// The organisation's revision at its last change.
+    pub revision: u64,
+}
+
+/// A role: what its rules name, its members may reach.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+pub struct Role {
+    #[schema(value_type = String, example = "rol_01JABCDEFGHJKMNPQRSTVWXYZ0")]
+    pub id: RoleId,
+    pub name: String,
+    #[schema(value_type = std::collections::BTreeMap<String, String>)]
+    pub tags: Tags,
+    pub revision: u64,
+}
+
+/// One rule of a role: a fixed list of resources, or a query that is matched against every resource.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+pub struct Rule {
+    #[schema(value_type = String, example = "rul_01JABCDEFGHJKMNPQRSTVWXYZ0")]
+    pub id: RuleId,
+    #[schema(value_type = String)]
+    pub role: RoleId,
+    #[serde(flatten)]
+    pub what: RuleTarget,
+    pub revision: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum RuleTarget {
+    /// A static rule.
+    #[schema(value_type = Vec<String>)]
+    Resources(BTreeSet<ResourceId>),
+    /// A dynamic rule, in the filter grammar.
+    Query(String),
+}
+
+/// An account's membership in a role.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+pub struct Member {
+    #[schema(value_type = String)]
+    pub role: RoleId,
+    #[schema(value_type = String)]
+    pub account: AccountId,
+    pub revision: u64,
+}
+
+/// A direct grant of one resource to one account.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+pub struct Grant {
+    #[schema(value_type = String, example = "grt_01JABCDEFGHJKMNPQRSTVWXYZ0")]
+    pub id: GrantId,
+    #[schema(value_type = String)]
+    pub account: AccountId,
+    #[schema(value_type = String)]
+    pub resource: ResourceId,
+    /// When it ends by itself, in milliseconds since 1970; null: it has no end.
+    #[schema(value_type = Option<u64>)]
+    pub ends_at: Option<UnixMillis>,
+    pub reason: String,
+    #[schema(value_type = u64)]
+    pub created_at: UnixMillis,
+    pub revision: u64,
+}
+
+/// Something to reach.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+pub struct Resource {
+    #[schema(value_type = String, example = "res_01JABCDEFGHJKMNPQRSTVWXYZ0")]
+    pub id: ResourceId,
+    pub name: String,
+    #[schema(value_type = String, example = "postgres")]
+    pub kind: Kind,
+    /// A host name or an IP address, as the gateway sees it.
+    pub host: String,
+    pub port: u16,
+    #[schema(value_type = std::collections::BTreeMap<String, String>)]
+    pub tags: Tags,
+    #[schema(value_type = BindAddressSchema)]
+    pub bind: BindAddress,
+    /// Whether loopback, link-local, metadata and the node's own addresses may be dialled for it.
+    pub allow_local: bool,
+    /// Whether new streams need a control plane heard from within 15 s.
+    pub strict: bool,
+    #[schema(value_type = u64)]
+    pub created_at: UnixMillis,
+    pub revision: u64,
+}
+
+/// Where a resource appears on the user's machine.
+#[derive(ToSchema)]
+#[schema(as = BindAddress)]
+#[expect(dead_code, reason = "describes the type of postern-proto, which knows nothing of OpenAPI")]
+pub struct BindAddressSchema {
+    /// `loopback` or `vnm`.
+    mode: String,
+    ip: String,
+    port: u16,
+    /// Only in Virtual Networking Mode.
+    dns_name: Option<String>,
+}
+
+/// A gateway.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+pub struct Node {
+    #[schema(value_type = String, example = "nod_01JABCDEFGHJKMNPQRSTVWXYZ0")]
+    pub id: NodeId,
+    pub name: String,
+    pub kind: NodeKind,
+    /// Where clients dial it, as `host:port`; null until an administrator or the gateway itself says so.
+    pub advertise: Option<String>,
+    /// SHA-256 of its public key; null: it waits for its enrolment.
+    pub spki_sha256: Option<String>,
+    #[schema(value_type = Option<u64>)]
+    pub enrolled_at: Option<UnixMillis>,
+    #[schema(value_type = u64)]
+    pub created_at: UnixMillis,
+    pub revision: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum NodeKind {
+    Gateway,
+}
+
+impl NodeKind {
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Gateway => "gateway",
+        }
+    }
+}

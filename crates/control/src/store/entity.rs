@@ -1,0 +1,451 @@
+//! How each kind of entity is kept: its row, its place in the catalogue, and what a change of it touches.
+
+use std::{fmt::Display, future::Future, sync::Arc};
+
+use postern_proto::{
+    id::{AccountId, GrantId, NodeId, ResourceId, RoleId, RuleId},
+    name::name_key,
+    time::UnixMillis,
+};
+use serde::Serialize;
+use sqlx::{SqliteConnection, sqlite::SqliteQueryResult};
+
+use super::{
+    StoreError,
+    log::{json, signed},
+};
+use crate::{
+    access::Touched,
+    catalogue::{Account, Catalogue, Grant, Member, Node, Resource, Role, Rule, RuleTarget, Table},
+};
+
+/// A kind of thing that is configured.
+pub trait Entity: Serialize + Clone + Send + Sync + 'static {
+    type Id: Copy + Ord + Send + Sync;
+    /// The word for it in activities, for example `resource`.
+    const KIND: &'static str;
+
+    fn id(&self) -> Self::Id;
+    /// The identifier as activities name it.
+    fn subject_id(&self) -> String;
+    /// What a person calls it.
+    fn label(&self) -> String;
+    /// Notes the revision of its last change.
+    fn stamp(&mut self, revision: u64);
+    fn table(catalogue: &Catalogue) -> &Table<Self::Id, Self>;
+    fn table_mut(catalogue: &mut Catalogue) -> &mut Table<Self::Id, Self>;
+    /// Brings the index up to date and notes what was touched.
+    fn settle(catalogue: &mut Catalogue, touched: &mut Touched, before: Option<&Self>, after: Option<&Self>);
+    /// Inserts or replaces its row.
+    fn save(&self, connection: &mut SqliteConnection) -> impl Future<Output = Result<(), StoreError>> + Send;
+    fn erase(id: Self::Id, connection: &mut SqliteConnection) -> impl Future<Output = Result<(), StoreError>> + Send;
+}
+
+fn done(result: Result<SqliteQueryResult, sqlx::Error>) -> Result<(), StoreError> {
+    Ok(result.map(drop)?)
+}
+
+fn millis(at: Option<UnixMillis>) -> Option<i64> {
+    at.map(|at| signed(at.0))
+}
+
+async fn delete(
+    statement: &'static str,
+    id: impl Display,
+    connection: &mut SqliteConnection,
+) -> Result<(), StoreError> {
+    done(sqlx::query(statement).bind(id.to_string()).execute(connection).await)
+}
+
+impl Entity for Account {
+    type Id = AccountId;
+    const KIND: &'static str = "account";
+
+    fn id(&self) -> AccountId {
+        self.id
+    }
+
+    fn subject_id(&self) -> String {
+        self.id.to_string()
+    }
+
+    fn label(&self) -> String {
+        self.email.to_string()
+    }
+
+    fn stamp(&mut self, revision: u64) {
+        self.revision = revision;
+    }
+
+    fn table(catalogue: &Catalogue) -> &Table<AccountId, Self> {
+        &catalogue.accounts
+    }
+
+    fn table_mut(catalogue: &mut Catalogue) -> &mut Table<AccountId, Self> {
+        &mut catalogue.accounts
+    }
+
+    fn settle(_: &mut Catalogue, touched: &mut Touched, before: Option<&Self>, after: Option<&Self>) {
+        touched.accounts.extend(before.or(after).map(|account| account.id));
+    }
+
+    async fn save(&self, connection: &mut SqliteConnection) -> Result<(), StoreError> {
+        let statement = "INSERT INTO account (id, kind, email, name, admin, suspended, tags, created_at, rev)
+            VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+            ON CONFLICT (id) DO UPDATE SET kind = $2, email = $3, name = $4, admin = $5, suspended = $6, tags = $7,
+                rev = $9";
+        let query = sqlx::query(statement)
+            .bind(self.id.to_string())
+            .bind(self.kind.as_str())
+            .bind(self.email.as_str())
+            .bind(&self.name)
+            .bind(self.admin)
+            .bind(self.suspended)
+            .bind(json(&self.tags)?)
+            .bind(signed(self.created_at.0))
+            .bind(signed(self.revision));
+        done(query.execute(connection).await)
+    }
+
+    async fn erase(id: AccountId, connection: &mut SqliteConnection) -> Result<(), StoreError> {
+        delete("DELETE FROM account WHERE id = $1", id, connection).await
+    }
+}
+
+impl Entity for Role {
+    type Id = RoleId;
+    const KIND: &'static str = "role";
+
+    fn id(&self) -> RoleId {
+        self.id
+    }
+
+    fn subject_id(&self) -> String {
+        self.id.to_string()
+    }
+
+    fn label(&self) -> String {
+        self.name.clone()
+    }
+
+    fn stamp(&mut self, revision: u64) {
+        self.revision = revision;
+    }
+
+    fn table(catalogue: &Catalogue) -> &Table<RoleId, Self> {
+        &catalogue.roles
+    }
+
+    fn table_mut(catalogue: &mut Catalogue) -> &mut Table<RoleId, Self> {
+        &mut catalogue.roles
+    }
+
+    fn settle(_: &mut Catalogue, touched: &mut Touched, before: Option<&Self>, after: Option<&Self>) {
+        touched.roles.extend(before.or(after).map(|role| role.id));
+    }
+
+    async fn save(&self, connection: &mut SqliteConnection) -> Result<(), StoreError> {
+        let statement = "INSERT INTO role (id, name, name_key, tags, rev) VALUES ($1, $2, $3, $4, $5)
+            ON CONFLICT (id) DO UPDATE SET name = $2, name_key = $3, tags = $4, rev = $5";
+        let query = sqlx::query(statement)
+            .bind(self.id.to_string())
+            .bind(&self.name)
+            .bind(name_key(&self.name))
+            .bind(json(&self.tags)?)
+            .bind(signed(self.revision));
+        done(query.execute(connection).await)
+    }
+
+    async fn erase(id: RoleId, connection: &mut SqliteConnection) -> Result<(), StoreError> {
+        delete("DELETE FROM role WHERE id = $1", id, connection).await
+    }
+}
+
+impl Entity for Rule {
+    type Id = RuleId;
+    const KIND: &'static str = "rule";
+
+    fn id(&self) -> RuleId {
+        self.id
+    }
+
+    fn subject_id(&self) -> String {
+        self.id.to_string()
+    }
+
+    fn label(&self) -> String {
+        match &self.what {
+            RuleTarget::Resources(ids) => format!("{} resources of {}", ids.len(), self.role),
+            RuleTarget::Query(query) => format!("{query} of {}", self.role),
+        }
+    }
+
+    fn stamp(&mut self, revision: u64) {
+        self.revision = revision;
+    }
+
+    fn table(catalogue: &Catalogue) -> &Table<RuleId, Self> {
+        &catalogue.rules
+    }
+
+    fn table_mut(catalogue: &mut Catalogue) -> &mut Table<RuleId, Self> {
+        &mut catalogue.rules
+    }
+
+    fn settle(catalogue: &mut Catalogue, touched: &mut Touched, before: Option<&Self>, after: Option<&Self>) {
+        catalogue.index_rule(before, after);
+        touched.roles.extend(before.into_iter().chain(after).map(|rule| rule.role));
+    }
+
+    async fn save(&self, connection: &mut SqliteConnection) -> Result<(), StoreError> {
+        let statement = "INSERT INTO access_rule (id, role_id, resources, query, rev) VALUES ($1, $2, $3, $4, $5)
+            ON CONFLICT (id) DO UPDATE SET role_id = $2, resources = $3, query = $4, rev = $5";
+        let (resources, query) = match &self.what {
+            RuleTarget::Resources(ids) => (Some(json(ids)?), None),
+            RuleTarget::Query(query) => (None, Some(query)),
+        };
+        let query = sqlx::query(statement)
+            .bind(self.id.to_string())
+            .bind(self.role.to_string())
+            .bind(resources)
+            .bind(query)
+            .bind(signed(self.revision));
+        done(query.execute(connection).await)
+    }
+
+    async fn erase(id: RuleId, connection: &mut SqliteConnection) -> Result<(), StoreError> {
+        delete("DELETE FROM access_rule WHERE id = $1", id, connection).await
+    }
+}
+
+impl Entity for Member {
+    type Id = (RoleId, AccountId);
+    const KIND: &'static str = "member";
+
+    fn id(&self) -> (RoleId, AccountId) {
+        (self.role, self.account)
+    }
+
+    fn subject_id(&self) -> String {
+        self.role.to_string()
+    }
+
+    fn label(&self) -> String {
+        self.account.to_string()
+    }
+
+    fn stamp(&mut self, revision: u64) {
+        self.revision = revision;
+    }
+
+    fn table(catalogue: &Catalogue) -> &Table<Self::Id, Self> {
+        &catalogue.members
+    }
+
+    fn table_mut(catalogue: &mut Catalogue) -> &mut Table<Self::Id, Self> {
+        &mut catalogue.members
+    }
+
+    fn settle(catalogue: &mut Catalogue, touched: &mut Touched, before: Option<&Self>, after: Option<&Self>) {
+        if let Some(member) = before.or(after) {
+            catalogue.index_member(member.role, member.account, after.is_some());
+            touched.members.insert(member.id());
+        }
+    }
+
+    async fn save(&self, connection: &mut SqliteConnection) -> Result<(), StoreError> {
+        let statement = "INSERT INTO role_member (role_id, account_id, rev) VALUES ($1, $2, $3)
+            ON CONFLICT (role_id, account_id) DO UPDATE SET rev = $3";
+        let query = sqlx::query(statement)
+            .bind(self.role.to_string())
+            .bind(self.account.to_string())
+            .bind(signed(self.revision));
+        done(query.execute(connection).await)
+    }
+
+    async fn erase((role, account): Self::Id, connection: &mut SqliteConnection) -> Result<(), StoreError> {
+        let query = sqlx::query("DELETE FROM role_member WHERE role_id = $1 AND account_id = $2");
+        done(query.bind(role.to_string()).bind(account.to_string()).execute(connection).await)
+    }
+}
+
+impl Entity for Grant {
+    type Id = GrantId;
+    const KIND: &'static str = "grant";
+
+    fn id(&self) -> GrantId {
+        self.id
+    }
+
+    fn subject_id(&self) -> String {
+        self.id.to_string()
+    }
+
+    fn label(&self) -> String {
+        format!("{} to {}", self.resource, self.account)
+    }
+
+    fn stamp(&mut self, revision: u64) {
+        self.revision = revision;
+    }
+
+    fn table(catalogue: &Catalogue) -> &Table<GrantId, Self> {
+        &catalogue.grants
+    }
+
+    fn table_mut(catalogue: &mut Catalogue) -> &mut Table<GrantId, Self> {
+        &mut catalogue.grants
+    }
+
+    fn settle(catalogue: &mut Catalogue, touched: &mut Touched, before: Option<&Self>, after: Option<&Self>) {
+        catalogue.index_grant(before, after);
+        touched.grants.extend(before.into_iter().chain(after).map(|grant| (grant.account, grant.resource)));
+    }
+
+    async fn save(&self, connection: &mut SqliteConnection) -> Result<(), StoreError> {
+        let statement = "INSERT INTO account_grant (id, account_id, resource_id, ends_at, reason, created_at, rev)
+            VALUES ($1, $2, $3, $4, $5, $6, $7)
+            ON CONFLICT (id) DO UPDATE SET account_id = $2, resource_id = $3, ends_at = $4, reason = $5, rev = $7";
+        let query = sqlx::query(statement)
+            .bind(self.id.to_string())
+            .bind(self.account.to_string())
+            .bind(self.resource.to_string())
+            .bind(millis(self.ends_at))
+            .bind(&self.reason)
+            .bind(signed(self.created_at.0))
+            .bind(signed(self.revision));
+        done(query.execute(connection).await)
+    }
+
+    async fn erase(id: GrantId, connection: &mut SqliteConnection) -> Result<(), StoreError> {
+        delete("DELETE FROM account_grant WHERE id = $1", id, connection).await
+    }
+}
+
+impl Entity for Resource {
+    type Id = ResourceId;
+    const KIND: &'static str = "resource";
+
+    fn id(&self) -> ResourceId {
+        self.id
+    }
+
+    fn subject_id(&self) -> String {
+        self.id.to_string()
+    }
+
+    fn label(&self) -> String {
+        self.name.clone()
+    }
+
+    fn stamp(&mut self, revision: u64) {
+        self.revision = revision;
+    }
+
+    fn table(catalogue: &Catalogue) -> &Table<ResourceId, Self> {
+        &catalogue.resources
+    }
+
+    fn table_mut(catalogue: &mut Catalogue) -> &mut Table<ResourceId, Self> {
+        &mut catalogue.resources
+    }
+
+    fn settle(catalogue: &mut Catalogue, touched: &mut Touched, before: Option<&Self>, after: Option<&Self>) {
+        if let Some(resource) = before.or(after) {
+            catalogue.index_resource(resource.id);
+            touched.resources.insert(resource.id);
+        }
+    }
+
+    async fn save(&self, connection: &mut SqliteConnection) -> Result<(), StoreError> {
+        let statement =
+            "INSERT INTO resource (id, name, name_key, kind, host, port, tags, bind_mode, bind_ip, bind_port,
+                dns_name, allow_local, strict, created_at, rev)
+            VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)
+            ON CONFLICT (id) DO UPDATE SET name = $2, name_key = $3, kind = $4, host = $5, port = $6, tags = $7,
+                bind_mode = $8, bind_ip = $9, bind_port = $10, dns_name = $11, allow_local = $12, strict = $13,
+                rev = $15";
+        let query = sqlx::query(statement)
+            .bind(self.id.to_string())
+            .bind(&self.name)
+            .bind(name_key(&self.name))
+            .bind(self.kind.as_str())
+            .bind(&self.host)
+            .bind(i64::from(self.port))
+            .bind(json(&self.tags)?)
+            .bind(self.bind.mode.as_str())
+            .bind(self.bind.ip.to_string())
+            .bind(i64::from(self.bind.port))
+            .bind(&self.bind.dns_name)
+            .bind(self.allow_local)
+            .bind(self.strict)
+            .bind(signed(self.created_at.0))
+            .bind(signed(self.revision));
+        done(query.execute(connection).await)
+    }
+
+    async fn erase(id: ResourceId, connection: &mut SqliteConnection) -> Result<(), StoreError> {
+        delete("DELETE FROM resource WHERE id = $1", id, connection).await
+    }
+}
+
+impl Entity for Node {
+    type Id = NodeId;
+    const KIND: &'static str = "gateway";
+
+    fn id(&self) -> NodeId {
+        self.id
+    }
+
+    fn subject_id(&self) -> String {
+        self.id.to_string()
+    }
+
+    fn label(&self) -> String {
+        self.name.clone()
+    }
+
+    fn stamp(&mut self, revision: u64) {
+        self.revision = revision;
+    }
+
+    fn table(catalogue: &Catalogue) -> &Table<NodeId, Self> {
+        &catalogue.nodes
+    }
+
+    fn table_mut(catalogue: &mut Catalogue) -> &mut Table<NodeId, Self> {
+        &mut catalogue.nodes
+    }
+
+    fn settle(_: &mut Catalogue, touched: &mut Touched, before: Option<&Self>, after: Option<&Self>) {
+        touched.nodes.extend(before.or(after).map(|node| node.id));
+    }
+
+    async fn save(&self, connection: &mut SqliteConnection) -> Result<(), StoreError> {
+        let statement =
+            "INSERT INTO node (id, kind, name, name_key, advertise, spki_sha256, enrolled_at, created_at, rev)
+            VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+            ON CONFLICT (id) DO UPDATE SET kind = $2, name = $3, name_key = $4, advertise = $5, spki_sha256 = $6,
+                enrolled_at = $7, rev = $9";
+        let query = sqlx::query(statement)
+            .bind(self.id.to_string())
+            .bind(self.kind.as_str())
+            .bind(&self.name)
+            .bind(name_key(&self.name))
+            .bind(&self.advertise)
+            .bind(&self.spki_sha256)
+            .bind(millis(self.enrolled_at))
+            .bind(signed(self.created_at.0))
+            .bind(signed(self.revision));
+        done(query.execute(connection).await)
+    }
+
+    async fn erase(id: NodeId, connection: &mut SqliteConnection) -> Result<(), StoreError> {
+        delete("DELETE FROM node WHERE id = $1", id, connection).await
+    }
+}
+
+/// What a table holds under an id.
+pub(super) fn find<E: Entity>(catalogue: &Catalogue, id: E::Id) -> Option<&Arc<E>> {
+    E::table(catalogue).get(&id)
+}

@@ -1,0 +1,195 @@
+//! Reads the catalogue from the database.
+
+use std::{collections::BTreeMap, str::FromStr, sync::Arc};
+
+use postern_proto::{
+    id::OrgId,
+    resource::{BindAddress, BindMode},
+    sync::NetworkSettings,
+    time::UnixMillis,
+};
+use sqlx::{Row as _, SqliteConnection, sqlite::SqliteRow};
+
+use super::{
+    Entity, StoreError,
+    log::{json, parse, signed, unsigned},
+};
+use crate::{
+    catalogue::{
+        Account, AccountKind, Catalogue, Grant, Member, Node, NodeKind, Org, Resource, Role, Rule, RuleTarget,
+    },
+    clock::Clock,
+};
+
+/// The organisation, its revision and its settings; `None` in a new database.
+pub(super) async fn org(connection: &mut SqliteConnection) -> Result<Option<(Org, u64, NetworkSettings)>, StoreError> {
+    let row = sqlx::query("SELECT id, name, epoch, rev, settings FROM org").fetch_optional(connection).await?;
+    let Some(row) = row else { return Ok(None) };
+    let org = Org { id: value(&row, "id")?, name: row.try_get("name")?, epoch: row.try_get("epoch")? };
+    Ok(Some((org, count(&row, "rev")?, parse(row.try_get("settings")?)?)))
+}
+
+pub(super) async fn create_org(connection: &mut SqliteConnection, name: &str, clock: &Clock) -> Result<(), StoreError> {
+    let statement = "INSERT INTO org (id, name, rev, epoch, settings, created_at) VALUES ($1, $2, 0, $3, $4, $5)";
+    sqlx::query(statement)
+        .bind(OrgId::from_ulid(clock.ulid()).to_string())
+        .bind(name)
+        .bind(clock.ulid().to_string())
+        .bind(json(&NetworkSettings::default())?)
+        .bind(signed(clock.now().0))
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
+pub(super) async fn catalogue(connection: &mut SqliteConnection) -> Result<Catalogue, StoreError> {
+    let (org, revision, settings) =
+        org(connection).await?.ok_or_else(|| StoreError::Unreadable("no organisation".to_owned()))?;
+    let mut catalogue = Catalogue::empty(org, revision, settings);
+    fill(connection, &mut catalogue, "SELECT * FROM account", account).await?;
+    fill(connection, &mut catalogue, "SELECT * FROM role", role).await?;
+    fill(connection, &mut catalogue, "SELECT * FROM resource", resource).await?;
+    fill(connection, &mut catalogue, "SELECT * FROM role_member", member).await?;
+    fill(connection, &mut catalogue, "SELECT * FROM account_grant", grant).await?;
+    fill(connection, &mut catalogue, "SELECT * FROM node", node).await?;
+    fill(connection, &mut catalogue, "SELECT * FROM access_rule", rule).await?;
+    catalogue.index_all();
+    Ok(catalogue)
+}
+
+async fn fill<E: Entity>(
+    connection: &mut SqliteConnection,
+    catalogue: &mut Catalogue,
+    statement: &'static str,
+    read: fn(&SqliteRow) -> Result<E, StoreError>,
+) -> Result<(), StoreError> {
+    let rows = sqlx::query(statement).fetch_all(connection).await?;
+    let mut table = BTreeMap::new();
+    for row in &rows {
+        let entity = read(row)?;
+        table.insert(entity.id(), Arc::new(entity));
+    }
+    *E::table_mut(catalogue) = Arc::new(table);
+    Ok(())
+}
+
+fn account(row: &SqliteRow) -> Result<Account, StoreError> {
+    let kind = match row.try_get("kind")? {
+        "user" => AccountKind::User,
+        "service" => AccountKind::Service,
+        other => return Err(StoreError::Unreadable(other.to_owned())),
+    };
+    Ok(Account {
+        id: value(row, "id")?,
+        email: value(row, "email")?,
+        name: row.try_get("name")?,
+        kind,
+        admin: row.try_get("admin")?,
+        suspended: row.try_get("suspended")?,
+        tags: parse(row.try_get("tags")?)?,
+        created_at: instant(row, "created_at")?,
+        revision: count(row, "rev")?,
+    })
+}
+
+fn role(row: &SqliteRow) -> Result<Role, StoreError> {
+    Ok(Role {
+        id: value(row, "id")?,
+        name: row.try_get("name")?,
+        tags: parse(row.try_get("tags")?)?,
+        revision: count(row, "rev")?,
+    })
+}
+
+fn rule(row: &SqliteRow) -> Result<Rule, StoreError> {
+    let (resources, query): (Option<&str>, Option<String>) = (row.try_get("resources")?, row.try_get("query")?);
+    let what = match (resources, query) {
+        (Some(resources), None) => RuleTarget::Resources(parse(resources)?),
+        (None, Some(query)) => RuleTarget::Query(query),
+        _ => return Err(StoreError::Unreadable("a rule is neither static nor dynamic".to_owned())),
+    };
+    Ok(Rule { id: value(row, "id")?, role: value(row, "role_id")?, what, revision: count(row, "rev")? })
+}
+
+fn member(row: &SqliteRow) -> Result<Member, StoreError> {
+    Ok(Member { role: value(row, "role_id")?, account: value(row, "account_id")?, revision: count(row, "rev")? })
+}
+
+fn grant(row: &SqliteRow) -> Result<Grant, StoreError> {
+    Ok(Grant {
+        id: value(row, "id")?,
+        account: value(row, "account_id")?,
+        resource: value(row, "resource_id")?,
+        ends_at: optional_instant(row, "ends_at")?,
+        reason: row.try_get("reason")?,
+        created_at: instant(row, "created_at")?,
+        revision: count(row, "rev")?,
+    })
+}
+
+fn resource(row: &SqliteRow) -> Result<Resource, StoreError> {
+    let mode = match row.try_get("bind_mode")? {
+        "loopback" => BindMode::Loopback,
+        "vnm" => BindMode::Vnm,
+        other => return Err(StoreError::Unreadable(other.to_owned())),
+    };
+    Ok(Resource {
+        id: value(row, "id")?,
+        name: row.try_get("name")?,
+        kind: value(row, "kind")?,
+        host: row.try_get("host")?,
+        port: port(row, "port")?,
+        tags: parse(row.try_get("tags")?)?,
+        bind: BindAddress {
+            mode,
+            ip: value(row, "bind_ip")?,
+            port: port(row, "bind_port")?,
+            dns_name: row.try_get("dns_name")?,
+        },
+        allow_local: row.try_get("allow_local")?,
+        strict: row.try_get("strict")?,
+        created_at: instant(row, "created_at")?,
+        revision: count(row, "rev")?,
+    })
+}
+
+fn node(row: &SqliteRow) -> Result<Node, StoreError> {
+    let kind = match row.try_get("kind")? {
+        "gateway" => NodeKind::Gateway,
+        other => return Err(StoreError::Unreadable(other.to_owned())),
+    };
+    Ok(Node {
+        id: value(row, "id")?,
+        name: row.try_get("name")?,
+        kind,
+        advertise: row.try_get("advertise")?,
+        spki_sha256: row.try_get("spki_sha256")?,
+        enrolled_at: optional_instant(row, "enrolled_at")?,
+        created_at: instant(row, "created_at")?,
+        revision: count(row, "rev")?,
+    })
+}
+
+/// A column that holds the text of a value.
+pub(crate) fn value<T: FromStr>(row: &SqliteRow, column: &str) -> Result<T, StoreError> {
+    let text: &str = row.try_get(column)?;
+    text.parse().map_err(|_| StoreError::Unreadable(format!("{column}: {text}")))
+}
+
+pub(crate) fn count(row: &SqliteRow, column: &str) -> Result<u64, StoreError> {
+    unsigned(row.try_get(column)?)
+}
+
+pub(crate) fn instant(row: &SqliteRow, column: &str) -> Result<UnixMillis, StoreError> {
+    count(row, column).map(UnixMillis)
+}
+
+pub(crate) fn optional_instant(row: &SqliteRow, column: &str) -> Result<Option<UnixMillis>, StoreError> {
+    let at: Option<i64> = row.try_get(column)?;
+    at.map(|at| unsigned(at).map(UnixMillis)).transpose()
+}
+
+fn port(row: &SqliteRow, column: &str) -> Result<u16, StoreError> {
+    let port: i64 = row.try_get(column)?;
+    u16::try_from(port).map_err(|_| StoreError::Unreadable(format!("{column}: {port}")))
+}

@@ -1,0 +1,126 @@
+//! The change log and the revocations: what each revision meant for whom.
+
+use std::collections::BTreeMap;
+
+use postern_proto::{lease::Revocation, time::UnixMillis};
+use sqlx::{Row as _, SqliteConnection};
+
+use super::{ChangeEntry, Changes, Op, Store, StoreError};
+
+impl Store {
+    /// The changes of every revision after `revision`, in order; `None` when the log does not reach back that far, so
+    /// that a snapshot must be taken.
+    pub async fn changes_since(&self, revision: u64) -> Result<Option<Vec<Changes>>, StoreError> {
+        // One transaction, so that entries and revocations are of the same state.
+        let mut tx = self.reader().begin().await?;
+        let oldest: Option<i64> = sqlx::query_scalar("SELECT MIN(rev) FROM change_log").fetch_one(&mut *tx).await?;
+        let reaches = match oldest {
+            Some(oldest) => unsigned(oldest)? <= revision.saturating_add(1),
+            None => revision >= self.catalogue().revision,
+        };
+        if reaches { changes_since(&mut tx, revision).await.map(Some) } else { Ok(None) }
+    }
+
+    /// Every revocation at or after an instant, oldest first.
+    pub async fn revocations_since(&self, at: UnixMillis) -> Result<Vec<Revocation>, StoreError> {
+        let rows = sqlx::query("SELECT subject, at, reason FROM revocation WHERE at >= $1 ORDER BY rev, n")
+            .bind(signed(at.0))
+            .fetch_all(self.reader())
+            .await?;
+        rows.iter().map(revocation).collect()
+    }
+}
+
+pub(super) async fn append(
+    connection: &mut SqliteConnection,
+    changes: &Changes,
+    now: UnixMillis,
+) -> Result<(), StoreError> {
+    for (n, entry) in changes.entries.iter().enumerate() {
+        sqlx::query("INSERT INTO change_log (rev, n, scope, op, item, at) VALUES ($1, $2, $3, $4, $5, $6)")
+            .bind(signed(changes.revision))
+            .bind(number(n))
+            .bind(&entry.scope)
+            .bind(match entry.op {
+                Op::Put => "put",
+                Op::Delete => "del",
+            })
+            .bind(json(&entry.key)?)
+            .bind(signed(now.0))
+            .execute(&mut *connection)
+            .await?;
+    }
+    for (n, revocation) in changes.revocations.iter().enumerate() {
+        sqlx::query("INSERT INTO revocation (rev, n, subject, at, reason) VALUES ($1, $2, $3, $4, $5)")
+            .bind(signed(changes.revision))
+            .bind(number(n))
+            .bind(json(&revocation.subject)?)
+            .bind(signed(revocation.at.0))
+            .bind(&revocation.reason)
+            .execute(&mut *connection)
+            .await?;
+    }
+    Ok(())
+}
+
+pub(super) async fn changes_since(
+    connection: &mut SqliteConnection,
+    revision: u64,
+) -> Result<Vec<Changes>, StoreError> {
+    let mut changes = BTreeMap::new();
+    let rows = sqlx::query("SELECT rev, scope, op, item FROM change_log WHERE rev > $1 ORDER BY rev, n")
+        .bind(signed(revision))
+        .fetch_all(&mut *connection)
+        .await?;
+    for row in &rows {
+        let op: String = row.try_get("op")?;
+        let entry = ChangeEntry {
+            scope: row.try_get("scope")?,
+            op: if op == "del" { Op::Delete } else { Op::Put },
+            key: parse(row.try_get("item")?)?,
+        };
+        of_revision(&mut changes, unsigned(row.try_get("rev")?)?).entries.push(entry);
+    }
+    let rows = sqlx::query("SELECT rev, subject, at, reason FROM revocation WHERE rev > $1 ORDER BY rev, n")
+        .bind(signed(revision))
+        .fetch_all(&mut *connection)
+        .await?;
+    for row in &rows {
+        let revocation = revocation(row)?;
+        of_revision(&mut changes, unsigned(row.try_get("rev")?)?).revocations.push(revocation);
+    }
+    Ok(changes.into_values().collect())
+}
+
+fn of_revision(changes: &mut BTreeMap<u64, Changes>, revision: u64) -> &mut Changes {
+    changes.entry(revision).or_insert_with(|| Changes { revision, entries: Vec::new(), revocations: Vec::new() })
+}
+
+fn revocation(row: &sqlx::sqlite::SqliteRow) -> Result<Revocation, StoreError> {
+    Ok(Revocation {
+        subject: parse(row.try_get("subject")?)?,
+        at: UnixMillis(unsigned(row.try_get("at")?)?),
+        reason: row.try_get("reason")?,
+    })
+}
+
+/// SQL has no unsigned numbers; ours stay far below the sign.
+pub(crate) fn signed(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+pub(crate) fn number(number: usize) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+pub(crate) fn unsigned(number: i64) -> Result<u64, StoreError> {
+    u64::try_from(number).map_err(|_| StoreError::Unreadable(number.to_string()))
+}
+
+pub(crate) fn json(value: &impl serde::Serialize) -> Result<String, StoreError> {
+    serde_json::to_string(value).map_err(|error| StoreError::Unreadable(error.to_string()))
+}
+
+pub(crate) fn parse<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, StoreError> {
+    serde_json::from_str(text).map_err(|error| StoreError::Unreadable(error.to_string()))
+}
