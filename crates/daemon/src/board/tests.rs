@@ -1,0 +1,110 @@
+use postern_local_api::{
+    message::{Connection, ControlLink, KeyStorage, Numbered, SignIn, StatusApi},
+    mirror::{Sequence, apply},
+};
+use postern_proto::resource::{BindAddress, BindMode, ClientResource, Health, Kind, Tags};
+
+use super::*;
+
+fn service(version: &str) -> Status {
+    Status {
+        service: version.to_owned(),
+        sign_in: SignIn::SignedOut,
+        control: ControlLink::None,
+        key_storage: KeyStorage::File { path: String::new() },
+        certificate_ends: None,
+        gateways: Vec::new(),
+        resources: Vec::new(),
+        allowed_uids: Vec::new(),
+        status_api: StatusApi::Off,
+        warnings: Vec::new(),
+    }
+}
+
+fn resource(n: u128, streams: u32) -> ResourceStatus {
+    let bind = BindAddress { mode: BindMode::Loopback, ip: [127, 0, 0, 1].into(), port: 1024, dns_name: None };
+    ResourceStatus {
+        resource: ClientResource {
+            id: ResourceId::from_ulid(n.into()),
+            name: format!("r{n:05}"),
+            kind: Kind::Tcp,
+            tags: Tags::new(),
+            bind,
+            revision: 1,
+            via: Vec::new(),
+            health: Health::Unknown,
+        },
+        connection: Connection::Disconnected,
+        streams,
+        bytes_up: 0,
+        bytes_down: 0,
+        grant_ends: None,
+        last_error: None,
+    }
+}
+
+/// What a client does with the lines.
+struct Copy {
+    reader: Reader,
+    sequence: Sequence,
+    status: Option<Status>,
+    lines: usize,
+}
+
+impl Copy {
+    fn new(board: &Arc<Board>) -> Self {
+        Self { reader: board.follow(), sequence: Sequence::default(), status: None, lines: 0 }
+    }
+
+    async fn read_until(&mut self, wanted: &Status) {
+        while self.status.as_ref() != Some(wanted) {
+            let line = self.reader.next_line().await.unwrap();
+            assert!(line.ends_with('\n') && line.matches('\n').count() == 1);
+            let numbered: Numbered = serde_json::from_str(&line).unwrap();
+            self.sequence.check(&numbered).unwrap();
+            apply(&mut self.status, numbered.event);
+            self.lines += 1;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_reader_gets_a_snapshot_and_then_every_change_in_order() {
+    let board = Arc::new(Board::new(service("1")));
+    board.post_resource(resource(1, 0));
+    let mut copy = Copy::new(&board);
+    copy.read_until(&board.status()).await;
+    board.post_resource(resource(2, 5));
+    board.post_resource(resource(1, 7));
+    board.remove_resource(resource(2, 0).resource.id);
+    board.post_service(service("2"));
+    copy.read_until(&board.status()).await;
+    assert_eq!(copy.lines, 5);
+}
+
+#[tokio::test]
+async fn what_does_not_change_anything_is_not_told() {
+    let board = Arc::new(Board::new(service("1")));
+    let mut copy = Copy::new(&board);
+    copy.read_until(&board.status()).await;
+    board.post_service(service("1"));
+    board.post_resource(resource(1, 0));
+    board.post_resource(resource(1, 0));
+    board.remove_resource(resource(9, 0).resource.id);
+    copy.read_until(&board.status()).await;
+    assert_eq!(copy.lines, 2);
+}
+
+#[tokio::test]
+async fn a_slow_reader_gets_a_fresh_snapshot_and_misses_nothing_in_the_end() {
+    let board = Arc::new(Board::new(service("1")));
+    let mut copy = Copy::new(&board);
+    copy.read_until(&board.status()).await;
+    for n in 0..3 * BEHIND as u128 {
+        board.post_resource(resource(n % 100, u32::try_from(n).unwrap()));
+    }
+    copy.read_until(&board.status()).await;
+    assert!(copy.lines <= BEHIND + 2, "{} lines", copy.lines);
+    board.post_resource(resource(1, 0));
+    copy.read_until(&board.status()).await;
+}

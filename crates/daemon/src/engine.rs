@@ -1,0 +1,497 @@
+//! The decisions of the service: which bind addresses are listened on, which leases are asked for and when, what is
+//! cut, when the certificate is renewed.
+//!
+//! Pure: no socket, no clock, no task, no chance of its own. Inputs go in by [`Engine::handle`] together with the time;
+//! commands come out of [`Engine::poll_command`] and must be carried out in their order. [`Engine::poll_timeout`] says
+//! when to call [`Engine::handle_timeout`] at the latest.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    net::SocketAddr,
+    time::Duration,
+};
+
+use postern_local_api::message::{Connection, PortHolder};
+use postern_proto::{
+    api::IssuedLease,
+    id::{AccountId, DeviceId, ResourceId},
+    lease::Revocation,
+    resource::{BindMode, ClientResource},
+    time::UnixMillis,
+};
+
+mod backoff;
+mod certificate;
+mod leases;
+mod listener;
+
+use backoff::Jitter;
+use certificate::CertificatePlan;
+pub use certificate::CertificateSpan;
+use leases::LeaseBook;
+use listener::Listener;
+pub use listener::{BindFailure, Ticket};
+
+/// The time, on two clocks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Now {
+    /// Since the machine started, sleep included: what spans are measured with.
+    pub boot: Duration,
+    /// The wall clock, which may be wrong and may jump: for what others wrote down.
+    pub wall: UnixMillis,
+}
+
+/// Who is signed in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Owner {
+    pub account: AccountId,
+    pub device: DeviceId,
+    /// Service accounts have everything connected that was not disconnected.
+    pub service: bool,
+}
+
+/// What happened.
+#[derive(Clone, Debug)]
+pub enum Input {
+    SignedIn {
+        owner: Owner,
+        certificate: CertificateSpan,
+        sign_in_ends: UnixMillis,
+    },
+    SignedOut,
+    Locked,
+    Unlocked,
+    /// Everything that the account may reach now; what is absent is lost.
+    Access(Vec<ClientResource>),
+    Connect(Vec<ResourceId>),
+    Disconnect(Vec<ResourceId>),
+    Bound {
+        ticket: Ticket,
+    },
+    BindFailed {
+        ticket: Ticket,
+        failure: BindFailure,
+    },
+    /// A listener ended on its own.
+    ListenerLost {
+        ticket: Ticket,
+        error: String,
+    },
+    /// A stream needs a lease now: there is none, or a node would not take the one there is.
+    LeaseNeeded(ResourceId),
+    LeasesIssued {
+        leases: Vec<(IssuedLease, Option<String>)>,
+        denied: Vec<ResourceId>,
+    },
+    LeasesFailed,
+    Revoked(Vec<Revocation>),
+    CertificateRenewed(CertificateSpan),
+    CertificateFailed,
+    /// The control plane is there again: what waits for it is tried at once.
+    ControlReached,
+}
+
+/// What to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Command {
+    Bind {
+        ticket: Ticket,
+        resource: ResourceId,
+        address: SocketAddr,
+    },
+    /// The listener is closed and its port free before the next command is carried out.
+    Unbind {
+        ticket: Ticket,
+    },
+    /// Streams of this resource are cut.
+    Cut {
+        resource: ResourceId,
+    },
+    /// Streams that match are cut.
+    CutRevoked(Vec<Revocation>),
+    RequestLeases(Vec<ResourceId>),
+    /// New streams may use this lease until then (boot clock).
+    PutLease {
+        lease: IssuedLease,
+        grant: Option<String>,
+        until: Duration,
+    },
+    DropLease(ResourceId),
+    SaveChoices(BTreeMap<ResourceId, bool>),
+    SaveLeases(Vec<IssuedLease>),
+    RenewCertificate,
+    /// The sign-in is over: forget it and say so.
+    EndSignIn,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Engine {
+    session: Session,
+    entries: BTreeMap<ResourceId, Entry>,
+    choices: BTreeMap<ResourceId, bool>,
+    leases: LeaseBook,
+    certificate: Option<CertificatePlan>,
+    next_ticket: u64,
+    commands: VecDeque<Command>,
+    changed: BTreeSet<ResourceId>,
+    jitter: Jitter,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Session {
+    SignedOut,
+    SignedIn { owner: Owner, locked: bool, ends: Duration },
+}
+
+#[derive(Debug)]
+struct Entry {
+    resource: ClientResource,
+    listener: Listener,
+}
+
+impl Engine {
+    /// `choices` is what was kept from the last run; `seed` spreads retries.
+    #[must_use]
+    pub fn new(choices: BTreeMap<ResourceId, bool>, seed: u64) -> Self {
+        Self {
+            session: Session::SignedOut,
+            entries: BTreeMap::new(),
+            choices,
+            leases: LeaseBook::default(),
+            certificate: None,
+            next_ticket: 1,
+            commands: VecDeque::new(),
+            changed: BTreeSet::new(),
+            jitter: Jitter::new(seed),
+        }
+    }
+
+    pub fn handle(&mut self, input: Input, now: Now) {
+        match input {
+            Input::SignedIn { owner, certificate, sign_in_ends } => {
+                self.sign_in(owner, certificate, sign_in_ends, now);
+            }
+            Input::SignedOut => self.sign_out(),
+            Input::Locked => self.set_locked(true),
+            Input::Unlocked => self.set_locked(false),
+            Input::Access(resources) => self.set_access(resources),
+            Input::Connect(ids) => self.choose(&ids, true),
+            Input::Disconnect(ids) => self.choose(&ids, false),
+            Input::Bound { ticket } => self.bound(ticket),
+            Input::BindFailed { ticket, failure } => self.bind_failed(ticket, failure, now),
+            Input::ListenerLost { ticket, error } => {
+                self.bind_failed(ticket, BindFailure::Other { error }, now);
+            }
+            Input::LeaseNeeded(id) => self.leases.need(id, now),
+            Input::LeasesIssued { leases, denied } => self.leases_issued(leases, &denied, now),
+            Input::LeasesFailed => self.leases.failed(now, &mut self.jitter),
+            Input::Revoked(revocations) => self.revoke(revocations),
+            Input::CertificateRenewed(span) => {
+                self.certificate = Some(CertificatePlan::new(span, now, &mut self.jitter));
+            }
+            Input::CertificateFailed => {
+                if let Some(plan) = &mut self.certificate {
+                    plan.failed(now, &mut self.jitter);
+                }
+            }
+            Input::ControlReached => {
+                self.leases.retry_now();
+                if let Some(plan) = &mut self.certificate {
+                    plan.retry_now(now);
+                }
+            }
+        }
+        self.reconcile(now);
+    }
+
+    /// To be called when [`Engine::poll_timeout`] has come; calling it earlier or later harms nothing.
+    pub fn handle_timeout(&mut self, now: Now) {
+        if let Session::SignedIn { ends, .. } = self.session
+            && ends <= now.boot
+        {
+            self.sign_out();
+            self.commands.push_back(Command::EndSignIn);
+        }
+        self.reconcile(now);
+    }
+
+    /// The next thing to do, in order.
+    pub fn poll_command(&mut self) -> Option<Command> {
+        self.commands.pop_front()
+    }
+
+    /// When [`Engine::handle_timeout`] is due (boot clock). To be asked again after every call.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Duration> {
+        let Session::SignedIn { ends, .. } = self.session else { return None };
+        let retries = self.entries.values().filter_map(|entry| entry.listener.retry_at());
+        let certificate = self.certificate.as_ref().and_then(CertificatePlan::due);
+        retries.chain([ends]).chain(certificate).chain(self.leases.due()).min()
+    }
+
+    /// Resources whose state may have changed since the last call, lost ones included.
+    pub fn take_changed(&mut self) -> BTreeSet<ResourceId> {
+        std::mem::take(&mut self.changed)
+    }
+
+    /// Everything that the account may reach.
+    pub fn resources(&self) -> impl Iterator<Item = &ClientResource> {
+        self.entries.values().map(|entry| &entry.resource)
+    }
+
+    /// A resource that the account may reach, and how it stands. Retry times are given on the wall clock.
+    #[must_use]
+    pub fn resource(&self, id: ResourceId, now: Now) -> Option<(&ClientResource, Connection)> {
+        let entry = self.entries.get(&id)?;
+        let wanted = self.wants(&entry.resource);
+        let locked = matches!(self.session, Session::SignedIn { locked: true, .. });
+        let connection = match wanted {
+            true if locked => Connection::Suspended,
+            true => entry.listener.connection(now),
+            false => Connection::Disconnected,
+        };
+        Some((&entry.resource, connection))
+    }
+
+    /// Whether every listener among these is open, closed or known to have failed.
+    #[must_use]
+    pub fn is_settled(&self, ids: &BTreeSet<ResourceId>) -> bool {
+        ids.iter().filter_map(|id| self.entries.get(id)).all(|entry| !entry.listener.is_opening())
+    }
+
+    /// When the grant behind the held lease ends.
+    #[must_use]
+    pub fn grant_ends(&self, id: ResourceId) -> Option<UnixMillis> {
+        self.leases.grant_ends(id)
+    }
+
+    /// Whether the last try to renew the certificate failed.
+    #[must_use]
+    pub fn is_renewal_failing(&self) -> bool {
+        self.certificate.as_ref().is_some_and(CertificatePlan::is_failing)
+    }
+
+    fn sign_in(&mut self, owner: Owner, certificate: CertificateSpan, ends: UnixMillis, now: Now) {
+        if let Session::SignedIn { owner: before, .. } = self.session
+            && before.account != owner.account
+        {
+            self.sign_out();
+        }
+        let ends = now.boot.saturating_add(ends.since(now.wall));
+        self.session = Session::SignedIn { owner, locked: false, ends };
+        self.certificate = Some(CertificatePlan::new(certificate, now, &mut self.jitter));
+        self.changed.extend(self.entries.keys());
+    }
+
+    fn sign_out(&mut self) {
+        self.session = Session::SignedOut;
+        self.certificate = None;
+        self.set_access(Vec::new());
+        self.close_unwanted();
+        for id in self.leases.clear() {
+            self.commands.push_back(Command::DropLease(id));
+        }
+        self.choices.clear();
+    }
+
+    fn set_locked(&mut self, to: bool) {
+        if let Session::SignedIn { locked, .. } = &mut self.session {
+            *locked = to;
+            self.changed.extend(self.entries.keys());
+        }
+    }
+
+    fn set_access(&mut self, resources: Vec<ClientResource>) {
+        let fresh: BTreeMap<_, _> = resources.into_iter().map(|resource| (resource.id, resource)).collect();
+        let lost: Vec<_> = self.entries.keys().filter(|id| !fresh.contains_key(*id)).copied().collect();
+        for id in lost {
+            if let Some(mut entry) = self.entries.remove(&id) {
+                self.changed.insert(id);
+                if let Some(ticket) = entry.listener.close() {
+                    self.commands.push_back(Command::Unbind { ticket });
+                }
+                if self.leases.remove(id) {
+                    self.commands.push_back(Command::DropLease(id));
+                }
+                self.commands.push_back(Command::Cut { resource: id });
+            }
+        }
+        for (id, resource) in fresh {
+            match self.entries.get_mut(&id) {
+                Some(entry) if entry.resource == resource => {}
+                Some(entry) => {
+                    if entry.resource.revision != resource.revision {
+                        self.leases.expire(id);
+                    }
+                    entry.resource = resource;
+                    self.changed.insert(id);
+                }
+                None => {
+                    self.leases.expire(id);
+                    self.entries.insert(id, Entry { resource, listener: Listener::default() });
+                    self.changed.insert(id);
+                }
+            }
+        }
+    }
+
+    fn choose(&mut self, ids: &[ResourceId], connected: bool) {
+        let mut differs = false;
+        for id in ids {
+            let Some(entry) = self.entries.get_mut(id) else { continue };
+            differs |= self.choices.insert(*id, connected) != Some(connected);
+            if connected {
+                entry.listener.retry_now();
+            } else {
+                self.commands.push_back(Command::Cut { resource: *id });
+            }
+            self.changed.insert(*id);
+        }
+        if differs {
+            self.commands.push_back(Command::SaveChoices(self.choices.clone()));
+        }
+    }
+
+    fn bound(&mut self, ticket: Ticket) {
+        match self.entries.iter_mut().find(|(_, entry)| entry.listener.ticket() == Some(ticket)) {
+            Some((id, entry)) => {
+                entry.listener.opened();
+                self.changed.insert(*id);
+            }
+            // Not wanted any more when it came up.
+            None => self.commands.push_back(Command::Unbind { ticket }),
+        }
+    }
+
+    fn bind_failed(&mut self, ticket: Ticket, failure: BindFailure, now: Now) {
+        let found = self.entries.iter_mut().find(|(_, entry)| entry.listener.ticket() == Some(ticket));
+        if let Some((id, entry)) = found {
+            entry.listener.failed(failure, now, &mut self.jitter);
+            self.changed.insert(*id);
+        }
+    }
+
+    fn leases_issued(&mut self, leases: Vec<(IssuedLease, Option<String>)>, denied: &[ResourceId], now: Now) {
+        for (lease, grant) in leases {
+            let id = lease.resource;
+            if !self.entries.contains_key(&id) {
+                continue;
+            }
+            let until = self.leases.issued(lease.clone(), grant.clone(), now, &mut self.jitter);
+            self.commands.push_back(Command::PutLease { lease, grant, until });
+            self.changed.insert(id);
+        }
+        for id in denied {
+            if self.leases.denied(*id, now) {
+                self.commands.push_back(Command::DropLease(*id));
+            }
+            self.changed.insert(*id);
+        }
+        self.leases.answered(now);
+        self.commands.push_back(Command::SaveLeases(self.leases.all()));
+    }
+
+    fn revoke(&mut self, revocations: Vec<Revocation>) {
+        if let Session::SignedIn { owner, .. } = self.session {
+            for id in self.leases.revoked(&revocations, owner) {
+                self.commands.push_back(Command::DropLease(id));
+            }
+        }
+        self.commands.push_back(Command::CutRevoked(revocations));
+    }
+
+    /// Brings listeners, leases and certificate to where they should be. Everything that closes comes before anything
+    /// that opens, so that two resources may swap their addresses.
+    fn reconcile(&mut self, now: Now) {
+        self.close_unwanted();
+        self.open_wanted(now);
+        let wanted = self.entries.values().filter(|entry| self.should_listen(&entry.resource));
+        let wanted: BTreeSet<_> = wanted.map(|entry| entry.resource.id).collect();
+        let (expired, request) = self.leases.next(&wanted, now);
+        self.commands.extend(expired.into_iter().map(Command::DropLease));
+        self.commands.extend(request.map(Command::RequestLeases));
+        if let Some(plan) = &mut self.certificate
+            && plan.take_due(now)
+        {
+            self.commands.push_back(Command::RenewCertificate);
+        }
+    }
+
+    fn close_unwanted(&mut self) {
+        let mut unwanted: Vec<_> = Vec::new();
+        for (id, entry) in &self.entries {
+            let wanted = self.should_listen(&entry.resource).then(|| bind_address(&entry.resource));
+            if entry.listener.address().is_some() && entry.listener.address() != wanted {
+                unwanted.push((*id, wanted.is_none()));
+            }
+        }
+        for (id, cut) in unwanted {
+            let Some(entry) = self.entries.get_mut(&id) else { continue };
+            if let Some(ticket) = entry.listener.close() {
+                self.commands.push_back(Command::Unbind { ticket });
+            }
+            if cut {
+                self.commands.push_back(Command::Cut { resource: id });
+            }
+            self.changed.insert(id);
+        }
+    }
+
+    fn open_wanted(&mut self, now: Now) {
+        let wanted: Vec<_> = self
+            .entries
+            .values()
+            .filter(|entry| self.should_listen(&entry.resource) && entry.listener.may_open(now))
+            .map(|entry| entry.resource.id)
+            .collect();
+        for id in wanted {
+            let Some(entry) = self.entries.get_mut(&id) else { continue };
+            let address = bind_address(&entry.resource);
+            let ticket = Ticket(self.next_ticket);
+            self.next_ticket += 1;
+            self.changed.insert(id);
+            entry.listener.open(ticket, address);
+            match refusal(&entry.resource) {
+                Some(error) => entry.listener.failed(BindFailure::Impossible { error }, now, &mut self.jitter),
+                None => self.commands.push_back(Command::Bind { ticket, resource: id, address }),
+            }
+        }
+    }
+
+    /// Whether a listener should be open for this resource now.
+    fn should_listen(&self, resource: &ClientResource) -> bool {
+        matches!(self.session, Session::SignedIn { locked: false, .. }) && self.wants(resource)
+    }
+
+    fn wants(&self, resource: &ClientResource) -> bool {
+        let Session::SignedIn { owner, .. } = self.session else { return false };
+        self.choices.get(&resource.id).copied().unwrap_or(owner.service)
+    }
+}
+
+fn bind_address(resource: &ClientResource) -> SocketAddr {
+    SocketAddr::new(resource.bind.ip, resource.bind.port)
+}
+
+/// Why an address is never bound, whatever the control plane says: a listener that other machines reach would be open
+/// to them.
+fn refusal(resource: &ClientResource) -> Option<String> {
+    if resource.bind.mode == BindMode::Vnm {
+        return Some("its bind address lies in the virtual network, which this version does not offer".to_owned());
+    }
+    if !resource.bind.ip.is_loopback() {
+        return Some(format!("{} is not a loopback address; other machines could reach it", resource.bind.ip));
+    }
+    (resource.bind.port == 0).then(|| "it has no port".to_owned())
+}
+
+/// The process that has a port, in the words of the local API.
+#[must_use]
+pub fn port_holder(holder: tun_driver::socket_owner::Holder) -> PortHolder {
+    let (pid, program) = holder.process.map(|process| (process.pid, process.program)).unzip();
+    PortHolder { uid: holder.uid, pid, program }
+}
+
+#[cfg(test)]
+mod tests;

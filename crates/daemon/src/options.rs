@@ -1,0 +1,80 @@
+//! What posternd is started with.
+
+use std::{net::SocketAddr, path::PathBuf, str::FromStr};
+
+use clap::Parser;
+
+/// The user's background service of Postern: makes resources appear on this machine.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "posternd", version, about)]
+pub struct Options {
+    /// Puts state, runtime files and configuration under one folder.
+    #[arg(long, env = "POSTERN_HOME", value_name = "DIR")]
+    pub home: Option<PathBuf>,
+    /// The control plane, as https://host:port; wins over what the last sign-in used.
+    #[arg(long, env = "POSTERN_CONTROL", value_name = "URL")]
+    pub control: Option<String>,
+    /// The organisation's CA certificate (PEM), for --control. Without it the system's roots must vouch for it.
+    #[arg(long, env = "POSTERN_CA", value_name = "FILE", requires = "control")]
+    pub ca: Option<PathBuf>,
+    /// Another user (uid) whose processes may use the listeners too; may be given several times. It is audited.
+    #[arg(long = "allow-uid", env = "POSTERN_ALLOW_UID", value_name = "UID", value_delimiter = ',')]
+    pub allow_uids: Vec<u32>,
+    /// Where scripts read the status over HTTP, or "off".
+    #[arg(long, env = "POSTERN_STATUS_LISTEN", value_name = "ADDR|off", default_value = "127.0.0.1:65220")]
+    pub status_listen: StatusListen,
+    /// A file with a service account's token: signs in with it, and again whenever the sign-in ends.
+    #[arg(long, env = "POSTERN_SERVICE_TOKEN_FILE", value_name = "FILE")]
+    pub service_token_file: Option<PathBuf>,
+}
+
+/// `--status-listen`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StatusListen {
+    Off,
+    At(SocketAddr),
+}
+
+impl FromStr for StatusListen {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text.eq_ignore_ascii_case("off") {
+            return Ok(Self::Off);
+        }
+        let address: SocketAddr = text.parse().map_err(|_| "give IP:PORT or \"off\"".to_owned())?;
+        if !address.ip().is_loopback() {
+            return Err("the status is for this machine only: give a loopback address".to_owned());
+        }
+        Ok(Self::At(address))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(arguments: &[&str]) -> Result<Options, clap::Error> {
+        Options::try_parse_from([&["posternd"], arguments].concat())
+    }
+
+    #[test]
+    fn the_status_is_never_served_beyond_this_machine() {
+        assert!(parse(&["--status-listen", "0.0.0.0:65220"]).is_err());
+        assert!(parse(&["--status-listen", "192.0.2.1:1"]).is_err());
+        assert_eq!(parse(&["--status-listen", "off"]).unwrap().status_listen, StatusListen::Off);
+        let at = parse(&["--status-listen", "127.0.0.1:0"]).unwrap().status_listen;
+        assert_eq!(at, StatusListen::At(SocketAddr::from(([127, 0, 0, 1], 0))));
+    }
+
+    #[test]
+    fn a_ca_without_the_control_plane_it_is_for_is_refused() {
+        assert!(parse(&["--ca", "/ca.pem"]).is_err());
+    }
+
+    #[test]
+    fn several_users_may_be_allowed() {
+        assert_eq!(parse(&["--allow-uid", "1", "--allow-uid", "2"]).unwrap().allow_uids, [1, 2]);
+        assert!(parse(&["--allow-uid", "root"]).is_err());
+    }
+}

@@ -1,0 +1,110 @@
+//! The values that are kept, one file each.
+
+use std::collections::BTreeMap;
+
+use postern_proto::{
+    api::{AccountInfo, IssuedLease},
+    id::{DeviceId, LoginId, OrgId, ResourceId},
+    time::UnixMillis,
+};
+use serde::{Deserialize, Serialize};
+use zeroize::{Zeroize, ZeroizeOnDrop};
+
+use super::{Folder, Stored};
+
+/// Which control plane, and how it proves itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Config {
+    /// `https://host:port`.
+    pub control: String,
+    /// The pinned CA (PEM). `None`: the system's roots.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca: Option<String>,
+}
+
+impl Stored for Config {
+    const FILE: &'static str = "config.json";
+    const FOLDER: Folder = Folder::Config;
+}
+
+/// The device's private key. It is made at the first sign-in and destroyed at sign-out.
+#[derive(Clone, Serialize, Deserialize, Zeroize, ZeroizeOnDrop)]
+pub struct DeviceKey {
+    /// PKCS#8 in PEM, P-256.
+    pub pem: String,
+}
+
+impl Stored for DeviceKey {
+    const FILE: &'static str = "device-key.json";
+}
+
+/// The device's certificate: proof of who this device is, for as long as it lasts.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Identity {
+    /// The leaf in PEM.
+    pub certificate: String,
+    pub not_before: UnixMillis,
+    pub not_after: UnixMillis,
+}
+
+impl Stored for Identity {
+    const FILE: &'static str = "certificate.json";
+}
+
+/// Who is signed in, and the token of that sign-in (worth nothing without the device key).
+#[derive(Clone, Serialize, Deserialize)]
+pub struct SignInRecord {
+    /// The control plane that issued it. It is never sent to another one.
+    pub control: String,
+    pub login: LoginId,
+    pub token: String,
+    pub expires_at: UnixMillis,
+    pub account: AccountInfo,
+    pub org: OrgId,
+    pub org_name: String,
+    /// The organisation's CA (PEM): what vouches for gateways.
+    pub ca: String,
+    pub device: DeviceId,
+    #[serde(default)]
+    pub must_change_password: bool,
+}
+
+impl Stored for SignInRecord {
+    const FILE: &'static str = "login.json";
+}
+
+impl Drop for SignInRecord {
+    fn drop(&mut self) {
+        self.token.zeroize();
+    }
+}
+
+/// Leases that are still good when the control plane is away at the next start.
+#[derive(Clone, Default, Serialize, Deserialize)]
+pub struct CachedLeases {
+    pub leases: Vec<IssuedLease>,
+}
+
+impl Stored for CachedLeases {
+    const FILE: &'static str = "leases.json";
+}
+
+/// What the user chose per resource; absent means the account's default.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Choices {
+    pub connected: BTreeMap<ResourceId, bool>,
+}
+
+impl Stored for Choices {
+    const FILE: &'static str = "connections.json";
+}
+
+/// Whether the service is locked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lock {
+    pub locked: bool,
+}
+
+impl Stored for Lock {
+    const FILE: &'static str = "lock.json";
+}
