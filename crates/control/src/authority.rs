@@ -22,6 +22,7 @@ use postern_proto::{
     record::hex,
     time::UnixMillis,
 };
+use postern_tunnel::private_file;
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
     PKCS_ECDSA_P256_SHA256, PublicKeyData, SanType, SerialNumber,
@@ -36,10 +37,7 @@ pub use self::{
     request::{RequestError, RequestedKey},
     server::{ServerCertificate, ServerCertificateError},
 };
-use crate::{
-    private_file,
-    secret::{self, NoEntropy},
-};
+use crate::secret::{self, NoEntropy};
 
 /// The key and the certificate in one file, so that a crash cannot part them.
 const KEY_FILE: &str = "ca-key.pem";

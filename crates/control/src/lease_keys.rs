@@ -21,12 +21,10 @@ use postern_proto::{
     sync::Item,
     time::UnixMillis,
 };
+use postern_tunnel::private_file;
 use zeroize::Zeroizing;
 
-use crate::{
-    private_file,
-    secret::{self, NoEntropy},
-};
+use crate::secret::{self, NoEntropy};
 
 /// How old the signing key becomes before the next one is made.
 pub const ROTATE_AFTER: Duration = Duration::from_secs(30 * 86_400);

@@ -10,7 +10,6 @@ pub mod health;
 pub mod lease_keys;
 pub mod lockout;
 pub mod password;
-pub mod private_file;
 pub mod secret;
 pub mod state;
 pub mod store;

@@ -40,6 +40,13 @@ pub enum ClientFrame {
     Live {
         subjects: Vec<StreamSubject>,
     },
+    /// Nodes, after each welcome and when it changes: where clients dial the node as `host:port` (`None` keeps what is
+    /// known), and whether it refuses new streams because it is being stopped.
+    Presence {
+        #[serde(default)]
+        advertise: Option<String>,
+        draining: bool,
+    },
     /// Nodes: what their health checks saw.
     Health {
         reports: Vec<HealthReport>,

@@ -12,5 +12,6 @@ pub mod control;
 pub mod happy_eyeballs;
 pub mod identity;
 pub mod node;
+pub mod private_file;
 pub mod stream;
 pub mod tls;
