@@ -3,14 +3,23 @@
 #![forbid(unsafe_code)]
 
 pub mod access;
+pub mod api;
 pub mod authority;
 pub mod catalogue;
 pub mod clock;
+pub mod config;
+pub mod credential;
+pub mod expiry;
+pub mod gateway;
 pub mod health;
 pub mod lease_keys;
 pub mod lockout;
+pub mod offline;
+pub mod openapi;
 pub mod password;
+pub mod run;
 pub mod secret;
+pub mod server;
 pub mod state;
 pub mod store;
 pub mod sync;

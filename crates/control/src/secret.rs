@@ -61,6 +61,25 @@ impl TokenHash {
         Self(hash)
     }
 
+    /// The form in which it is stored: lower-case hex.
+    #[must_use]
+    pub fn to_text(&self) -> String {
+        postern_proto::record::hex(&self.0)
+    }
+
+    /// Reads a stored hash; `None` when it is none.
+    #[must_use]
+    pub fn from_text(text: &str) -> Option<Self> {
+        let mut hash = [0; 32];
+        if text.len() != 64 {
+            return None;
+        }
+        for (byte, digits) in hash.iter_mut().zip(text.as_bytes().chunks_exact(2)) {
+            *byte = u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?;
+        }
+        Some(Self(hash))
+    }
+
     /// Reads a stored hash; `None` when it has another length.
     #[must_use]
     pub fn from_stored(bytes: &[u8]) -> Option<Self> {
@@ -99,6 +118,7 @@ mod tests {
         assert_eq!(token.expose().len(), 4 + 43);
         assert_eq!(TokenHash::of(token.expose()), token.hash());
         assert_ne!(other.hash(), token.hash());
+        assert_eq!(TokenHash::from_text(&token.hash().to_text()), Some(token.hash()));
         assert_eq!(TokenHash::from_stored(token.hash().as_bytes()), Some(token.hash()));
     }
 

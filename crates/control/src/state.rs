@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use tokio_util::sync::CancellationToken;
+
 use crate::{authority::Authority, clock::Clock, password::Passwords, store::Store};
 
 /// Handed to every handler; clones share everything.
@@ -11,4 +13,6 @@ pub struct AppState {
     pub clock: Clock,
     pub authority: Arc<Authority>,
     pub passwords: Arc<Passwords>,
+    /// Cancelled when the control plane is told to stop.
+    pub stop: CancellationToken,
 }

@@ -32,6 +32,7 @@ mod change;
 mod entity;
 mod load;
 mod log;
+pub mod read;
 
 /// The database within the data folder.
 pub const FILE: &str = "postern.db";
@@ -221,7 +222,7 @@ impl Store {
     /// Takes over what another process wrote to the database (the offline commands do), and announces it.
     pub async fn catch_up(&self) -> Result<(), StoreError> {
         let revision: i64 = sqlx::query_scalar("SELECT rev FROM org").fetch_one(self.reader()).await?;
-        if log::unsigned(revision)? <= self.catalogue().revision {
+        if read::unsigned(revision)? <= self.catalogue().revision {
             return Ok(());
         }
         let (mut tx, _turn) = self.write().await?;

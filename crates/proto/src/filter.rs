@@ -9,7 +9,7 @@
 //! `*` stands for any characters, also none. Case does not count. Quotes hold spaces, colons and equal signs
 //! (`name:"pay roll"`, `tags:"cost centre"=4*`); a backslash takes the next character as it is (`\*`, `\"`).
 
-use std::{borrow::Cow, fmt, str::FromStr};
+use std::{borrow::Cow, fmt, str::FromStr, sync::Arc};
 
 use crate::resource::{BindMode, ClientResource, Health, Tags};
 
@@ -57,6 +57,18 @@ pub enum FilterError {
 pub trait Subject {
     /// The value of a field; [`Value::None`] where it has none.
     fn value(&self, field: &str) -> Value<'_>;
+}
+
+impl<T: Subject + ?Sized> Subject for &T {
+    fn value(&self, field: &str) -> Value<'_> {
+        (**self).value(field)
+    }
+}
+
+impl<T: Subject + ?Sized> Subject for Arc<T> {
+    fn value(&self, field: &str) -> Value<'_> {
+        (**self).value(field)
+    }
 }
 
 /// What a field holds.

@@ -12,7 +12,7 @@ use sqlx::SqliteConnection;
 
 use super::{
     StoreError,
-    log::{json, signed},
+    read::{json, signed},
 };
 
 /// Who changes something, and from where.

@@ -3,17 +3,18 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use postern_proto::{
-    id::{AccountId, ActivityId, ResourceId},
+    id::{AccountId, ActivityId, GrantId, ResourceId},
     lease::{Revocation, RevokedSubject},
     sync::{ItemKey, NetworkSettings},
     time::UnixMillis,
 };
 use sqlx::{Sqlite, SqliteConnection, Transaction};
 use tokio::sync::OwnedMutexGuard;
+use ulid::Ulid;
 
 use super::{
-    Activity, Actor, ChangeEntry, Changes, Entity, Op, Store, StoreError, Subject, entity,
-    log::{self, json},
+    Activity, Actor, ChangeEntry, Changes, Entity, Op, Store, StoreError, Subject, entity, log,
+    read::{json, unsigned},
 };
 use crate::{
     access::{self, Effect, Touched},
@@ -48,7 +49,7 @@ impl Change {
     ) -> Result<Self, StoreError> {
         let statement = "UPDATE org SET rev = rev + 1 RETURNING rev";
         let revision: i64 = sqlx::query_scalar(statement).fetch_one(&mut *tx).await?;
-        let revision = log::unsigned(revision)?;
+        let revision = unsigned(revision)?;
         let mut before = store.catalogue();
         if before.revision.saturating_add(1) != revision {
             // Another process wrote; its changes come first.
@@ -90,6 +91,12 @@ impl Change {
     #[must_use]
     pub const fn now(&self) -> UnixMillis {
         self.now
+    }
+
+    /// A new ULID.
+    #[must_use]
+    pub fn ulid(&self) -> Ulid {
+        self.store.clock().ulid()
     }
 
     #[must_use]
@@ -171,6 +178,12 @@ impl Change {
         self.erase::<Resource>(id).await
     }
 
+    /// Removes a grant whose time has come.
+    pub async fn end_grant(&mut self, id: GrantId) -> Result<(), StoreError> {
+        let Some(grant) = self.forget::<Grant>(id).await? else { return Ok(()) };
+        self.note(&activity("ended", &*grant).before(&*grant)).await
+    }
+
     /// Replaces the network settings.
     pub async fn put_settings(&mut self, settings: NetworkSettings) -> Result<(), StoreError> {
         if *self.after.settings == settings {
@@ -187,7 +200,7 @@ impl Change {
 
     /// Writes an activity.
     pub async fn note(&mut self, activity: &Activity) -> Result<(), StoreError> {
-        let id = ActivityId::from_ulid(self.store.clock().ulid());
+        let id = ActivityId::from_ulid(self.ulid());
         activity.insert(&mut self.tx, &self.actor, self.after.revision, (id, self.now)).await
     }
 

@@ -5,14 +5,13 @@ use std::{fmt::Display, future::Future, sync::Arc};
 use postern_proto::{
     id::{AccountId, GrantId, NodeId, ResourceId, RoleId, RuleId},
     name::name_key,
-    time::UnixMillis,
 };
 use serde::Serialize;
 use sqlx::{SqliteConnection, sqlite::SqliteQueryResult};
 
 use super::{
     StoreError,
-    log::{json, signed},
+    read::{json, millis, signed},
 };
 use crate::{
     access::Touched,
@@ -43,10 +42,6 @@ pub trait Entity: Serialize + Clone + Send + Sync + 'static {
 
 fn done(result: Result<SqliteQueryResult, sqlx::Error>) -> Result<(), StoreError> {
     Ok(result.map(drop)?)
-}
-
-fn millis(at: Option<UnixMillis>) -> Option<i64> {
-    at.map(|at| signed(at.0))
 }
 
 async fn delete(

@@ -1,18 +1,17 @@
 //! Reads the catalogue from the database.
 
-use std::{collections::BTreeMap, str::FromStr, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc};
 
 use postern_proto::{
     id::OrgId,
     resource::{BindAddress, BindMode},
     sync::NetworkSettings,
-    time::UnixMillis,
 };
 use sqlx::{Row as _, SqliteConnection, sqlite::SqliteRow};
 
 use super::{
     Entity, StoreError,
-    log::{json, parse, signed, unsigned},
+    read::{count, instant, json, optional_instant, parse, port, signed, value},
 };
 use crate::{
     catalogue::{
@@ -168,28 +167,4 @@ fn node(row: &SqliteRow) -> Result<Node, StoreError> {
         created_at: instant(row, "created_at")?,
         revision: count(row, "rev")?,
     })
-}
-
-/// A column that holds the text of a value.
-pub(crate) fn value<T: FromStr>(row: &SqliteRow, column: &str) -> Result<T, StoreError> {
-    let text: &str = row.try_get(column)?;
-    text.parse().map_err(|_| StoreError::Unreadable(format!("{column}: {text}")))
-}
-
-pub(crate) fn count(row: &SqliteRow, column: &str) -> Result<u64, StoreError> {
-    unsigned(row.try_get(column)?)
-}
-
-pub(crate) fn instant(row: &SqliteRow, column: &str) -> Result<UnixMillis, StoreError> {
-    count(row, column).map(UnixMillis)
-}
-
-pub(crate) fn optional_instant(row: &SqliteRow, column: &str) -> Result<Option<UnixMillis>, StoreError> {
-    let at: Option<i64> = row.try_get(column)?;
-    at.map(|at| unsigned(at).map(UnixMillis)).transpose()
-}
-
-fn port(row: &SqliteRow, column: &str) -> Result<u16, StoreError> {
-    let port: i64 = row.try_get(column)?;
-    u16::try_from(port).map_err(|_| StoreError::Unreadable(format!("{column}: {port}")))
 }

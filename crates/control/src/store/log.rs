@@ -5,7 +5,10 @@ use std::collections::BTreeMap;
 use postern_proto::{lease::Revocation, time::UnixMillis};
 use sqlx::{Row as _, SqliteConnection};
 
-use super::{ChangeEntry, Changes, Op, Store, StoreError};
+use super::{
+    ChangeEntry, Changes, Op, Store, StoreError,
+    read::{json, parse, signed, unsigned},
+};
 
 impl Store {
     /// The changes of every revision after `revision`, in order; `None` when the log does not reach back that far, so
@@ -39,7 +42,7 @@ pub(super) async fn append(
     for (n, entry) in changes.entries.iter().enumerate() {
         sqlx::query("INSERT INTO change_log (rev, n, scope, op, item, at) VALUES ($1, $2, $3, $4, $5, $6)")
             .bind(signed(changes.revision))
-            .bind(number(n))
+            .bind(signed(n as u64))
             .bind(&entry.scope)
             .bind(match entry.op {
                 Op::Put => "put",
@@ -53,7 +56,7 @@ pub(super) async fn append(
     for (n, revocation) in changes.revocations.iter().enumerate() {
         sqlx::query("INSERT INTO revocation (rev, n, subject, at, reason) VALUES ($1, $2, $3, $4, $5)")
             .bind(signed(changes.revision))
-            .bind(number(n))
+            .bind(signed(n as u64))
             .bind(json(&revocation.subject)?)
             .bind(signed(revocation.at.0))
             .bind(&revocation.reason)
@@ -102,25 +105,4 @@ fn revocation(row: &sqlx::sqlite::SqliteRow) -> Result<Revocation, StoreError> {
         at: UnixMillis(unsigned(row.try_get("at")?)?),
         reason: row.try_get("reason")?,
     })
-}
-
-/// SQL has no unsigned numbers; ours stay far below the sign.
-pub(crate) fn signed(number: u64) -> i64 {
-    i64::try_from(number).unwrap_or(i64::MAX)
-}
-
-pub(crate) fn number(number: usize) -> i64 {
-    i64::try_from(number).unwrap_or(i64::MAX)
-}
-
-pub(crate) fn unsigned(number: i64) -> Result<u64, StoreError> {
-    u64::try_from(number).map_err(|_| StoreError::Unreadable(number.to_string()))
-}
-
-pub(crate) fn json(value: &impl serde::Serialize) -> Result<String, StoreError> {
-    serde_json::to_string(value).map_err(|error| StoreError::Unreadable(error.to_string()))
-}
-
-pub(crate) fn parse<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, StoreError> {
-    serde_json::from_str(text).map_err(|error| StoreError::Unreadable(error.to_string()))
 }

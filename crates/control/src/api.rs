@@ -1,0 +1,81 @@
+//! The REST API under `/api/v1`.
+//!
+//! Every refusal is a [`Problem`], also those of the framework: unknown paths, wrong methods, bodies that are too long,
+//! of another type or not JSON.
+
+use std::time::Duration;
+
+use axum::{
+    Router,
+    extract::{DefaultBodyLimit, Request},
+    http::{HeaderValue, Method, StatusCode, Uri, header},
+    middleware::{self, Next},
+    response::{IntoResponse as _, Response},
+};
+use postern_proto::problem::Problem;
+use utoipa_axum::router::OpenApiRouter;
+
+pub use self::{
+    caller::{Admin, Caller},
+    input::{Given, Input, Violations},
+    page::{List, Page},
+    refusal::{Answer, Refusal},
+};
+use crate::state::AppState;
+
+mod accounts;
+pub mod caller;
+pub mod input;
+pub mod page;
+pub mod refusal;
+
+/// No body is longer; a longer one is refused before anything of it is read.
+pub const MAX_BODY: usize = 1 << 20;
+/// How long a body may take to arrive.
+pub const BODY: Duration = Duration::from_secs(30);
+
+/// Every route with its description.
+pub fn routes() -> OpenApiRouter<AppState> {
+    OpenApiRouter::with_openapi(crate::openapi::base()).merge(accounts::routes())
+}
+
+/// The whole service.
+pub fn router(state: AppState) -> Router {
+    let (router, openapi) = routes().split_for_parts();
+    router
+        .merge(crate::openapi::route(&openapi))
+        .fallback(not_found)
+        .method_not_allowed_fallback(method_not_allowed)
+        .layer(DefaultBodyLimit::max(MAX_BODY))
+        .layer(middleware::from_fn(bound_body))
+        .layer(middleware::from_fn(harden))
+        .with_state(state)
+}
+
+async fn not_found(uri: Uri) -> Refusal {
+    Problem::new(404, "not_found", format!("There is nothing at {}", uri.path())).into()
+}
+
+async fn method_not_allowed(method: Method, uri: Uri) -> Refusal {
+    Problem::new(405, "method_not_allowed", format!("{method} is not possible at {}", uri.path())).into()
+}
+
+/// Refuses a body by its announced length, before the caller is looked at; one without a length is cut off later.
+async fn bound_body(request: Request, next: Next) -> Response {
+    let length = request.headers().get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+    if length.is_some_and(|length: u64| length > MAX_BODY as u64) {
+        return refusal::too_large().into_response();
+    }
+    next.run(request).await
+}
+
+async fn harden(request: Request, next: Next) -> Response {
+    let mut response = next.run(request).await;
+    let headers = response.headers_mut();
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+    if response.status() == StatusCode::UNAUTHORIZED {
+        response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+    }
+    response
+}

@@ -1,0 +1,204 @@
+//! Lists: `?limit&cursor&filter`, an answer of items and the cursor of the next page.
+
+use axum::{
+    extract::{FromRequestParts, RawQuery},
+    http::request::Parts,
+};
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use postern_proto::filter::{Filter, Subject};
+use serde::Serialize;
+use utoipa::{IntoParams, ToSchema};
+
+use super::{
+    input::Violations,
+    refusal::{Answer, Refusal},
+};
+
+/// Items of a page when the caller does not say.
+pub const DEFAULT_LIMIT: usize = 100;
+/// Items of a page at most.
+pub const MAX_LIMIT: usize = 1000;
+
+/// One page of a list.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Page<T> {
+    pub items: Vec<T>,
+    /// To be given as `cursor` for the next page; null: this was the last.
+    pub next_cursor: Option<String>,
+}
+
+/// Which page of a list is asked for.
+#[derive(Clone, Debug)]
+pub struct List {
+    pub limit: usize,
+    /// The key after which the page begins.
+    pub after: Option<String>,
+    /// The filter as it was written.
+    pub filter: String,
+}
+
+/// The query of a list.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+#[expect(dead_code, reason = "describes what `List` reads")]
+pub struct ListParams {
+    /// Items of a page, 1 to 1000; 100 when left out.
+    limit: Option<u16>,
+    /// `next_cursor` of the page before.
+    cursor: Option<String>,
+    /// Terms `field:value` joined by spaces, `*` as wildcard, for example `name:pay* tags:env=prod kind:tcp`.
+    filter: Option<String>,
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for List {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Answer<Self> {
+        let RawQuery(query) =
+            RawQuery::from_request_parts(parts, state).await.unwrap_or_else(|infallible| match infallible {});
+        Self::read(query.as_deref().unwrap_or_default())
+    }
+}
+
+impl List {
+    fn read(query: &str) -> Answer<Self> {
+        let mut broken = Violations::default();
+        let mut list = Self { limit: DEFAULT_LIMIT, after: None, filter: String::new() };
+        for (key, value) in form_urlencoded(query) {
+            match key.as_str() {
+                "limit" => match value.parse() {
+                    Ok(limit) if (1..=MAX_LIMIT).contains(&limit) => list.limit = limit,
+                    _ => broken.add("limit", value, format_args!("must be a number from 1 to {MAX_LIMIT}")),
+                },
+                "cursor" => match decode(&value) {
+                    Some(after) => list.after = Some(after),
+                    None => broken.add("cursor", value, "must be the next_cursor of a page before"),
+                },
+                "filter" => list.filter = value,
+                _ => broken.add(&key, value, "is not a parameter here; parameters are limit, cursor, filter"),
+            }
+        }
+        broken.none()?;
+        Ok(list)
+    }
+
+    /// The filter, whose fields must be among `known`.
+    pub fn filter(&self, known: &[&str]) -> Answer<Filter> {
+        let mut broken = Violations::default();
+        let filter = broken.check("filter", &self.filter, Filter::parse(&self.filter, known));
+        broken.take(filter)
+    }
+
+    /// The page of what matches, in the order of `key`, which must name each item alone.
+    pub fn page<T: Subject>(
+        &self,
+        items: impl Iterator<Item = T>,
+        known: &[&str],
+        key: impl Fn(&T) -> String,
+    ) -> Answer<Page<T>> {
+        let filter = self.filter(known)?;
+        let mut keyed: Vec<(String, T)> = items
+            .filter(|item| filter.matches(item))
+            .map(|item| (key(&item), item))
+            .filter(|(key, _)| self.after.as_ref().is_none_or(|after| key > after))
+            .collect();
+        keyed.sort_by(|(a, _), (b, _)| a.cmp(b));
+        let more = keyed.len() > self.limit;
+        keyed.truncate(self.limit);
+        let next_cursor = keyed.last().filter(|_| more).map(|(key, _)| encode(key));
+        Ok(Page { items: keyed.into_iter().map(|(_, item)| item).collect(), next_cursor })
+    }
+}
+
+impl<T> Page<T> {
+    pub fn map<U>(self, f: impl FnMut(T) -> U) -> Page<U> {
+        Page { items: self.items.into_iter().map(f).collect(), next_cursor: self.next_cursor }
+    }
+}
+
+/// A key as a cursor: nothing that a caller should read or build.
+#[must_use]
+pub fn encode(key: &str) -> String {
+    URL_SAFE_NO_PAD.encode(key)
+}
+
+fn decode(cursor: &str) -> Option<String> {
+    String::from_utf8(URL_SAFE_NO_PAD.decode(cursor).ok()?).ok()
+}
+
+/// The pairs of a query. What is not UTF-8 is replaced, what is no percent sequence stands for itself.
+fn form_urlencoded(query: &str) -> Vec<(String, String)> {
+    let pairs = query.split('&').filter(|pair| !pair.is_empty());
+    pairs.map(|pair| pair.split_once('=').unwrap_or((pair, ""))).map(|(k, v)| (percent(k), percent(v))).collect()
+}
+
+fn percent(text: &str) -> String {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.bytes();
+    while let Some(byte) = rest.next() {
+        let mut ahead = rest.clone();
+        let hex = |byte: Option<u8>| char::from(byte?).to_digit(16);
+        match (byte, hex(ahead.next()), hex(ahead.next())) {
+            (b'%', Some(high), Some(low)) => {
+                bytes.push(u8::try_from(high * 16 + low).unwrap_or_default());
+                rest = ahead;
+            }
+            (b'+', ..) => bytes.push(b' '),
+            (byte, ..) => bytes.push(byte),
+        }
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use postern_proto::filter::Value;
+
+    use super::*;
+
+    struct Item(String);
+
+    impl Subject for Item {
+        fn value(&self, field: &str) -> Value<'_> {
+            if field == "name" { self.0.as_str().into() } else { Value::None }
+        }
+    }
+
+    fn list(query: &str) -> List {
+        List::read(query).unwrap()
+    }
+
+    fn names(list: &List, count: u32) -> (Vec<String>, Option<String>) {
+        let items = (0..count).rev().map(|n| Item(format!("item {n:03}")));
+        let page = list.page(items, &["name"], |item| item.0.clone()).unwrap();
+        (page.items.into_iter().map(|item| item.0).collect(), page.next_cursor)
+    }
+
+    #[test]
+    fn pages_follow_each_other_without_gap_or_repeat() {
+        let mut seen = Vec::new();
+        let mut cursor = String::new();
+        loop {
+            let (items, next) = names(&list(&format!("limit=7{cursor}")), 30);
+            seen.extend(items);
+            let Some(next) = next else { break };
+            cursor = format!("&cursor={next}");
+        }
+        assert_eq!(seen, (0..30).map(|n| format!("item {n:03}")).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn the_filter_is_read_from_the_query() {
+        let (items, next) = names(&list("filter=name%3A%22item+00*%22"), 30);
+        assert_eq!(items.len(), 10);
+        assert_eq!(next, None);
+    }
+
+    #[test]
+    fn everything_wrong_with_a_query_is_told_at_once() {
+        let Refusal(problem) = List::read("limit=0&cursor=%21&filtr=x").unwrap_err();
+        let fields: Vec<_> = problem.violations.iter().map(|v| v.field.as_str()).collect();
+        assert_eq!(fields, ["limit", "cursor", "filtr"]);
+        assert!(list("filter=colour:red").filter(&["name"]).is_err());
+    }
+}

@@ -1,0 +1,87 @@
+//! The command line.
+
+use std::{net::SocketAddr, path::PathBuf};
+
+use clap::{Args, Parser, Subcommand};
+
+/// The control plane of Postern: accounts, roles, resources, gateways, the certificate authority and the audit.
+#[derive(Debug, Parser)]
+#[command(name = "postern-control", version)]
+pub struct CommandLine {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the control plane; the first start makes the organisation, its CA and an administrator
+    Serve(Serve),
+    /// Print a one-time token that enrols a gateway; makes the gateway when there is none of that name
+    GatewayToken(GatewayToken),
+    /// Give an administrator a new one-time password, and let it act again
+    AdminReset(AdminReset),
+    /// Print the OpenAPI document
+    Openapi,
+}
+
+#[derive(Debug, Args)]
+pub struct Data {
+    /// Folder of the database and the keys
+    #[arg(long, value_name = "DIR", env = "POSTERN_CONTROL_DATA")]
+    pub data: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub struct Serve {
+    #[command(flatten)]
+    pub data: Data,
+    /// Where to listen; port 0 takes a free one
+    #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:8443", env = "POSTERN_CONTROL_LISTEN")]
+    pub listen: SocketAddr,
+    /// DNS name or address that clients and gateways use; for the certificate (may be repeated)
+    #[arg(long = "name", value_name = "NAME", env = "POSTERN_CONTROL_NAME", value_delimiter = ',')]
+    pub names: Vec<String>,
+    /// Certificate chain to serve with, PEM; one of the organisation's CA when left out
+    #[arg(long, value_name = "FILE", requires = "tls_key", env = "POSTERN_CONTROL_TLS_CERT")]
+    pub tls_cert: Option<PathBuf>,
+    /// Key of that certificate, PEM
+    #[arg(long, value_name = "FILE", requires = "tls_cert", env = "POSTERN_CONTROL_TLS_KEY")]
+    pub tls_key: Option<PathBuf>,
+    /// E-mail address of the first administrator (first start only)
+    #[arg(long, value_name = "EMAIL", default_value = "admin@postern.internal", env = "POSTERN_CONTROL_ADMIN_EMAIL")]
+    pub admin_email: String,
+    /// Name of the organisation (first start only)
+    #[arg(long, value_name = "NAME", default_value = "My organisation", env = "POSTERN_CONTROL_ORG")]
+    pub org: String,
+}
+
+#[derive(Debug, Args)]
+pub struct GatewayToken {
+    #[command(flatten)]
+    pub data: Data,
+    /// Name of the gateway
+    #[arg(long)]
+    pub name: String,
+    /// Where clients dial it; otherwise the gateway says so itself
+    #[arg(long, value_name = "HOST:PORT")]
+    pub advertise: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct AdminReset {
+    #[command(flatten)]
+    pub data: Data,
+    /// E-mail address of the account
+    #[arg(long)]
+    pub email: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        super::CommandLine::command().debug_assert();
+    }
+}

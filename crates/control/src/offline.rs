@@ -1,0 +1,115 @@
+//! What is done on the data folder itself, also while the control plane runs: it takes such changes over within a
+//! second.
+
+use std::path::Path;
+
+use anyhow::{Context as _, bail};
+use postern_proto::{
+    id::{AccountId, NodeId},
+    name::{Email, check_name},
+    resource::Tags,
+    time::UnixMillis,
+};
+use serde::Serialize;
+
+use crate::{
+    catalogue::{Account, AccountKind, Node},
+    clock::Clock,
+    config::{AdminReset, GatewayToken},
+    credential, gateway,
+    password::{Password, Passwords},
+    run,
+    state::AppState,
+    store::{Absent, Actor, Store},
+};
+
+/// An account with a password that is shown this once.
+#[derive(Clone, Debug, Serialize)]
+pub struct Initial {
+    pub email: String,
+    pub password: String,
+}
+
+/// Makes an administrator where there is no account at all.
+pub(crate) async fn first_admin(state: &AppState, email: &Email) -> anyhow::Result<Option<Initial>> {
+    if !state.store.catalogue().accounts.is_empty() {
+        return Ok(None);
+    }
+    let password = Password::draw()?;
+    let hash = state.passwords.hash(password.clone()).await?;
+    let mut change = state.store.change(Actor::system()).await?;
+    let account = change
+        .put(Account {
+            id: AccountId::from_ulid(state.clock.ulid()),
+            email: email.clone(),
+            name: email.as_str().split('@').next().unwrap_or_default().to_owned(),
+            kind: AccountKind::User,
+            admin: true,
+            suspended: false,
+            tags: Tags::new(),
+            created_at: change.now(),
+            revision: change.revision(),
+        })
+        .await?;
+    credential::set_password(&mut change, &account, &hash, true).await?;
+    change.commit().await?;
+    Ok(Some(Initial { email: email.to_string(), password: password.expose().to_owned() }))
+}
+
+/// `postern-control gateway-token`: prints one line of JSON.
+pub(crate) async fn gateway_token(command: GatewayToken) -> anyhow::Result<()> {
+    check_name(&command.name).with_context(|| format!("--name {}", command.name))?;
+    let advertise = command.advertise.as_deref().map(gateway::check_address).transpose();
+    let advertise = advertise.with_context(|| format!("--advertise {:?}", command.advertise))?;
+    let store = open(&command.data.data).await?;
+    let mut change = store.change(Actor::operator()).await?;
+    let node = match gateway::by_name(change.catalogue(), &command.name) {
+        Some(node) => {
+            let advertise = advertise.or_else(|| node.advertise.clone());
+            change.put(Node { advertise, ..Node::clone(&node) }).await?
+        }
+        None => gateway::create(&mut change, command.name, advertise).await?,
+    };
+    let token = gateway::issue_token(&mut change, &node).await?;
+    change.commit().await?;
+    store.close().await;
+    run::print_line(&EnrolToken {
+        id: node.id,
+        name: node.name.clone(),
+        enrol_token: token.token.expose().to_owned(),
+        expires_at: token.expires_at,
+    })
+}
+
+#[derive(Serialize)]
+struct EnrolToken {
+    id: NodeId,
+    name: String,
+    enrol_token: String,
+    expires_at: UnixMillis,
+}
+
+/// `postern-control admin-reset`: prints one line of JSON.
+pub(crate) async fn admin_reset(command: AdminReset) -> anyhow::Result<()> {
+    let email: Email = command.email.parse().with_context(|| format!("--email {}", command.email))?;
+    let store = open(&command.data.data).await?;
+    let Some(account) = store.catalogue().account_by_email(email.as_str()).cloned() else {
+        bail!("there is no account {email}");
+    };
+    if account.kind == AccountKind::Service {
+        bail!("{email} is a service account; it signs in with tokens");
+    }
+    let password = Password::draw()?;
+    let hash = tokio::task::spawn_blocking(Passwords::new).await??.hash(password.clone()).await?;
+    let mut change = store.change(Actor::operator()).await?;
+    let account = change.put(Account { admin: true, suspended: false, ..Account::clone(&account) }).await?;
+    credential::set_password(&mut change, &account, &hash, true).await?;
+    credential::end_logins(&mut change, account.id).await?;
+    change.commit().await?;
+    store.close().await;
+    run::print_line(&Initial { email: email.to_string(), password: password.expose().to_owned() })
+}
+
+async fn open(data: &Path) -> anyhow::Result<Store> {
+    Ok(Store::open(data, Absent::Refuse, Clock::system()).await?)
+}

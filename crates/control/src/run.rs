@@ -1,0 +1,234 @@
+//! Starts the control plane, tells when it is ready, and stops it.
+
+use std::{
+    fs::File,
+    io::{IsTerminal as _, Write as _},
+    net::{IpAddr, SocketAddr},
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use anyhow::{Context as _, bail};
+use postern_proto::name::{Email, check_name};
+use rustix::fs::{FlockOperation, flock};
+use serde::Serialize;
+use tokio::{net::TcpListener, task::JoinSet};
+use tokio_util::sync::CancellationToken;
+use tracing_subscriber::EnvFilter;
+
+use crate::{
+    api,
+    authority::{Authority, ServerCertificate},
+    clock::Clock,
+    config::{Command, Serve},
+    expiry, offline, openapi,
+    password::Passwords,
+    server::{self, Server},
+    state::AppState,
+    store::{Absent, Store},
+};
+
+/// How often changes by other processes (the offline commands) are looked for.
+const CATCH_UP: Duration = Duration::from_millis(500);
+/// The file that a running control plane holds locked.
+const LOCK: &str = "lock";
+
+/// Logs go to stderr; `RUST_LOG` says how much.
+pub fn start_log() {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    // An error means that a test set one up before.
+    let _ = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none())
+        .try_init();
+}
+
+/// Runs a command to its end.
+pub fn run(command: Command) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start threads")?;
+    let ended = runtime.block_on(async {
+        match command {
+            Command::Serve(serve) => {
+                let stop = CancellationToken::new();
+                cancel_on_signal(stop.clone())?;
+                let running = Running::start(serve, Clock::system(), stop).await?;
+                print_line(&running.ready)?;
+                running.finish().await;
+                Ok(())
+            }
+            Command::GatewayToken(command) => offline::gateway_token(command).await,
+            Command::AdminReset(command) => offline::admin_reset(command).await,
+            Command::Openapi => Ok(std::io::stdout().write_all(openapi::text()?.as_bytes())?),
+        }
+    });
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    ended
+}
+
+/// The line that tells that the control plane is ready.
+#[derive(Clone, Debug, Serialize)]
+pub struct Ready {
+    pub ready: bool,
+    pub url: String,
+    pub ca_fingerprint: String,
+    pub ca_file: PathBuf,
+    /// Only at the first start.
+    pub admin: Option<offline::Initial>,
+}
+
+/// A control plane that serves.
+pub struct Running {
+    pub ready: Ready,
+    pub address: SocketAddr,
+    /// Shared with the handlers.
+    pub state: AppState,
+    tasks: JoinSet<()>,
+    _lock: File,
+}
+
+impl Running {
+    /// Opens everything, makes what a first start makes, and serves until `stop`.
+    pub async fn start(config: Serve, clock: Clock, stop: CancellationToken) -> anyhow::Result<Self> {
+        let data = &config.data.data;
+        let (admin_email, org) = check(&config)?;
+        make_folder(data).with_context(|| format!("cannot make the data folder {}", data.display()))?;
+        let lock = lock(data)?;
+        let store = Store::open(data, Absent::Create { org }, clock.clone()).await.context("cannot open the store")?;
+        let org = store.org();
+        let authority = Authority::open_or_create(data, org.id, &org.name, clock.now()).context("the CA")?;
+        let authority = Arc::new(authority);
+        let passwords = tokio::task::spawn_blocking(Passwords::new).await.context("passwords")??;
+        let listener = TcpListener::bind(config.listen)
+            .await
+            .with_context(|| format!("cannot listen on {}: is the port in use?", config.listen))?;
+        let address = listener.local_addr()?;
+        let certificate = Arc::new(certificate(&config, &authority, address, &clock)?);
+        let tls = server::tls_config(&authority, Arc::clone(&certificate) as _).context("TLS")?;
+        let state = AppState {
+            store,
+            clock: clock.clone(),
+            authority: Arc::clone(&authority),
+            passwords: Arc::new(passwords),
+            stop: stop.clone(),
+        };
+        let admin = offline::first_admin(&state, &admin_email).await.context("the first administrator")?;
+        let server = Server { listener, tls, router: api::router(state.clone()), org: org.id };
+        let mut tasks = JoinSet::new();
+        tasks.spawn(server.run(stop.clone()));
+        let ticking = stop.clone();
+        tasks.spawn(async move {
+            let fresh = certificate.keep_fresh(move || clock.now());
+            ticking.run_until_cancelled(fresh).await;
+        });
+        tasks.spawn(expiry::run(state.store.clone(), stop.clone()));
+        tasks.spawn(catch_up(state.store.clone(), stop));
+        let ready = Ready {
+            ready: true,
+            url: url(&config, address),
+            ca_fingerprint: authority.fingerprint(),
+            ca_file: std::path::absolute(Authority::certificate_file(data))?,
+            admin,
+        };
+        tracing::info!(url = %ready.url, org = %org.name, "the control plane is ready");
+        Ok(Self { ready, address, state, tasks, _lock: lock })
+    }
+
+    /// Waits until everything has stopped, and closes the database.
+    pub async fn finish(mut self) {
+        while let Some(ended) = self.tasks.join_next().await {
+            if let Err(error) = ended {
+                tracing::error!(%error, "a part of the control plane broke off");
+                self.state.stop.cancel();
+            }
+        }
+        self.state.store.close().await;
+        tracing::info!("the control plane has stopped");
+    }
+}
+
+fn check(config: &Serve) -> anyhow::Result<(Email, &str)> {
+    let email = config.admin_email.parse().with_context(|| format!("--admin-email {}", config.admin_email))?;
+    check_name(&config.org).with_context(|| format!("--org {}", config.org))?;
+    Ok((email, &config.org))
+}
+
+fn make_folder(data: &Path) -> std::io::Result<()> {
+    use std::os::unix::fs::DirBuilderExt as _;
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(data)
+}
+
+/// One control plane for each data folder.
+fn lock(data: &Path) -> anyhow::Result<File> {
+    let path = data.join(LOCK);
+    let file = File::create(&path).with_context(|| format!("cannot make {}", path.display()))?;
+    if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
+        bail!("another postern-control already serves {}; stop it first", data.display());
+    }
+    Ok(file)
+}
+
+fn certificate(
+    config: &Serve,
+    authority: &Arc<Authority>,
+    address: SocketAddr,
+    clock: &Clock,
+) -> anyhow::Result<ServerCertificate> {
+    if let (Some(certificate), Some(key)) = (&config.tls_cert, &config.tls_key) {
+        return ServerCertificate::files(certificate, key, clock.now())
+            .with_context(|| format!("cannot serve with {} and {}", certificate.display(), key.display()));
+    }
+    let mut names: Vec<String> = ["localhost", "127.0.0.1", "::1"].map(str::to_owned).into();
+    names.extend(config.names.iter().cloned());
+    if !address.ip().is_unspecified() {
+        names.push(address.ip().to_string());
+    }
+    names.sort();
+    names.dedup();
+    Ok(ServerCertificate::own(Arc::clone(authority), names, clock.now())?)
+}
+
+/// Where the control plane is reached: under its first name, else at the address it listens on.
+fn url(config: &Serve, address: SocketAddr) -> String {
+    let host = match (config.names.first(), address.ip()) {
+        (Some(name), _) => match name.parse::<IpAddr>() {
+            Ok(IpAddr::V6(ip)) => format!("[{ip}]"),
+            _ => name.clone(),
+        },
+        (None, ip) if ip.is_unspecified() => "127.0.0.1".to_owned(),
+        (None, IpAddr::V6(ip)) => format!("[{ip}]"),
+        (None, ip) => ip.to_string(),
+    };
+    format!("https://{host}:{}", address.port())
+}
+
+pub(crate) fn print_line(line: &impl Serialize) -> anyhow::Result<()> {
+    let mut out = std::io::stdout().lock();
+    serde_json::to_writer(&mut out, line)?;
+    out.write_all(b"\n")?;
+    Ok(out.flush()?)
+}
+
+async fn catch_up(store: Store, stop: CancellationToken) {
+    let mut ticks = tokio::time::interval(CATCH_UP);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    while stop.run_until_cancelled(ticks.tick()).await.is_some() {
+        if let Err(error) = store.catch_up().await {
+            tracing::warn!(%error, "changes by other processes could not be read");
+        }
+    }
+}
+
+fn cancel_on_signal(stop: CancellationToken) -> anyhow::Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = term.recv() => {}
+            _ = int.recv() => {}
+        }
+        stop.cancel();
+    });
+    Ok(())
+}
