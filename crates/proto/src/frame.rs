@@ -22,7 +22,8 @@ pub const MAX_DATA: usize = 256 * 1024;
 pub const FULL_DATA: usize = MAX_DATA - HEADER;
 /// The longest `HEAD` or `REPLY`.
 pub const MAX_TEXT: usize = 16 * 1024;
-/// How many bytes of `DATA` a client sends before it has the reply. It keeps them to send them again elsewhere.
+/// How many bytes of `DATA` frames, headers and all, a client sends before it has the reply. It keeps their content to
+/// send it again elsewhere.
 pub const MAX_UNANSWERED: usize = 64 * 1024;
 
 const RESET_LENGTH: usize = 2;
@@ -128,10 +129,20 @@ impl Reader {
         Ok(Some((piece, HEADER + header.len())))
     }
 
-    /// Whether the input stopped within a `DATA` frame.
-    #[must_use]
-    pub const fn in_data(&self) -> bool {
-        self.data_left > 0
+    /// Passes over `bytes` bytes of `DATA` at the front of `input`, and says how much of `input` they take up with their
+    /// headers. They must have been handed out by a copy of this reader.
+    pub fn advance(&mut self, input: &[u8], bytes: usize) -> Result<usize, FrameError> {
+        let (mut at, mut left) = (0, bytes);
+        while left > 0 {
+            let Some((Piece::Data(data), taken)) = self.next(input.get(at..).unwrap_or_default())? else {
+                break;
+            };
+            let over = data.len().saturating_sub(left);
+            self.data_left = self.data_left.saturating_add(u32::try_from(over).unwrap_or_default());
+            at += taken - over;
+            left -= data.len() - over;
+        }
+        Ok(at)
     }
 
     fn data<'a>(&mut self, input: &'a [u8], before: usize) -> Option<(Piece<'a>, usize)> {

@@ -4,12 +4,22 @@
 //! A peer without a client certificate that speaks HTTP/1.1 or HTTP/2 gets `404 Not Found` to every request; nothing else
 //! is ever served.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+mod accept;
+mod live;
+mod session;
+mod stranger;
+
+use std::{
+    net::SocketAddr,
+    sync::{Arc, PoisonError, RwLock},
+    time::Duration,
+};
 
 use postern_proto::head::{Refused, Request};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 
+use self::live::Live;
 use crate::{
     identity::PeerIdentity,
     stream::{StreamControl, StreamEnd},
@@ -50,15 +60,16 @@ pub trait StreamHandler: Send + Sync + 'static {
     fn open(&self, request: OpenRequest<'_>) -> impl Future<Output = Result<Opened, Refused>> + Send;
 }
 
-/// Serves the streams of one listener.
+/// Accepts clients and serves their streams.
 pub struct Server<H> {
     handler: H,
-    tls: std::sync::RwLock<ServerTls>,
+    tls: RwLock<ServerTls>,
+    live: Live,
 }
 
 impl<H: StreamHandler> Server<H> {
     pub fn new(handler: H, tls: ServerTls) -> Arc<Self> {
-        Arc::new(Self { handler, tls: std::sync::RwLock::new(tls) })
+        Arc::new(Self { handler, tls: RwLock::new(tls), live: Live::default() })
     }
 
     #[must_use]
@@ -68,15 +79,23 @@ impl<H: StreamHandler> Server<H> {
 
     /// Takes a renewed certificate for the connections to come.
     pub fn set_tls(&self, tls: ServerTls) {
-        *self.tls.write().unwrap_or_else(std::sync::PoisonError::into_inner) = tls;
+        *self.tls.write().unwrap_or_else(PoisonError::into_inner) = tls;
+    }
+
+    /// How many streams run now.
+    #[must_use]
+    pub fn streams(&self) -> usize {
+        self.live.count()
     }
 
     /// Accepts until `stop` is cancelled. Then new streams are refused with 503 while running ones go on; after `drain`
     /// those that are left are cut with [`ResetCode::Draining`](postern_proto::frame::ResetCode::Draining). Returns when
     /// no stream is left.
     pub async fn serve(self: Arc<Self>, listener: TcpListener, stop: CancellationToken, drain: Duration) {
-        stop.cancelled().await;
-        drop(listener);
-        let _ = drain;
+        accept::run(self, listener, stop, drain).await;
+    }
+
+    fn tls(&self) -> ServerTls {
+        self.tls.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }

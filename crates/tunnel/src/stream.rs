@@ -1,8 +1,11 @@
 //! What is known of a running stream from outside: its counters, the handle that cuts it, and why it ended.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU32, AtomicU64, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU32, AtomicU64, Ordering},
+    },
+    task::{Poll, Waker},
 };
 
 use futures_util::task::AtomicWaker;
@@ -82,6 +85,20 @@ impl StreamControl {
     pub fn cut_code(&self) -> Option<ResetCode> {
         let code = self.0.cut.load(Ordering::Acquire).checked_sub(1)?;
         Some(ResetCode::from_wire(u16::try_from(code).unwrap_or_default()))
+    }
+
+    /// Completes when the stream is cut.
+    pub(crate) async fn cutting(&self) -> ResetCode {
+        std::future::poll_fn(|cx| {
+            self.register(cx.waker());
+            self.cut_code().map_or(Poll::Pending, Poll::Ready)
+        })
+        .await
+    }
+
+    /// Has `waker` woken when the stream is cut.
+    pub(crate) fn register(&self, waker: &Waker) {
+        self.0.task.register(waker);
     }
 
     pub(crate) fn count_up(&self, bytes: usize) {

@@ -16,7 +16,7 @@ use rustls::{
     client::Resumption,
     crypto::{CryptoProvider, aws_lc_rs},
     pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject as _},
-    server::{NoServerSessionStorage, WebPkiClientVerifier},
+    server::NoServerSessionStorage,
     version::TLS13,
 };
 
@@ -213,13 +213,10 @@ impl ServerTls {
             return Err(IdentityError::WrongUse.into());
         }
         let provider = Arc::new(crypto_provider());
-        let verifier = WebPkiClientVerifier::builder_with_provider(trust.roots.clone(), provider.clone())
-            .allow_unauthenticated()
-            .build()
-            .map_err(|_| TlsError::BadAuthority)?;
+        let verifier = verify::PeerVerifier::new(trust, &provider)?;
         let mut config = ServerConfig::builder_with_provider(provider)
             .with_protocol_versions(&[&TLS13])?
-            .with_client_cert_verifier(verifier)
+            .with_client_cert_verifier(Arc::new(verifier))
             .with_single_cert(identity.chain.clone(), identity.key.clone_key())?;
         config.alpn_protocols = [ALPN].into_iter().chain(HTTP_ALPN).map(<[u8]>::to_vec).collect();
         // A resumed session would carry an identity past its end; a ticket would make an idle connection look readable.

@@ -99,6 +99,30 @@ proptest! {
     }
 }
 
+proptest! {
+    #[test]
+    fn passing_over_a_part_of_the_data_leaves_the_rest(
+        sizes in prop::collection::vec(1usize..50, 1..10),
+        part in 0usize..600,
+    ) {
+        let data: Vec<u8> = (0..sizes.iter().sum::<usize>()).map(|n| n.to_le_bytes()[0]).collect();
+        let (mut bytes, mut at) = (Vec::new(), 0);
+        for size in sizes {
+            bytes.extend(write(&Frame::Data(data[at..at + size].to_vec())));
+            at += size;
+        }
+        let part = part.min(data.len());
+        let mut reader = Reader::default();
+        let mut at = reader.advance(&bytes, part).unwrap();
+        let mut rest = Vec::new();
+        while let Some((Piece::Data(piece), taken)) = reader.next(&bytes[at..]).unwrap() {
+            rest.extend_from_slice(piece);
+            at += taken;
+        }
+        prop_assert_eq!(&rest, &data[part..]);
+    }
+}
+
 #[test]
 fn a_length_that_does_not_fit_the_type_is_refused_before_anything_is_read() {
     let too_long = |kind: Kind, length: usize| {

@@ -1,0 +1,219 @@
+//! Carrying one local connection: find a connection, open the stream with the first bytes in the same flight, send them
+//! again elsewhere when that did not work, and copy until the end.
+
+use std::{io, sync::Arc, time::Duration};
+
+use postern_proto::{
+    head::{Refused, Request},
+    problem::Problem,
+};
+use tokio::{io::Interest, net::TcpStream, time::timeout};
+
+use super::{Attempt, DialError, Entry, Failure, StreamGuide, pool::Warm};
+use crate::{
+    link::LinkError,
+    socket,
+    splice::{Break, Event, Replay, Side, Splice},
+    stream::{EndCause, StreamControl, StreamEnd},
+};
+
+/// No stream is tried more often, whatever the guide says.
+const MOST_ATTEMPTS: u32 = 6;
+/// A node dials for up to 10 s before it answers; one that says nothing for this long is not waited for.
+const REPLY_DEADLINE: Duration = Duration::from_secs(30);
+
+/// Carries `local` to the resource that the guide's requests name, until both sides are done or it breaks.
+///
+/// The local program is reset whenever anything but an orderly end happened, so that a truncated transfer never looks
+/// complete. Every byte it sends goes to the target once, whatever attempts were needed: bytes are sent again only when
+/// the node refused the stream, or its connection closed without an answer. (A node hands its answer to TCP before it
+/// writes to the target, so an answer that was given comes before the close.)
+pub async fn carry(local: TcpStream, mut guide: impl StreamGuide, control: StreamControl) -> StreamEnd {
+    // Nagle's delay is the only thing that would be lost.
+    let _ = socket::tune(&local);
+    let mut opening = Opening::default();
+    let cause = loop {
+        let (warm, entry, request) = match Box::pin(opening.prepare(&local, &mut guide, &control)).await {
+            Ok(prepared) => prepared,
+            Err(cause) => break cause,
+        };
+        match transfer(&local, warm, &entry, &request, &mut opening.replay, &control).await {
+            Ok(()) => break EndCause::Done,
+            Err(Stop::Ended(cause)) => break cause,
+            Err(Stop::Refused(refused)) => {
+                if let Err(cause) = opening.on_refused(entry, refused) {
+                    break cause;
+                }
+            }
+            Err(Stop::Unanswered { reused }) => opening.on_lost(entry, request, reused),
+            Err(Stop::Unwelcome(error)) => opening.on_unwelcome(entry, error),
+        }
+    };
+    if cause == EndCause::Done {
+        drop(local);
+    } else {
+        socket::reset(local);
+    }
+    control.end(cause)
+}
+
+/// Why a transfer stopped.
+enum Stop {
+    Ended(EndCause),
+    Refused(Refused),
+    /// The connection closed before anything came back.
+    Unanswered {
+        reused: bool,
+    },
+    /// The node did not accept the client's certificate; a client learns that only after its handshake.
+    Unwelcome(rustls::Error),
+}
+
+/// What is remembered over the attempts of one stream.
+#[derive(Default)]
+struct Opening {
+    replay: Replay,
+    attempts: u32,
+    failure: Option<Failure>,
+    /// A kept connection turned out dead: the same entry is dialled afresh, and the guide is not asked.
+    again: Option<(Arc<Entry>, Request)>,
+    renewed: bool,
+    rerouted: bool,
+}
+
+impl Opening {
+    /// A connection and a head for the next attempt.
+    async fn prepare(
+        &mut self,
+        local: &TcpStream,
+        guide: &mut impl StreamGuide,
+        control: &StreamControl,
+    ) -> Result<(Warm, Arc<Entry>, Request), EndCause> {
+        tokio::select! {
+            prepared = self.find(guide) => prepared.map_err(|problem| EndCause::Refused(Box::new(problem))),
+            () = broken(local) => Err(EndCause::LocalReset),
+            code = control.cutting() => Err(EndCause::Cut(code)),
+        }
+    }
+
+    async fn find(&mut self, guide: &mut impl StreamGuide) -> Result<(Warm, Arc<Entry>, Request), Problem> {
+        loop {
+            let (entry, request, connection) = if let Some((entry, request)) = self.again.take() {
+                let connection = entry.fresh().await;
+                (entry, request, connection)
+            } else {
+                if self.attempts >= MOST_ATTEMPTS {
+                    return Err(self.failure.as_ref().map_or_else(no_gateway, Failure::problem));
+                }
+                let number = self.attempts;
+                self.attempts += 1;
+                let Attempt { entry, request } = guide.next_attempt(number, self.failure.as_ref()).await?;
+                let connection = entry.connection().await;
+                (entry, request, connection)
+            };
+            match connection {
+                Ok(warm) => return Ok((warm, entry, request)),
+                Err(error) => self.failure = Some(Failure::Dial { entry, error }),
+            }
+        }
+    }
+
+    /// Whether another attempt may help; the problem is the end otherwise.
+    fn on_refused(&mut self, entry: Arc<Entry>, refused: Refused) -> Result<(), EndCause> {
+        let again = match refused.problem.status {
+            401 => !std::mem::replace(&mut self.renewed, true),
+            421 => !std::mem::replace(&mut self.rerouted, true),
+            503 => true,
+            _ => false,
+        };
+        if !again {
+            return Err(EndCause::Refused(Box::new(refused.problem)));
+        }
+        self.failure = Some(Failure::Refused { entry, refused });
+        Ok(())
+    }
+
+    fn on_lost(&mut self, entry: Arc<Entry>, request: Request, reused: bool) {
+        if reused {
+            entry.distrust();
+            self.again = Some((entry, request));
+        } else {
+            self.failure = Some(Failure::Lost { entry });
+        }
+    }
+
+    fn on_unwelcome(&mut self, entry: Arc<Entry>, error: rustls::Error) {
+        let error = DialError::Handshake { address: entry.address().to_owned(), source: io::Error::other(error) };
+        self.failure = Some(Failure::Dial { entry, error });
+    }
+}
+
+/// Runs one attempt on one connection, to the end of the stream when it is opened.
+async fn transfer(
+    local: &TcpStream,
+    mut warm: Warm,
+    entry: &Arc<Entry>,
+    request: &Request,
+    replay: &mut Replay,
+    control: &StreamControl,
+) -> Result<(), Stop> {
+    let mut splice = Splice::client(local, &mut warm.link, control, &request.write(), replay);
+    let mut answered = false;
+    let result = loop {
+        let event = if answered {
+            splice.run().await
+        } else {
+            timeout(REPLY_DEADLINE, splice.run()).await.unwrap_or_else(|_| Err(silence()))
+        };
+        match event {
+            Ok(Event::Opened) => answered = true,
+            other => break other,
+        }
+    };
+    let clean = splice.into_inbox().is_empty();
+    match result {
+        Ok(event) => {
+            if clean && warm.link.is_flushed() {
+                entry.give_back(warm);
+            }
+            match event {
+                Event::Refused(refused) => Err(Stop::Refused(refused)),
+                Event::Opened | Event::Done => Ok(()),
+            }
+        }
+        Err(Break::Link(LinkError::Closed(error))) if !answered && proves_unanswered(&error) => {
+            Err(Stop::Unanswered { reused: warm.reused })
+        }
+        Err(Break::Link(LinkError::Tls(error @ rustls::Error::AlertReceived(_)))) if !answered => {
+            Err(Stop::Unwelcome(error))
+        }
+        Err(broken) => {
+            if let Some(code) = broken.code(Side::Client) {
+                warm.link.reset(code);
+            }
+            Err(Stop::Ended(broken.into()))
+        }
+    }
+}
+
+/// Whether the connection closed in a way that shows that the node never opened the stream. Silence does not: the node
+/// may have opened it and the answer is still on its way.
+fn proves_unanswered(error: &io::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, NotConnected, UnexpectedEof};
+    matches!(error.kind(), BrokenPipe | ConnectionAborted | ConnectionReset | NotConnected | UnexpectedEof)
+}
+
+fn silence() -> Break {
+    Break::Link(LinkError::Closed(io::ErrorKind::TimedOut.into()))
+}
+
+fn no_gateway() -> Problem {
+    Problem::new(503, "no-gateway", "No gateway took the connection")
+}
+
+/// Completes when the local program breaks off. An orderly end of its writing is no break.
+async fn broken(local: &TcpStream) {
+    if local.ready(Interest::ERROR).await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}

@@ -1,0 +1,40 @@
+//! A connection to an entry: TCP, TLS, and the certainty that it is the node that was meant.
+
+use std::{io, net::SocketAddr, time::Duration};
+
+use rustls::pki_types::ServerName;
+use tokio::{
+    net::{TcpStream, lookup_host},
+    time::timeout,
+};
+use tokio_rustls::TlsConnector;
+
+use super::DialError;
+use crate::{happy_eyeballs, link::Link, socket, tls::ClientTls};
+
+/// For the whole of it.
+const DEADLINE: Duration = Duration::from_secs(10);
+
+pub(super) async fn dial(address: &str, name: &ServerName<'static>, tls: &ClientTls) -> Result<Box<Link>, DialError> {
+    let work = async {
+        let stream = connect(address).await.map_err(|source| unreachable(address, source))?;
+        socket::tune_carrier(&stream).map_err(|source| unreachable(address, source))?;
+        let connected = TlsConnector::from(tls.config().clone()).connect(name.clone(), stream).await;
+        let connected = connected.map_err(|source| DialError::Handshake { address: address.to_owned(), source })?;
+        let (stream, tls) = connected.into_inner();
+        Ok(Box::new(Link::new(stream, tls)))
+    };
+    timeout(DEADLINE, work).await.unwrap_or_else(|_| Err(DialError::TimedOut { address: address.to_owned() }))
+}
+
+fn unreachable(address: &str, source: io::Error) -> DialError {
+    DialError::Unreachable { address: address.to_owned(), source }
+}
+
+async fn connect(address: &str) -> io::Result<TcpStream> {
+    if let Ok(address) = address.parse::<SocketAddr>() {
+        return TcpStream::connect(address).await;
+    }
+    let addresses: Vec<SocketAddr> = lookup_host(address).await?.collect();
+    happy_eyeballs::connect(&addresses, DEADLINE).await
+}

@@ -1,0 +1,112 @@
+//! The idle connections to one entry: last in, first out, checked when they are taken, aged out in minutes.
+//!
+//! Sans-IO but for the check: the caller says what time it is.
+
+use std::time::{Duration, Instant};
+
+use postern_proto::time::UnixMillis;
+
+use super::spares::Spares;
+use crate::{link::Link, tls::ClientTls};
+
+/// A connection that stood idle so long is closed: balancers cut idle flows after 350 s and more, and the kernel has
+/// forgotten its congestion window.
+const IDLE: Duration = Duration::from_secs(3 * 60);
+/// No connection is used again after so long, so that streams spread over new nodes behind a balancer.
+const AGE: Duration = Duration::from_secs(15 * 60);
+/// A client certificate that ends so soon opens no stream any more; the node would refuse it.
+const MARGIN: Duration = Duration::from_secs(30);
+/// More are closed instead of kept: about 3 MiB.
+const MOST: usize = 256;
+
+/// A connection that may carry a stream.
+pub(super) struct Warm {
+    pub(super) link: Box<Link>,
+    born: Instant,
+    /// When the client certificate ends that it was made with.
+    not_after: UnixMillis,
+    /// It has been idle before, so it may have died without a sign.
+    pub(super) reused: bool,
+}
+
+pub(super) struct Pool {
+    idle: Vec<(Warm, Instant)>,
+    pub(super) tls: ClientTls,
+    pub(super) spares: Spares,
+    /// Connections that are being made to stand idle.
+    pub(super) dialling: usize,
+    pub(super) closed: bool,
+}
+
+/// One reading of both clocks.
+#[derive(Clone, Copy)]
+pub(super) struct Now {
+    pub(super) instant: Instant,
+    pub(super) unix: UnixMillis,
+}
+
+impl Warm {
+    pub(super) const fn new(link: Box<Link>, not_after: UnixMillis, now: Now) -> Self {
+        Self { link, born: now.instant, not_after, reused: false }
+    }
+
+    fn is_usable(&mut self, now: Now) -> bool {
+        now.instant.duration_since(self.born) < AGE && now.unix.plus(MARGIN) < self.not_after && self.link.is_alive()
+    }
+}
+
+impl Pool {
+    pub(super) fn new(tls: ClientTls) -> Self {
+        Self { idle: Vec::new(), tls, spares: Spares::default(), dialling: 0, closed: false }
+    }
+
+    /// The connection that was used last and is still good.
+    pub(super) fn take(&mut self, now: Now) -> Option<Warm> {
+        while let Some((mut warm, _)) = self.idle.pop() {
+            if warm.is_usable(now) {
+                self.spares.on_use(now.instant);
+                return Some(warm);
+            }
+        }
+        self.spares.on_shortage(now.instant);
+        None
+    }
+
+    /// Keeps a connection for the next stream; gives it back when it is not to be kept.
+    pub(super) fn put(&mut self, mut warm: Warm, now: Now) -> Option<Warm> {
+        if self.closed || self.idle.len() >= MOST || !warm.is_usable(now) {
+            return Some(warm);
+        }
+        warm.reused = true;
+        self.idle.push((warm, now.instant));
+        None
+    }
+
+    /// Takes out what is dead or too old.
+    pub(super) fn sweep(&mut self, now: Now) -> Vec<Warm> {
+        let closed = self.closed;
+        self.idle
+            .extract_if(.., |(warm, since)| {
+                closed || now.instant.duration_since(*since) >= IDLE || !warm.is_usable(now)
+            })
+            .map(|(warm, _)| warm)
+            .collect()
+    }
+
+    /// How many connections are to be made now.
+    pub(super) fn missing(&mut self, now: Now) -> usize {
+        if self.closed || self.tls.not_after() <= now.unix.plus(MARGIN) {
+            return 0;
+        }
+        self.spares.wanted(now.instant).saturating_sub(self.idle.len() + self.dialling)
+    }
+
+    /// Gives up every idle connection, because one of them turned out dead.
+    pub(super) fn distrust(&mut self) -> Vec<Warm> {
+        self.idle.drain(..).map(|(warm, _)| warm).collect()
+    }
+
+    pub(super) fn idle(&self) -> usize {
+        self.idle.len()
+    }
+}

@@ -1,0 +1,106 @@
+//! The accept loop: it survives every error, and each handshake has a task and a deadline of its own.
+
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+
+use postern_proto::frame::ResetCode;
+use tokio::{
+    net::{TcpListener, TcpStream},
+    pin,
+    sync::{OwnedSemaphorePermit, Semaphore},
+    task::JoinSet,
+    time::{sleep, timeout},
+};
+use tokio_rustls::{TlsAcceptor, server::TlsStream};
+use tokio_util::sync::CancellationToken;
+
+use super::{Server, StreamHandler, session, stranger};
+use crate::{identity::PeerIdentity, link::Link, socket, tls};
+
+/// From the accepted connection to the end of the handshake.
+const HANDSHAKE: Duration = Duration::from_secs(10);
+/// Handshakes under way; further connections are closed at once. One that has sent nothing yet costs about 1 KiB.
+const HANDSHAKES: usize = 8192;
+/// When accepting fails for want of file descriptors or memory, it is tried again after this.
+const PAUSE: Duration = Duration::from_millis(50);
+/// How long streams have to end after they were cut.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+
+pub(super) async fn run<H: StreamHandler>(
+    server: Arc<Server<H>>,
+    listener: TcpListener,
+    stop: CancellationToken,
+    drain: Duration,
+) {
+    let handshakes = Arc::new(Semaphore::new(HANDSHAKES));
+    let mut tasks = JoinSet::new();
+    let drained = async {
+        stop.cancelled().await;
+        let _ = timeout(drain, server.live.ended()).await;
+    };
+    pin!(drained);
+    loop {
+        tokio::select! {
+            () = &mut drained => break,
+            Some(_) = tasks.join_next() => {}
+            accepted = listener.accept() => match accepted {
+                Ok((stream, client)) => {
+                    if let Ok(permit) = handshakes.clone().try_acquire_owned() {
+                        tasks.spawn(connection(server.clone(), stream, client, permit, stop.clone()));
+                    }
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "cannot accept");
+                    if !concerns_one(&error) {
+                        sleep(PAUSE).await;
+                    }
+                }
+            },
+        }
+    }
+    drop(listener);
+    server.live.cut_all(ResetCode::Draining);
+    let _ = timeout(LAST_WORDS, server.live.ended()).await;
+    tasks.shutdown().await;
+}
+
+/// Whether the error is about the connection that was to be accepted, and not about this process.
+fn concerns_one(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
+    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
+}
+
+async fn connection<H: StreamHandler>(
+    server: Arc<Server<H>>,
+    stream: TcpStream,
+    client: SocketAddr,
+    permit: OwnedSemaphorePermit,
+    stop: CancellationToken,
+) {
+    let tls = server.tls();
+    // Boxed, so that what a handshake takes up is freed when it is over.
+    let accepted = Box::pin(timeout(HANDSHAKE, handshake(stream, TlsAcceptor::from(tls.config().clone())))).await;
+    drop(permit);
+    let accepted = match accepted {
+        Ok(Ok(accepted)) => accepted,
+        Ok(Err(error)) => return tracing::debug!(%client, %error, "no TLS connection"),
+        Err(_) => return tracing::debug!(%client, "no TLS connection in time"),
+    };
+    let leaf = accepted.get_ref().1.peer_certificates().and_then(<[_]>::first);
+    let carrier = accepted.get_ref().1.alpn_protocol() == Some(tls::ALPN);
+    match leaf.map(|leaf| PeerIdentity::from_leaf(leaf, tls.org())) {
+        Some(Ok(peer)) if carrier => {
+            let (stream, tls) = accepted.into_inner();
+            let link = Box::new(Link::new(stream, tls));
+            session::run(&server, link, &peer, client, &stop).await;
+        }
+        Some(Err(error)) => tracing::debug!(%client, %error, "no identity"),
+        _ => Box::pin(stranger::refuse(accepted)).await,
+    }
+}
+
+async fn handshake(stream: TcpStream, acceptor: TlsAcceptor) -> io::Result<TlsStream<TcpStream>> {
+    // Nothing is set up for a connection that says nothing.
+    stream.readable().await?;
+    socket::tune_carrier(&stream)?;
+    acceptor.accept(stream).await
+}

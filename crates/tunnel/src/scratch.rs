@@ -1,0 +1,40 @@
+//! Large buffers that belong to a thread, not to a stream, so that an idle stream holds none.
+//!
+//! They are used within one poll and never across an await.
+
+use std::cell::Cell;
+
+use postern_proto::frame::{HEADER, MAX_DATA, MAX_TEXT};
+
+/// What the local socket is read into: room for the opening text, one frame and an `END`.
+const LOCAL: usize = MAX_TEXT + MAX_DATA + 4 * HEADER;
+/// What TLS records are read into: 256 KiB a system call measured best (64 KiB: 5–10 % less).
+const WIRE: usize = 256 * 1024;
+/// Decrypted bytes: what was kept, and what one reading of the wire may add.
+const PLAIN: usize = MAX_TEXT + 2 * HEADER + WIRE + 64 * 1024;
+
+thread_local! {
+    static LOCAL_BUFFER: Cell<Option<Box<[u8]>>> = const { Cell::new(None) };
+    static WIRE_BUFFER: Cell<Option<Box<[u8]>>> = const { Cell::new(None) };
+    static PLAIN_BUFFER: Cell<Option<Box<[u8]>>> = const { Cell::new(None) };
+}
+
+pub(crate) fn local<R>(work: impl FnOnce(&mut [u8]) -> R) -> R {
+    LOCAL_BUFFER.with(|cell| lend(cell, LOCAL, work))
+}
+
+pub(crate) fn wire<R>(work: impl FnOnce(&mut [u8]) -> R) -> R {
+    WIRE_BUFFER.with(|cell| lend(cell, WIRE, work))
+}
+
+pub(crate) fn plain<R>(work: impl FnOnce(&mut [u8]) -> R) -> R {
+    PLAIN_BUFFER.with(|cell| lend(cell, PLAIN, work))
+}
+
+/// A nested use, or one after a panic, gets a buffer of its own.
+fn lend<R>(cell: &Cell<Option<Box<[u8]>>>, size: usize, work: impl FnOnce(&mut [u8]) -> R) -> R {
+    let mut buffer = cell.take().unwrap_or_else(|| vec![0; size].into_boxed_slice());
+    let result = work(&mut buffer);
+    cell.set(Some(buffer));
+    result
+}

@@ -1,0 +1,91 @@
+//! TCP sockets as the carrier uses them: polled without a borrow, tuned, and reset instead of closed.
+
+use std::{
+    io::{self, IoSlice, Read as _, Write as _},
+    net::Shutdown,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use socket2::{SockRef, TcpKeepalive};
+use tokio::{io::Interest, net::TcpStream};
+
+/// Below the shortest idle limit of common balancers (60 s), so that a warm connection stays up.
+const KEEPALIVE_AFTER: Duration = Duration::from_secs(15);
+const KEEPALIVE_EVERY: Duration = Duration::from_secs(5);
+/// Bytes that the peer's kernel does not acknowledge for so long mean that the peer is gone.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+const UNACKNOWLEDGED: Duration = Duration::from_secs(10);
+
+/// Whether a read that does not fill its buffer shows that the socket is empty (edge-triggered readiness).
+const SHORT_MEANS_EMPTY: bool =
+    cfg!(any(target_os = "linux", target_os = "android", target_os = "macos", target_os = "freebsd"));
+
+/// Reads what is there. Zero is the end.
+pub(crate) fn poll_read(stream: &TcpStream, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
+    let size = buffer.len();
+    loop {
+        ready!(stream.poll_read_ready(cx))?;
+        match attempt(stream, Interest::READABLE, size, || (&*SockRef::from(stream)).read(buffer)) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            result => return Poll::Ready(result),
+        }
+    }
+}
+
+/// Writes as much of the slices as the socket takes.
+pub(crate) fn poll_write(stream: &TcpStream, cx: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+    let size = slices.iter().map(|slice| slice.len()).sum();
+    loop {
+        ready!(stream.poll_write_ready(cx))?;
+        match attempt(stream, Interest::WRITABLE, size, || (&*SockRef::from(stream)).write_vectored(slices)) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            result => return Poll::Ready(result),
+        }
+    }
+}
+
+/// Runs one system call. After a short one the socket counts as not ready any more, which saves the call that would only
+/// say so. That is decided within `try_io`, which forgets it when an event came meanwhile.
+fn attempt(
+    stream: &TcpStream,
+    interest: Interest,
+    size: usize,
+    mut call: impl FnMut() -> io::Result<usize>,
+) -> io::Result<usize> {
+    let mut short = None;
+    let result = stream.try_io(interest, || match call() {
+        Ok(count) if SHORT_MEANS_EMPTY && 0 < count && count < size => {
+            short = Some(count);
+            Err(io::ErrorKind::WouldBlock.into())
+        }
+        result => result,
+    });
+    short.map_or(result, Ok)
+}
+
+/// Says that nothing more will be written. That the other side is gone already is noticed elsewhere.
+pub(crate) fn end_writing(stream: &TcpStream) {
+    let _ = SockRef::from(stream).shutdown(Shutdown::Write);
+}
+
+/// Closes with RST, so that what was transferred so far cannot look complete.
+pub(crate) fn reset(stream: TcpStream) {
+    let _ = SockRef::from(&stream).set_linger(Some(Duration::ZERO));
+    drop(stream);
+}
+
+/// Sets what every socket at the ends of a stream needs: small writes are not delayed, a peer that vanished is noticed.
+pub(crate) fn tune(stream: &TcpStream) -> io::Result<()> {
+    let socket = SockRef::from(stream);
+    socket.set_tcp_nodelay(true)?;
+    socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE_AFTER).with_interval(KEEPALIVE_EVERY))
+}
+
+/// Sets what a connection between client and node needs.
+pub(crate) fn tune_carrier(stream: &TcpStream) -> io::Result<()> {
+    tune(stream)?;
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    SockRef::from(stream).set_tcp_user_timeout(Some(UNACKNOWLEDGED))?;
+    Ok(())
+}

@@ -1,0 +1,459 @@
+//! The loop that carries one stream: a local socket on one side, a link on the other, both directions in one task.
+//!
+//! It owns no buffer while nothing is under way. The local socket is read only when the link has taken what was read
+//! before, the link only when the local socket has taken what was received: that is the back-pressure.
+
+mod inbox;
+
+use std::{
+    io::{self, IoSlice},
+    pin::pin,
+    task::{Context, Poll},
+};
+
+use postern_proto::{
+    frame::{END, FULL_DATA, FrameError, HEADER, Header, Kind, MAX_UNANSWERED, Piece, Reader, ResetCode},
+    head::{Refused, Reply},
+};
+use tokio::{io::Interest, net::TcpStream};
+
+pub(crate) use self::inbox::Inbox;
+use crate::{
+    link::{Link, LinkError},
+    scratch, socket,
+    stream::{EndCause, StreamControl},
+};
+
+/// How many pieces of data go to the local socket in one call.
+const SLICES: usize = 32;
+
+/// At which end of the carrier the loop runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Side {
+    Client,
+    Node,
+}
+
+/// Something that the caller has to act on. The loop goes on after [`Event::Opened`] and is over after the others.
+#[derive(Debug)]
+pub(crate) enum Event {
+    /// The node has opened the stream.
+    Opened,
+    /// The node has refused the stream. The link is ready for another one.
+    Refused(Refused),
+    /// Both directions ended. The link is ready for another stream.
+    Done,
+}
+
+/// Why a stream broke.
+#[derive(Debug)]
+pub(crate) enum Break {
+    Local,
+    Peer(ResetCode),
+    Link(LinkError),
+    Protocol,
+    Cut(ResetCode),
+}
+
+/// What a client has sent before the reply, to send it again elsewhere.
+#[derive(Debug, Default)]
+pub(crate) struct Replay {
+    data: Vec<u8>,
+    /// The local program had ended its direction.
+    ended: bool,
+    /// How much room the frames took up that carried `data`.
+    framed: usize,
+}
+
+pub(crate) struct Splice<'a> {
+    local: &'a TcpStream,
+    link: &'a mut Link,
+    control: &'a StreamControl,
+    side: Side,
+    /// The frame that goes out before everything else: `HEAD` or `REPLY`.
+    opening: Option<Vec<u8>>,
+    /// Client: set until the reply.
+    unanswered: Option<&'a mut Replay>,
+    reader: Reader,
+    inbox: Inbox,
+    /// The local socket did not take what is in the inbox.
+    blocked: bool,
+    sent_end: bool,
+    got_end: bool,
+    refused: Option<Refused>,
+    /// The opening is with the socket.
+    announced: bool,
+}
+
+impl<'a> Splice<'a> {
+    /// A client's stream: `head` is the text of its `HEAD` frame, and `replay` what was sent in vain before.
+    pub(crate) fn client(
+        local: &'a TcpStream,
+        link: &'a mut Link,
+        control: &'a StreamControl,
+        head: &[u8],
+        replay: &'a mut Replay,
+    ) -> Self {
+        let mut opening = text_frame(Kind::Head, head);
+        replay.framed = 0;
+        if !replay.data.is_empty() {
+            opening.extend(data_header(replay.data.len()));
+            opening.extend_from_slice(&replay.data);
+            replay.framed = HEADER + replay.data.len();
+        }
+        let sent_end = replay.ended;
+        if sent_end {
+            opening.extend(END);
+        }
+        let mut splice = Self::new(local, link, control, Side::Client, opening, Inbox::default());
+        splice.unanswered = Some(replay);
+        splice.sent_end = sent_end;
+        splice
+    }
+
+    /// A node's stream: the reply goes out first, and before it is with the socket nothing goes to the target. `inbox`
+    /// holds what the client sent ahead.
+    pub(crate) fn node(local: &'a TcpStream, link: &'a mut Link, control: &'a StreamControl, inbox: Inbox) -> Self {
+        let opening = text_frame(Kind::Reply, &Reply::Opened.write());
+        let mut splice = Self::new(local, link, control, Side::Node, opening, inbox);
+        splice.blocked = true;
+        splice
+    }
+
+    fn new(
+        local: &'a TcpStream,
+        link: &'a mut Link,
+        control: &'a StreamControl,
+        side: Side,
+        opening: Vec<u8>,
+        inbox: Inbox,
+    ) -> Self {
+        Self {
+            local,
+            link,
+            control,
+            side,
+            opening: Some(opening),
+            unanswered: None,
+            reader: Reader::default(),
+            inbox,
+            blocked: false,
+            sent_end: false,
+            got_end: false,
+            refused: None,
+            announced: false,
+        }
+    }
+
+    /// Runs until there is something to act on.
+    pub(crate) async fn run(&mut self) -> Result<Event, Break> {
+        let local = self.local;
+        let mut broken = pin!(local.ready(Interest::ERROR));
+        std::future::poll_fn(|cx| {
+            let result = self.poll(cx);
+            // While the local socket is not read, an error is the only sign that its program broke off.
+            if result.is_pending() && !self.reads_local() && broken.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(Err(Break::Local));
+            }
+            result
+        })
+        .await
+    }
+
+    /// What was received beyond the end of this stream.
+    pub(crate) fn into_inbox(self) -> Inbox {
+        self.inbox
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Event, Break>> {
+        self.control.register(cx.waker());
+        loop {
+            if let Some(code) = self.control.cut_code() {
+                return Poll::Ready(Err(Break::Cut(code)));
+            }
+            let unanswered = self.unanswered.is_some();
+            let sent = self.send(cx);
+            let received = match &sent {
+                // The peer may have said why before it closed.
+                Err(Break::Link(_)) => self.receive_all(cx)?,
+                Err(_) => false,
+                Ok(_) => self.receive(cx)?,
+            };
+            if let Some(refused) = self.refused.take() {
+                return Poll::Ready(self.after_refusal(cx, refused));
+            }
+            let sent = sent?;
+            if unanswered && self.unanswered.is_none() {
+                return Poll::Ready(Ok(Event::Opened));
+            }
+            if self.is_over() {
+                return Poll::Ready(Ok(Event::Done));
+            }
+            if !sent && !received {
+                return Poll::Pending;
+            }
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        self.sent_end && self.got_end && self.opening.is_none() && self.link.is_flushed()
+    }
+
+    fn reads_local(&self) -> bool {
+        !self.sent_end && self.link.is_flushed() && self.room() > 0
+    }
+
+    /// Local socket to link. True when something moved.
+    fn send(&mut self, cx: &mut Context<'_>) -> Result<bool, Break> {
+        let mut moved = false;
+        if !self.link.is_flushed() {
+            match self.link.poll_flush(cx) {
+                Poll::Ready(result) => result?,
+                Poll::Pending => return Ok(false),
+            }
+            self.announced = true;
+            moved = true;
+        }
+        if self.opening.is_none() && (self.sent_end || self.room() == 0) {
+            return Ok(moved);
+        }
+        let filled = scratch::local(|buffer| -> Result<usize, Break> {
+            let mut filled = 0;
+            if let Some(opening) = self.opening.take() {
+                filled = put(buffer, 0, &opening);
+            }
+            filled += self.read_local(cx, buffer.get_mut(filled..).unwrap_or_default())?;
+            if filled > 0 {
+                self.link.send(cx, buffer.get_mut(..filled).unwrap_or_default())?;
+            }
+            Ok(filled)
+        })?;
+        self.announced |= self.link.is_flushed();
+        Ok(moved || filled > 0)
+    }
+
+    /// Reads the local socket into a frame at the front of `buffer`; how long the frame is.
+    fn read_local(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Result<usize, Break> {
+        let room = self.room();
+        if self.sent_end || room == 0 {
+            return Ok(0);
+        }
+        let Some(space) = buffer.get_mut(HEADER..HEADER + room) else {
+            return Ok(0);
+        };
+        let count = match socket::poll_read(self.local, cx, space) {
+            Poll::Ready(result) => result.map_err(|_| Break::Local)?,
+            Poll::Pending => return Ok(0),
+        };
+        if count == 0 {
+            self.sent_end = true;
+            if let Some(replay) = &mut self.unanswered {
+                replay.ended = true;
+            }
+            return Ok(put(buffer, 0, &END));
+        }
+        if let (Some(replay), Some(data)) = (&mut self.unanswered, space.get(..count)) {
+            replay.data.extend_from_slice(data);
+            replay.framed += HEADER + count;
+        }
+        match self.side {
+            Side::Client => self.control.count_up(count),
+            Side::Node => self.control.count_down(count),
+        }
+        put(buffer, 0, &data_header(count));
+        Ok(HEADER + count)
+    }
+
+    /// How many bytes the next frame may hold.
+    fn room(&self) -> usize {
+        match &self.unanswered {
+            Some(replay) => MAX_UNANSWERED.saturating_sub(replay.framed + HEADER),
+            None => FULL_DATA,
+        }
+    }
+
+    /// Link to local socket. True when something moved.
+    fn receive(&mut self, cx: &mut Context<'_>) -> Result<bool, Break> {
+        if !self.announced || (self.sent_end && self.got_end) {
+            return Ok(false);
+        }
+        let mut moved = false;
+        if self.blocked {
+            let mut inbox = std::mem::take(&mut self.inbox);
+            let taken = self.deliver(cx, inbox.bytes())?;
+            inbox.take(taken);
+            self.inbox = inbox;
+            moved = taken > 0;
+            if self.blocked || (self.sent_end && self.got_end) {
+                return Ok(moved);
+            }
+        }
+        let received = scratch::plain(|buffer| -> Result<bool, Break> {
+            let kept = put(buffer, 0, self.inbox.bytes());
+            let count = match self.link.poll_recv(cx, buffer.get_mut(kept..).unwrap_or_default()) {
+                Poll::Ready(result) => result?,
+                Poll::Pending => return Ok(false),
+            };
+            if count == 0 {
+                return Err(Break::Link(LinkError::Closed(io::ErrorKind::UnexpectedEof.into())));
+            }
+            let input = buffer.get(..kept + count).unwrap_or_default();
+            let taken = self.deliver(cx, input)?;
+            self.inbox = Inbox::new(input.get(taken..).unwrap_or_default());
+            Ok(true)
+        })?;
+        Ok(moved || received)
+    }
+
+    fn receive_all(&mut self, cx: &mut Context<'_>) -> Result<bool, Break> {
+        let mut moved = false;
+        while self.receive(cx)? {
+            moved = true;
+        }
+        Ok(moved)
+    }
+
+    /// Passes on what stands at the front of `input`, and says how much of it that was.
+    fn deliver(&mut self, cx: &mut Context<'_>, input: &[u8]) -> Result<usize, Break> {
+        self.blocked = false;
+        let mut at = 0;
+        // What follows the end of a stream belongs to the next one.
+        while !(self.sent_end && self.got_end) {
+            let rest = input.get(at..).unwrap_or_default();
+            let mut slices = [IoSlice::new(&[]); SLICES];
+            let (count, other) = look_ahead(self.reader, rest, &mut slices)?;
+            if let Some(data) = slices.get(..count).filter(|data| !data.is_empty()) {
+                if self.got_end || self.unanswered.is_some() {
+                    return Err(Break::Protocol);
+                }
+                let Poll::Ready(written) = socket::poll_write(self.local, cx, data) else {
+                    self.blocked = true;
+                    break;
+                };
+                let written = written.map_err(|_| Break::Local)?;
+                match self.side {
+                    Side::Client => self.control.count_down(written),
+                    Side::Node => self.control.count_up(written),
+                }
+                at += self.reader.advance(rest, written)?;
+            } else if let Some((piece, taken)) = other {
+                self.accept(piece)?;
+                at += taken;
+            } else {
+                break;
+            }
+        }
+        Ok(at)
+    }
+
+    /// Takes a piece that is not data.
+    fn accept(&mut self, piece: Piece<'_>) -> Result<(), Break> {
+        match piece {
+            Piece::Reset(code) => Err(Break::Peer(code)),
+            Piece::End if !self.got_end && self.unanswered.is_none() => {
+                self.got_end = true;
+                socket::end_writing(self.local);
+                Ok(())
+            }
+            Piece::Reply(text) if !self.got_end => {
+                let replay = self.unanswered.take().ok_or(Break::Protocol)?;
+                match Reply::read(text).map_err(|_| Break::Protocol)? {
+                    Reply::Opened => *replay = Replay::default(),
+                    Reply::Refused(refused) => {
+                        self.got_end = true;
+                        self.refused = Some(refused);
+                    }
+                }
+                Ok(())
+            }
+            _ => Err(Break::Protocol),
+        }
+    }
+
+    /// Ends our direction of a refused stream, so that the link may carry another one.
+    fn after_refusal(&mut self, cx: &mut Context<'_>, refused: Refused) -> Result<Event, Break> {
+        if !self.sent_end {
+            self.sent_end = true;
+            let _ = self.link.send(cx, &mut END.to_vec());
+        }
+        Ok(Event::Refused(refused))
+    }
+}
+
+impl Break {
+    /// The code that tells the peer, when it can still be told.
+    pub(crate) const fn code(&self, side: Side) -> Option<ResetCode> {
+        match (self, side) {
+            (Self::Local, Side::Client) => Some(ResetCode::ClientReset),
+            (Self::Local, Side::Node) => Some(ResetCode::TargetReset),
+            (Self::Protocol, _) => Some(ResetCode::Protocol),
+            (Self::Cut(code), _) => Some(*code),
+            (Self::Peer(_) | Self::Link(_), _) => None,
+        }
+    }
+}
+
+impl From<Break> for EndCause {
+    fn from(broken: Break) -> Self {
+        match broken {
+            Break::Local => Self::LocalReset,
+            Break::Peer(code) => Self::PeerReset(code),
+            Break::Link(LinkError::Closed(_)) => Self::LinkLost,
+            Break::Link(LinkError::Tls(_)) | Break::Protocol => Self::Protocol,
+            Break::Cut(code) => Self::Cut(code),
+        }
+    }
+}
+
+impl From<LinkError> for Break {
+    fn from(error: LinkError) -> Self {
+        Self::Link(error)
+    }
+}
+
+impl From<FrameError> for Break {
+    fn from(_: FrameError) -> Self {
+        Self::Protocol
+    }
+}
+
+/// The data at the front of `input`, as slices, and the first piece after it that is not data.
+fn look_ahead<'i>(
+    mut reader: Reader,
+    input: &'i [u8],
+    slices: &mut [IoSlice<'i>],
+) -> Result<(usize, Option<(Piece<'i>, usize)>), FrameError> {
+    let mut at = 0;
+    for (count, slice) in slices.iter_mut().enumerate() {
+        match reader.next(input.get(at..).unwrap_or_default())? {
+            Some((Piece::Data(data), taken)) => {
+                *slice = IoSlice::new(data);
+                at += taken;
+            }
+            other => return Ok((count, other)),
+        }
+    }
+    Ok((slices.len(), None))
+}
+
+/// A frame of text. The texts that are written here fit into one.
+pub(crate) fn text_frame(kind: Kind, text: &[u8]) -> Vec<u8> {
+    let mut frame = Header::new(kind, text.len()).map(Header::write).unwrap_or_default().to_vec();
+    frame.extend_from_slice(text);
+    frame
+}
+
+fn data_header(length: usize) -> [u8; HEADER] {
+    Header::new(Kind::Data, length).map(Header::write).unwrap_or_default()
+}
+
+/// Copies `bytes` to `at`, and says how long they are. The buffers are made large enough for all that is put there.
+fn put(buffer: &mut [u8], at: usize, bytes: &[u8]) -> usize {
+    match buffer.get_mut(at..at + bytes.len()) {
+        Some(space) => {
+            space.copy_from_slice(bytes);
+            bytes.len()
+        }
+        None => 0,
+    }
+}

@@ -1,0 +1,301 @@
+//! An organisation in memory: its CA, a gateway on loopback, a client, and targets to reach.
+
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
+};
+
+use postern_proto::{
+    head::{Refused, Request},
+    id::{AccountId, DeviceId, NodeId, OrgId, ResourceId, StreamId},
+    problem::Problem,
+    sync::Peer,
+};
+use postern_tunnel::{
+    client::{Attempt, Entry, Failure, StreamGuide, carry},
+    identity,
+    node::{OpenRequest, Opened, Server, StreamHandler},
+    stream::{StreamControl, StreamEnd},
+    tls::{ClientTls, Identity, ServerTls, Trust, install_crypto_provider},
+};
+use rcgen::{
+    BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, PKCS_ECDSA_P256_SHA256,
+    SanType,
+};
+use time::OffsetDateTime;
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::mpsc,
+    task::JoinHandle,
+};
+use tokio_util::sync::CancellationToken;
+use ulid::Ulid;
+
+/// A number for everything that needs an identifier of its own.
+fn next() -> Ulid {
+    static NEXT: AtomicU32 = AtomicU32::new(1);
+    Ulid::from_parts(1_700_000_000_000, u128::from(NEXT.fetch_add(1, Ordering::Relaxed)))
+}
+
+pub(crate) fn resource() -> ResourceId {
+    ResourceId::from_ulid(Ulid::from_parts(1_700_000_000_000, 0))
+}
+
+pub(crate) fn node() -> NodeId {
+    NodeId::from_ulid(next())
+}
+
+pub(crate) fn device() -> Peer {
+    Peer::Device { account: AccountId::from_ulid(next()), device: DeviceId::from_ulid(next()) }
+}
+
+/// An organisation's CA.
+pub(crate) struct Org {
+    pub(crate) id: OrgId,
+    issuer: Issuer<'static, KeyPair>,
+    pub(crate) pem: String,
+}
+
+/// What a leaf says, to be changed by tests.
+pub(crate) struct Leaf {
+    pub(crate) names: Vec<SanType>,
+    pub(crate) uses: Vec<ExtendedKeyUsagePurpose>,
+    pub(crate) begins: OffsetDateTime,
+    pub(crate) ends: OffsetDateTime,
+}
+
+impl Org {
+    pub(crate) fn new() -> Self {
+        install_crypto_provider();
+        let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).unwrap();
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+        let certificate = params.self_signed(&key).unwrap();
+        Self { id: OrgId::from_ulid(next()), pem: certificate.pem(), issuer: Issuer::new(params, key) }
+    }
+
+    pub(crate) fn trust(&self) -> Trust {
+        Trust::from_pem(self.id, &self.pem).unwrap()
+    }
+
+    /// The leaf that this organisation gives to `peer`.
+    pub(crate) fn leaf(&self, peer: Peer) -> Leaf {
+        let uri = |text: String| SanType::URI(text.try_into().unwrap());
+        let now = OffsetDateTime::now_utc();
+        let mut leaf = Leaf {
+            names: vec![uri(identity::uri(self.id, peer))],
+            uses: vec![ExtendedKeyUsagePurpose::ClientAuth],
+            begins: now - Duration::from_secs(300),
+            ends: now + Duration::from_secs(3600),
+        };
+        if let Peer::Node { node } = peer {
+            leaf.names.push(SanType::DnsName(node.tls_name().try_into().unwrap()));
+            leaf.uses.push(ExtendedKeyUsagePurpose::ServerAuth);
+        }
+        leaf
+    }
+
+    /// Signs a leaf; certificate and key in PEM.
+    pub(crate) fn sign(&self, leaf: Leaf) -> (String, String) {
+        let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).unwrap();
+        let mut params = CertificateParams::default();
+        params.subject_alt_names = leaf.names;
+        params.extended_key_usages = leaf.uses;
+        params.not_before = leaf.begins;
+        params.not_after = leaf.ends;
+        (params.signed_by(&key, &self.issuer).unwrap().pem(), key.serialize_pem())
+    }
+
+    pub(crate) fn identity(&self, peer: Peer) -> Identity {
+        let (certificate, key) = self.sign(self.leaf(peer));
+        Identity::from_pem(self.id, &certificate, &key).unwrap()
+    }
+
+    pub(crate) fn client(&self) -> ClientTls {
+        ClientTls::new(&self.trust(), &self.identity(device())).unwrap()
+    }
+}
+
+/// What the gateway does with a request.
+pub(crate) enum Plan {
+    Dial(SocketAddr),
+    Refuse(Refused),
+    /// Dials after the permit came, or says no when the client went away.
+    DialAfter(Duration, SocketAddr),
+    UntilGone(mpsc::UnboundedSender<()>),
+}
+
+impl Plan {
+    pub(crate) fn problem(status: u16, code: &str) -> Self {
+        Self::Refuse(Problem::new(status, code, code).into())
+    }
+}
+
+type Decide = Box<dyn Fn(&OpenRequest<'_>) -> Plan + Send + Sync>;
+
+pub(crate) struct Targets {
+    decide: Decide,
+    ends: mpsc::UnboundedSender<StreamEnd>,
+    pub(crate) controls: Mutex<Vec<StreamControl>>,
+}
+
+impl StreamHandler for Targets {
+    async fn open(&self, request: OpenRequest<'_>) -> Result<Opened, Refused> {
+        let address = match (self.decide)(&request) {
+            Plan::Dial(address) => address,
+            Plan::Refuse(refused) => return Err(refused),
+            Plan::DialAfter(pause, address) => {
+                tokio::time::sleep(pause).await;
+                address
+            }
+            Plan::UntilGone(noticed) => {
+                request.gone.cancelled().await;
+                let _ = noticed.send(());
+                return Err(Problem::new(502, "gone", "Gone").into());
+            }
+        };
+        let target = TcpStream::connect(address).await;
+        let target = target.map_err(|error| Problem::new(502, "refused", "Refused").with_detail(error.to_string()))?;
+        let control = StreamControl::new();
+        self.controls.lock().unwrap().push(control.clone());
+        let ends = self.ends.clone();
+        Ok(Opened { target, control, done: Box::new(move |end| drop(ends.send(end))) })
+    }
+}
+
+/// A running gateway.
+pub(crate) struct Gateway {
+    pub(crate) node: NodeId,
+    pub(crate) address: SocketAddr,
+    pub(crate) server: Arc<Server<Targets>>,
+    pub(crate) ends: mpsc::UnboundedReceiver<StreamEnd>,
+    pub(crate) stop: CancellationToken,
+    pub(crate) task: JoinHandle<()>,
+}
+
+impl Gateway {
+    pub(crate) async fn start(
+        org: &Org,
+        drain: Duration,
+        decide: impl Fn(&OpenRequest<'_>) -> Plan + Send + Sync + 'static,
+    ) -> Self {
+        let node = node();
+        let tls = ServerTls::new(&org.trust(), &org.identity(Peer::Node { node })).unwrap();
+        let (sender, ends) = mpsc::unbounded_channel();
+        let handler = Targets { decide: Box::new(decide), ends: sender, controls: Mutex::default() };
+        let server = Server::new(handler, tls);
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let stop = CancellationToken::new();
+        let task = tokio::spawn(server.clone().serve(listener, stop.clone(), drain));
+        Self { node, address, server, ends, stop, task }
+    }
+
+    pub(crate) fn entry(&self, tls: ClientTls) -> Arc<Entry> {
+        Entry::new(self.node, self.address.to_string(), tls).unwrap()
+    }
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// A guide that goes through a list of entries, one for each attempt, and notes why the ones before failed.
+pub(crate) struct Route {
+    pub(crate) entries: Vec<Arc<Entry>>,
+    pub(crate) failures: Arc<Mutex<Vec<String>>>,
+}
+
+impl Route {
+    pub(crate) fn to(entries: &[&Arc<Entry>]) -> Self {
+        Self { entries: entries.iter().map(|entry| Arc::clone(entry)).collect(), failures: Arc::default() }
+    }
+}
+
+impl StreamGuide for Route {
+    async fn next_attempt(&mut self, number: u32, failure: Option<&Failure>) -> Result<Attempt, Problem> {
+        self.failures.lock().unwrap().extend(failure.map(|failure| failure.problem().code));
+        match self.entries.get(number as usize) {
+            Some(entry) => Ok(Attempt { entry: entry.clone(), request: request(&format!("v4.public.{number}")) }),
+            None => Err(failure.map_or_else(|| Problem::new(500, "none", "None"), Failure::problem)),
+        }
+    }
+}
+
+pub(crate) fn request(lease: &str) -> Request {
+    Request::new(resource(), "gw.example", lease, StreamId::from_ulid(next())).unwrap()
+}
+
+/// A local program's connection, carried by `guide`.
+pub(crate) struct Local {
+    pub(crate) app: TcpStream,
+    pub(crate) control: StreamControl,
+    pub(crate) task: JoinHandle<StreamEnd>,
+}
+
+impl Local {
+    pub(crate) async fn connect(guide: impl StreamGuide + 'static) -> Self {
+        let (app, service) = pair().await;
+        let control = StreamControl::new();
+        let task = tokio::spawn(carry(service, guide, control.clone()));
+        Self { app, control, task }
+    }
+
+    pub(crate) async fn end(self) -> StreamEnd {
+        drop(self.app);
+        within(self.task).await.unwrap()
+    }
+}
+
+/// The two ends of a connection over loopback.
+pub(crate) async fn pair() -> (TcpStream, TcpStream) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let connected = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+    let (accepted, _) = listener.accept().await.unwrap();
+    (connected, accepted)
+}
+
+/// A target whose connections are handed to the test.
+pub(crate) struct Target {
+    pub(crate) address: SocketAddr,
+    listener: TcpListener,
+}
+
+impl Target {
+    pub(crate) async fn bind() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        Self { address: listener.local_addr().unwrap(), listener }
+    }
+
+    pub(crate) async fn accept(&self) -> TcpStream {
+        within(self.listener.accept()).await.unwrap().0
+    }
+
+    /// A target that sends back what it gets until the end.
+    pub(crate) async fn echo() -> SocketAddr {
+        let target = Self::bind().await;
+        let address = target.address;
+        tokio::spawn(async move {
+            loop {
+                let (mut stream, _) = target.listener.accept().await.unwrap();
+                tokio::spawn(async move {
+                    let (mut read, mut write) = stream.split();
+                    let _ = tokio::io::copy(&mut read, &mut write).await;
+                    let _ = tokio::io::AsyncWriteExt::shutdown(&mut write).await;
+                });
+            }
+        });
+        address
+    }
+}
+
+/// Nothing here takes long; what does hangs.
+pub(crate) async fn within<F: Future>(work: F) -> F::Output {
+    tokio::time::timeout(Duration::from_secs(20), work).await.expect("it hangs")
+}
