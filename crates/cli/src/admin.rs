@@ -1,0 +1,38 @@
+//! `admin`: everything that the control plane's API lets administrators do, called through posternd with the login that
+//! it holds.
+
+use crate::{args::admin::AdminCommand, context::Context, failure::Failure};
+
+mod accounts;
+mod api;
+mod body;
+mod devices;
+mod entity;
+mod gateways;
+mod grants;
+mod network;
+mod noun;
+mod records;
+mod resources;
+mod roles;
+mod show;
+
+pub(crate) async fn run(command: AdminCommand, context: &mut Context) -> Result<(), Failure> {
+    let (service, _) = context.signed_in().await?;
+    let api = api::Api::new(service);
+    match command {
+        AdminCommand::Accounts(command) => accounts::run(command, &api, context).await,
+        AdminCommand::Tokens(command) => accounts::tokens(command, &api, context).await,
+        AdminCommand::Roles(command) => roles::run(command, &api, context).await,
+        AdminCommand::Rules(command) => roles::rules(command, &api, context).await,
+        AdminCommand::Members(command) => roles::members(command, &api, context).await,
+        AdminCommand::Grants(command) => grants::run(command, &api, context).await,
+        AdminCommand::Resources(command) => resources::run(command, &api, context).await,
+        AdminCommand::Gateways(command) => gateways::run(command, &api, context).await,
+        AdminCommand::Network(command) => network::run(command, &api, context).await,
+        AdminCommand::Devices(command) => devices::run(command, &api, context).await,
+        AdminCommand::Sessions(command) => records::run(command, &noun::SESSION, &api, context).await,
+        AdminCommand::Activities(command) => records::run(command, &noun::ACTIVITY, &api, context).await,
+        AdminCommand::Audit(command) => records::audit(command, &api, context).await,
+    }
+}

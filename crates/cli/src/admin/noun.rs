@@ -1,0 +1,194 @@
+//! The things that are administered: where they are in the API, by what they are named, and the columns of their tables.
+
+use serde_json::Value;
+
+use super::show::{flag, health, id, instant, number, size, tags, text};
+use crate::table::{Field, Tone};
+
+/// One kind of thing.
+pub(super) struct Noun {
+    pub(super) singular: &'static str,
+    pub(super) plural: &'static str,
+    /// Its path after `/api/v1/`.
+    pub(super) collection: &'static str,
+    /// What its ids begin with.
+    pub(super) prefix: &'static str,
+    /// The fields that a person may name it by, best first; the first one is shown.
+    pub(super) names: &'static [&'static str],
+    pub(super) columns: &'static [Column],
+}
+
+pub(super) struct Column {
+    pub(super) title: &'static str,
+    pub(super) show: fn(&Value) -> Field,
+}
+
+const fn column(title: &'static str, show: fn(&Value) -> Field) -> Column {
+    Column { title, show }
+}
+
+pub(super) const ACCOUNT: Noun = Noun {
+    singular: "account",
+    plural: "accounts",
+    collection: "accounts",
+    prefix: "acc_",
+    names: &["email", "name"],
+    columns: &[
+        column("EMAIL", |it| text(it, "/email")),
+        column("NAME", |it| text(it, "/name")),
+        column("KIND", |it| text(it, "/kind")),
+        column("ADMIN", |it| flag(it, "/admin", Tone::Warn)),
+        column("SUSPENDED", |it| flag(it, "/suspended", Tone::Bad)),
+        column("TAGS", |it| tags(it, "/tags")),
+        column("ID", id),
+    ],
+};
+
+pub(super) const TOKEN: Noun = Noun {
+    singular: "token",
+    plural: "tokens",
+    collection: "tokens",
+    prefix: "tok_",
+    names: &["name"],
+    columns: &[
+        column("NAME", |it| text(it, "/name")),
+        column("CREATED", |it| instant(it, "/created_at")),
+        column("ENDS", |it| instant(it, "/expires_at")),
+        column("LAST USED", |it| instant(it, "/last_used_at")),
+        column("ID", id),
+    ],
+};
+
+pub(super) const ROLE: Noun = Noun {
+    singular: "role",
+    plural: "roles",
+    collection: "roles",
+    prefix: "rol_",
+    names: &["name"],
+    columns: &[column("NAME", |it| text(it, "/name")), column("TAGS", |it| tags(it, "/tags")), column("ID", id)],
+};
+
+pub(super) const RULE: Noun = Noun {
+    singular: "rule",
+    plural: "rules",
+    collection: "rules",
+    prefix: "rul_",
+    names: &[],
+    columns: &[
+        column("ID", |it| text(it, "/id")),
+        column("QUERY", |it| text(it, "/query")),
+        column("RESOURCES", |it| text(it, "/resources")),
+    ],
+};
+
+pub(super) const MEMBER: Noun = Noun {
+    singular: "member",
+    plural: "members",
+    collection: "members",
+    prefix: "acc_",
+    names: &[],
+    columns: &[column("ACCOUNT", |it| text(it, "/account"))],
+};
+
+pub(super) const GRANT: Noun = Noun {
+    singular: "grant",
+    plural: "grants",
+    collection: "grants",
+    prefix: "grt_",
+    names: &[],
+    columns: &[
+        column("ID", |it| text(it, "/id")),
+        column("ACCOUNT", |it| text(it, "/account")),
+        column("RESOURCE", |it| text(it, "/resource")),
+        column("ENDS", |it| instant(it, "/ends_at")),
+        column("REASON", |it| text(it, "/reason")),
+    ],
+};
+
+pub(super) const RESOURCE: Noun = Noun {
+    singular: "resource",
+    plural: "resources",
+    collection: "resources",
+    prefix: "res_",
+    names: &["name"],
+    columns: &[
+        column("NAME", |it| text(it, "/name")),
+        column("KIND", |it| text(it, "/kind")),
+        column("TARGET", |it| Field::from(format!("{}:{}", plain(it, "/host"), plain(it, "/port")))),
+        column("APPEARS AT", |it| Field::from(format!("{}:{}", plain(it, "/bind/ip"), plain(it, "/bind/port")))),
+        column("DNS NAME", |it| text(it, "/bind/dns_name")),
+        column("HEALTH", |it| health(it, "/health")),
+        column("TAGS", |it| tags(it, "/tags")),
+        column("ID", id),
+    ],
+};
+
+pub(super) const GATEWAY: Noun = Noun {
+    singular: "gateway",
+    plural: "gateways",
+    collection: "gateways",
+    prefix: "nod_",
+    names: &["name"],
+    columns: &[
+        column("NAME", |it| text(it, "/name")),
+        column("ADDRESS", |it| text(it, "/advertise")),
+        column("ENROLLED", |it| instant(it, "/enrolled_at")),
+        column("ONLINE", |it| flag(it, "/online", Tone::Good)),
+        column("LAST SEEN", |it| instant(it, "/last_seen_at")),
+        column("ID", id),
+    ],
+};
+
+pub(super) const DEVICE: Noun = Noun {
+    singular: "device",
+    plural: "devices",
+    collection: "devices",
+    prefix: "dev_",
+    names: &["name"],
+    columns: &[
+        column("NAME", |it| text(it, "/name")),
+        column("OS", |it| text(it, "/os")),
+        column("ACCOUNT", |it| text(it, "/account")),
+        column("LAST SEEN", |it| instant(it, "/last_seen_at")),
+        column("ID", id),
+    ],
+};
+
+pub(super) const SESSION: Noun = Noun {
+    singular: "session",
+    plural: "sessions",
+    collection: "sessions",
+    prefix: "str_",
+    names: &[],
+    columns: &[
+        column("STARTED", |it| instant(it, "/started_at")),
+        column("ACCOUNT", |it| text(it, "/account_email")),
+        column("RESOURCE", |it| text(it, "/resource_name")),
+        column("GATEWAY", |it| text(it, "/node_name")),
+        column("ENDED", |it| instant(it, "/ended_at")),
+        column(">UP", |it| size(it, "/bytes_up")),
+        column(">DOWN", |it| size(it, "/bytes_down")),
+        column("WHY", |it| text(it, "/reason")),
+        column("ID", id),
+    ],
+};
+
+pub(super) const ACTIVITY: Noun = Noun {
+    singular: "activity",
+    plural: "activities",
+    collection: "activities",
+    prefix: "act_",
+    names: &[],
+    columns: &[
+        column("AT", |it| instant(it, "/at")),
+        column("WHO", |it| text(it, "/actor/name")),
+        column("DID", |it| text(it, "/verb")),
+        column("TO", |it| text(it, "/subject/name")),
+        column(">REVISION", |it| number(it, "/revision")),
+        column("ID", id),
+    ],
+};
+
+fn plain(item: &Value, pointer: &str) -> String {
+    super::show::plain(item.pointer(pointer).unwrap_or(&Value::Null))
+}

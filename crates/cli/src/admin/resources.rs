@@ -1,0 +1,85 @@
+//! Resources.
+
+use serde_json::Value;
+
+use super::{api::Api, body::Body, entity, noun::RESOURCE, show};
+use crate::{
+    args::admin::{Bind, ResourceCreate, ResourceUpdate, ResourcesCommand, ShowArgs},
+    context::Context,
+    failure::Failure,
+    screen::{DIM, Line},
+};
+
+pub(super) async fn run(command: ResourcesCommand, api: &Api, context: &mut Context) -> Result<(), Failure> {
+    match command {
+        ResourcesCommand::List(args) => entity::list(&RESOURCE, &args, api, context).await,
+        ResourcesCommand::Show(args) => entity::show(&RESOURCE, &args.reference, args.json, api, context).await,
+        ResourcesCommand::Create(args) => create(*args, api, context).await,
+        ResourcesCommand::Update(args) => update(*args, api, context).await,
+        ResourcesCommand::Delete(args) => entity::delete(&RESOURCE, &args, api, context).await,
+        ResourcesCommand::Check(args) => check(args, api, context).await,
+    }
+}
+
+async fn create(args: ResourceCreate, api: &Api, context: &mut Context) -> Result<(), Failure> {
+    let body = Body::new()
+        .set("name", &args.name)
+        .set("kind", args.kind)
+        .set("host", &args.host)
+        .set_if("port", args.port)
+        .tags(&args.tags.tags)
+        .set_if("bind", bind(&args.bind))
+        .flag("allow_local", args.allow_local)
+        .flag("strict", args.strict);
+    let failed = |f: Failure| f.while_(&format!("cannot create resource {}", args.name));
+    let resource = api.post(RESOURCE.collection, body.finish()).await.map_err(failed)?;
+    report("Created", &resource, args.output.json, context)
+}
+
+async fn update(args: ResourceUpdate, api: &Api, context: &mut Context) -> Result<(), Failure> {
+    let resource = entity::find(&RESOURCE, &args.reference, api).await?;
+    let body = Body::new()
+        .set_if("name", args.name)
+        .set_if("kind", args.kind)
+        .set_if("host", args.host)
+        .set_if("port", args.port)
+        .tag_changes(&args.tags, &resource)
+        .set_if("bind", bind(&args.bind))
+        .set_if("allow_local", args.allow_local)
+        .set_if("strict", args.strict)
+        .not_empty()?;
+    let failed = |f: Failure| f.while_(&format!("cannot change resource {}", resource.name));
+    let resource = api.patch(&entity::path(&RESOURCE, &resource), body).await.map_err(failed)?;
+    report("Changed", &resource, args.output.json, context)
+}
+
+fn bind(bind: &Bind) -> Option<Value> {
+    let body = Body::new()
+        .set_if("mode", bind.mode)
+        .set_if("ip", bind.ip)
+        .set_if("port", bind.port)
+        .set_if("dns_name", bind.dns_name.as_ref());
+    (!body.is_empty()).then(|| body.finish())
+}
+
+fn report(verb: &str, resource: &Value, as_json: bool, context: &mut Context) -> Result<(), Failure> {
+    entity::report(verb, &RESOURCE, resource, as_json, context)?;
+    let bind = |field: &str| resource.pointer(&format!("/bind/{field}")).map(show::plain).unwrap_or_default();
+    let (ip, port, name) = (bind("ip"), bind("port"), bind("dns_name"));
+    if as_json || ip.is_empty() {
+        return Ok(());
+    }
+    let name = if name.is_empty() { name } else { format!(" as {name}") };
+    Ok(context.screen.line(&Line::new().styled(DIM, format!("  it appears at {ip}:{port}{name}")))?)
+}
+
+async fn check(args: ShowArgs, api: &Api, context: &mut Context) -> Result<(), Failure> {
+    let resource = entity::find(&RESOURCE, &args.reference, api).await?;
+    let path = format!("{}/check", entity::path(&RESOURCE, &resource));
+    let failed = |f: Failure| f.while_(&format!("cannot check resource {}", resource.name));
+    let answer = api.post(&path, Body::new().finish()).await.map_err(failed)?;
+    if args.json {
+        return Ok(context.screen.json(&answer)?);
+    }
+    show::thing(&answer, context)
+}

@@ -1,0 +1,127 @@
+//! Values of the API as people read them.
+
+use postern_proto::time::UnixMillis;
+use serde_json::{Map, Value};
+
+use super::noun::Noun;
+use crate::{
+    context::Context,
+    failure::Failure,
+    screen::{DIM, Line},
+    table::{Field, Grid, Tone},
+    text as words,
+};
+
+/// A table of items.
+pub(super) fn grid(noun: &Noun, items: &[Value]) -> Grid {
+    let titles: Vec<_> = noun.columns.iter().map(|column| column.title).collect();
+    let mut grid = Grid::new(&titles);
+    for item in items {
+        grid.row(noun.columns.iter().map(|column| (column.show)(item)).collect());
+    }
+    grid
+}
+
+/// One thing, a line for each of its fields.
+pub(super) fn thing(item: &Value, context: &mut Context) -> Result<(), Failure> {
+    let mut fields = Vec::new();
+    if let Value::Object(map) = item {
+        flatten("", map, &mut fields);
+    }
+    let width = fields.iter().map(|(label, _)| label.len()).max().unwrap_or_default() + 2;
+    for (label, value) in fields {
+        context.screen.line(&Line::new().styled(DIM, label).pad(width).plain(value))?;
+    }
+    Ok(())
+}
+
+fn flatten(prefix: &str, map: &Map<String, Value>, fields: &mut Vec<(String, String)>) {
+    for (key, value) in map {
+        let label = format!("{prefix}{}", key.trim_end_matches("_at").replace('_', " "));
+        match value {
+            Value::Object(tags) if key.ends_with("tags") => fields.push((label, tag_text(tags))),
+            Value::Object(inner) if inner.is_empty() => fields.push((label, "-".to_owned())),
+            Value::Object(inner) => flatten(&format!("{label} "), inner, fields),
+            Value::Number(number) if key.ends_with("_at") || key == "at" => {
+                fields.push((label, instant_text(number.as_u64()).unwrap_or_else(|| number.to_string())));
+            }
+            Value::Number(number) if key.starts_with("bytes_") => {
+                fields.push((label, format!("{number} ({})", words::bytes(number.as_u64().unwrap_or_default()))));
+            }
+            value => fields.push((label, dash(plain(value)))),
+        }
+    }
+}
+
+pub(super) fn text(item: &Value, pointer: &str) -> Field {
+    Field::from(plain(item.pointer(pointer).unwrap_or(&Value::Null)))
+}
+
+pub(super) fn number(item: &Value, pointer: &str) -> Field {
+    text(item, pointer)
+}
+
+pub(super) fn id(item: &Value) -> Field {
+    Field::new(plain(item.get("id").unwrap_or(&Value::Null)), Tone::Dim)
+}
+
+/// `yes` in the given tone, nothing for no.
+pub(super) fn flag(item: &Value, pointer: &str, tone: Tone) -> Field {
+    match item.pointer(pointer) {
+        Some(Value::Bool(true)) => Field::new("yes", tone),
+        _ => Field::from(""),
+    }
+}
+
+pub(super) fn instant(item: &Value, pointer: &str) -> Field {
+    Field::from(instant_text(item.pointer(pointer).and_then(Value::as_u64)).unwrap_or_default())
+}
+
+pub(super) fn size(item: &Value, pointer: &str) -> Field {
+    Field::from(item.pointer(pointer).and_then(Value::as_u64).map(words::bytes).unwrap_or_default())
+}
+
+pub(super) fn tags(item: &Value, pointer: &str) -> Field {
+    match item.pointer(pointer) {
+        Some(Value::Object(tags)) => Field::new(tag_text(tags), Tone::Dim),
+        _ => Field::from(""),
+    }
+}
+
+/// The state, and what the check saw when it is bad.
+pub(super) fn health(item: &Value, pointer: &str) -> Field {
+    let health = item.pointer(pointer);
+    let part = |name: &str| health.and_then(|health| health.get(name)).and_then(Value::as_str).unwrap_or_default();
+    match part("state") {
+        "healthy" => Field::new("healthy", Tone::Good),
+        "unhealthy" => Field::new(format!("unhealthy: {}", part("error")), Tone::Bad),
+        other => Field::new(other, Tone::Dim),
+    }
+}
+
+pub(super) fn plain(value: &Value) -> String {
+    match value {
+        Value::Null => String::new(),
+        Value::Bool(true) => "yes".to_owned(),
+        Value::Bool(false) => "no".to_owned(),
+        Value::String(text) => text.clone(),
+        Value::Array(items) => items.iter().map(plain).collect::<Vec<_>>().join(", "),
+        Value::Number(_) | Value::Object(_) => value.to_string(),
+    }
+}
+
+fn tag_text(tags: &Map<String, Value>) -> String {
+    let tag = |(key, value): (&String, &Value)| match plain(value) {
+        value if value.is_empty() => key.clone(),
+        value => format!("{key}={value}"),
+    };
+    tags.iter().map(tag).collect::<Vec<_>>().join(" ")
+}
+
+fn instant_text(millis: Option<u64>) -> Option<String> {
+    millis.map(|millis| words::instant(UnixMillis(millis)))
+}
+
+fn dash(text: String) -> String {
+    if text.is_empty() { "-".to_owned() } else { text }
+}

@@ -1,0 +1,40 @@
+//! One module for each command.
+
+use crate::{admin, args::Command, context::Context, failure::Failure};
+
+mod connect;
+mod doctor;
+mod lock;
+mod login;
+mod manual;
+mod password;
+mod ready;
+mod resources;
+mod service;
+mod sessions;
+mod status;
+mod version;
+mod watch;
+
+pub(crate) async fn run(command: Command, context: &mut Context) -> Result<(), Failure> {
+    match command {
+        Command::Login(args) => login::login(args, context).await,
+        Command::Logout => login::logout(context).await,
+        Command::Lock => lock::lock(context).await,
+        Command::Unlock(args) => lock::unlock(&args, context).await,
+        Command::Password(args) => password::change(&args, context).await,
+        Command::Status(args) if args.watch => watch::watch(args.json, context).await,
+        Command::Status(args) => status::show(args.json, context).await,
+        Command::Ready(args) => ready::ready(&args, context).await,
+        Command::Resources(args) => resources::list(&args, context).await,
+        Command::Connect(args) => connect::connect(args, context).await,
+        Command::Disconnect(args) => connect::disconnect(args, context).await,
+        Command::Sessions(args) => sessions::list(args.json, context).await,
+        Command::Doctor(args) => doctor::check(args.json, context).await,
+        Command::Service(command) => service::run(command, context).await,
+        Command::Admin(command) => admin::run(command, context).await,
+        Command::Completions(args) => manual::completions(args.shell, context),
+        Command::Man(args) => manual::man(args.out.as_deref(), context),
+        Command::Version(args) => version::show(args.json, context).await,
+    }
+}

@@ -1,0 +1,42 @@
+//! `sessions`: what is open now.
+
+use postern_local_api::message::{LiveSession, Status};
+
+use crate::{
+    context::Context,
+    failure::Failure,
+    screen::Line,
+    table::{Field, Grid, Tone},
+    text,
+};
+
+pub(crate) async fn list(as_json: bool, context: &mut Context) -> Result<(), Failure> {
+    let (service, status) = context.signed_in().await?;
+    let mut sessions = service.sessions().await?;
+    if as_json {
+        return Ok(context.screen.json(&sessions)?);
+    }
+    sessions.sort_by_key(|session| session.started_at);
+    if sessions.is_empty() {
+        return Ok(context.screen.line(&Line::of("No connection is open."))?);
+    }
+    Ok(context.screen.grid(&grid(&sessions, &status))?)
+}
+
+fn grid(sessions: &[LiveSession], status: &Status) -> Grid {
+    let mut grid = Grid::new(&["RESOURCE", "CLIENT", "GATEWAY", ">FOR", ">UP", ">DOWN", "STREAM"]);
+    let now = text::now();
+    for session in sessions {
+        let gateway = status.gateways.iter().find(|gateway| Some(gateway.id) == session.gateway);
+        grid.row(vec![
+            Field::from(&session.resource_name),
+            Field::from(session.peer.to_string()),
+            Field::from(gateway.map(|gateway| gateway.name.as_str()).unwrap_or_default()),
+            Field::from(text::span(now.since(session.started_at))),
+            Field::from(text::bytes(session.bytes_up)),
+            Field::from(text::bytes(session.bytes_down)),
+            Field::new(session.stream.to_string(), Tone::Dim),
+        ]);
+    }
+    grid
+}

@@ -1,0 +1,159 @@
+//! `status`: everything at a glance.
+
+use postern_local_api::message::{
+    Connection, ControlLink, GatewayState, GatewayStatus, KeyStorage, ResourceStatus, SignIn, Status, StatusApi,
+};
+use postern_proto::time::UnixMillis;
+
+use crate::{
+    context::Context,
+    failure::Failure,
+    resource,
+    screen::{BAD, BOLD, DIM, GOOD, Line, WARN},
+    table::{Field, Grid},
+    text,
+};
+
+/// The column that values begin in.
+const VALUES: usize = 15;
+
+pub(crate) async fn show(as_json: bool, context: &mut Context) -> Result<(), Failure> {
+    let status = context.service().await?.status().await?;
+    if as_json {
+        return Ok(context.screen.json(&status)?);
+    }
+    context.screen.lines(&overview(&status, text::now()))?;
+    let grid = connected(&status);
+    if !grid.is_empty() {
+        context.screen.line(&Line::new())?;
+        context.screen.grid(&grid)?;
+    }
+    Ok(())
+}
+
+/// The lines above the table.
+pub(super) fn overview(status: &Status, now: UnixMillis) -> Vec<Line> {
+    let mut lines = vec![sign_in(&status.sign_in, now), control(&status.control, now)];
+    lines.extend(status.gateways.iter().enumerate().map(|(n, gateway)| {
+        let label = if n == 0 { "Gateways" } else { "" };
+        gateway_line(labelled(label), gateway)
+    }));
+    if let Some(ends) = status.certificate_ends {
+        lines.push(match ends > now {
+            true => labelled("Certificate").plain(format!("good for {}", text::span(ends.since(now)))),
+            false => labelled("Certificate").styled(BAD, format!("ended {} ago", text::span(now.since(ends)))),
+        });
+    }
+    lines.push(match &status.key_storage {
+        KeyStorage::Keystore { name } => labelled("Device key").plain(format!("in {name}")),
+        KeyStorage::File { path } => labelled("Device key").plain(format!("in the file {path}, open to you alone")),
+    });
+    match &status.status_api {
+        StatusApi::Off => {}
+        StatusApi::Listening { address, token_file } => {
+            lines.push(labelled("For scripts").plain(format!("http://{address}/ with the token in {token_file}")));
+        }
+        StatusApi::Failed { error } => lines.push(labelled("For scripts").styled(WARN, error)),
+    }
+    if !status.allowed_uids.is_empty() {
+        let uids = status.allowed_uids.iter().map(u32::to_string).collect::<Vec<_>>().join(", ");
+        lines.push(labelled("Open also to").styled(WARN, format!("uid {uids}")));
+    }
+    lines.push(resources(&status.resources));
+    lines.extend(status.warnings.iter().map(|text| Line::new().styled(WARN, "warning: ").plain(text)));
+    lines
+}
+
+/// What is connected, or should be.
+pub(super) fn connected(status: &Status) -> Grid {
+    let wanted = || status.resources.iter().filter(|r| !matches!(r.connection, Connection::Disconnected));
+    let problems = wanted().any(|r| !resource::problem(r).is_empty());
+    let mut titles = vec!["NAME", "KIND", "ADDRESS", "STATE", "HEALTH", ">OPEN", ">UP", ">DOWN"];
+    titles.extend(problems.then_some("PROBLEM"));
+    let mut grid = Grid::new(&titles);
+    for resource in wanted() {
+        let mut row = vec![
+            Field::from(&resource.resource.name),
+            Field::from(resource.resource.kind.as_str()),
+            resource::address(resource),
+            resource::state(resource),
+            resource::health(&resource.resource.health),
+            Field::from(resource.streams.to_string()),
+            Field::from(text::bytes(resource.bytes_up)),
+            Field::from(text::bytes(resource.bytes_down)),
+        ];
+        if problems {
+            row.push(Field::from(resource::problem(resource)));
+        }
+        grid.row(row);
+    }
+    grid
+}
+
+fn labelled(label: &str) -> Line {
+    Line::new().styled(DIM, label).pad(VALUES)
+}
+
+fn sign_in(sign_in: &SignIn, now: UnixMillis) -> Line {
+    match sign_in {
+        SignIn::SignedOut => labelled("Signed in").styled(WARN, "no").plain(" – sign in with `postern login`"),
+        SignIn::SignedIn { account, org, expires_at, must_change_password, .. } => {
+            let line = labelled("Signed in").styled(BOLD, &account.email).plain(format!(" ({org})"));
+            let line = match *expires_at > now {
+                true => line.plain(format!(", for {}", text::span(expires_at.since(now)))),
+                false => line.styled(BAD, ", ended – sign in again with `postern login`"),
+            };
+            match must_change_password {
+                true => line.styled(WARN, " – choose a new password: `postern password`"),
+                false => line,
+            }
+        }
+        SignIn::Locked { account, org } => labelled("Signed in")
+            .styled(BOLD, &account.email)
+            .plain(format!(" ({org}), "))
+            .styled(WARN, "locked")
+            .plain(" – open with `postern unlock`"),
+    }
+}
+
+fn control(control: &ControlLink, now: UnixMillis) -> Line {
+    let line = labelled("Control plane");
+    match control {
+        ControlLink::None => line.styled(WARN, "none yet").plain(" – name it with `postern login --control URL`"),
+        ControlLink::Connecting { url } => line.plain(url).styled(WARN, " connecting"),
+        ControlLink::Connected { url, since } => {
+            line.plain(url).styled(GOOD, " connected").plain(format!(" for {}", text::span(now.since(*since))))
+        }
+        ControlLink::Away { url, since, error, .. } => line
+            .plain(url)
+            .styled(BAD, format!(" away for {}", text::span(now.since(*since))))
+            .plain(format!(": {error} (what is connected goes on)")),
+    }
+}
+
+fn gateway_line(line: Line, gateway: &GatewayStatus) -> Line {
+    let line = line.plain(format!("{} at {}, ", gateway.name, gateway.address));
+    match &gateway.state {
+        GatewayState::Unknown => line.styled(DIM, "not tried yet"),
+        GatewayState::Draining => line.styled(WARN, "draining"),
+        GatewayState::Unreachable { error } => line.styled(BAD, "unreachable").plain(format!(": {error}")),
+        GatewayState::Reachable => {
+            let line = line.styled(GOOD, "reachable");
+            match gateway.handshake_micros {
+                #[expect(clippy::cast_precision_loss, reason = "one decimal of a millisecond is shown")]
+                Some(micros) => line.plain(format!(" in {:.1} ms", micros as f64 / 1000.0)),
+                None => line,
+            }
+        }
+    }
+}
+
+fn resources(resources: &[ResourceStatus]) -> Line {
+    let connected = resources.iter().filter(|r| matches!(r.connection, Connection::Listening { .. })).count();
+    let total = resources.len();
+    labelled("Resources").plain(match (total, connected) {
+        (0, _) => "none that you may reach".to_owned(),
+        (_, 0) => format!("{total} that you may reach, none connected – `postern connect NAME`"),
+        _ => format!("{total} that you may reach, {connected} connected"),
+    })
+}

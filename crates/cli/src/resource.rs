@@ -1,0 +1,122 @@
+//! How a resource is shown: state, health, address, and what to type to use it.
+
+use std::net::SocketAddr;
+
+use postern_local_api::message::{Connection, PortHolder, ResourceStatus};
+use postern_proto::{
+    resource::{Health, Kind},
+    time::UnixMillis,
+};
+
+use crate::{
+    table::{Field, Tone},
+    text,
+};
+
+pub(crate) fn state(resource: &ResourceStatus) -> Field {
+    match resource.connection {
+        Connection::Disconnected => Field::from(""),
+        Connection::Listening { .. } => Field::new("connected", Tone::Good),
+        Connection::PortInUse { .. } => Field::new("port in use", Tone::Bad),
+        Connection::Failed { .. } => Field::new("failed", Tone::Bad),
+        Connection::Suspended => Field::new("locked", Tone::Warn),
+    }
+}
+
+pub(crate) fn health(health: &Health) -> Field {
+    match health {
+        Health::Unknown => Field::new("unknown", Tone::Dim),
+        Health::Healthy => Field::new("healthy", Tone::Good),
+        Health::Unhealthy { .. } => Field::new("unhealthy", Tone::Bad),
+    }
+}
+
+/// Where programs reach it; dim while nothing listens there.
+pub(crate) fn address(resource: &ResourceStatus) -> Field {
+    let tone = if matches!(resource.connection, Connection::Listening { .. }) { Tone::Plain } else { Tone::Dim };
+    Field::new(endpoint(resource).to_string(), tone)
+}
+
+/// What keeps the resource from being used, in one sentence; empty when nothing does.
+pub(crate) fn problem(resource: &ResourceStatus) -> String {
+    match (&resource.connection, &resource.last_error, &resource.resource.health) {
+        (Connection::PortInUse { address, holder, .. }, _, _) => {
+            format!("{address} is in use by {}", holder_text(holder.as_ref()))
+        }
+        (Connection::Failed { address, error, .. }, _, _) => format!("cannot listen on {address}: {error}"),
+        (_, Some(error), _) => error.clone(),
+        (_, None, Health::Unhealthy { error }) => error.clone(),
+        (_, None, Health::Healthy | Health::Unknown) => String::new(),
+    }
+}
+
+/// `in 2 h`, or nothing for a grant without an end.
+pub(crate) fn ends(resource: &ResourceStatus, now: UnixMillis) -> Field {
+    match resource.grant_ends {
+        None => Field::from(""),
+        Some(end) if end <= now => Field::new("ended", Tone::Bad),
+        Some(end) => Field::new(format!("in {}", text::span(end.since(now))), Tone::Warn),
+    }
+}
+
+pub(crate) fn tags<'a>(tags: impl IntoIterator<Item = (&'a String, &'a String)>) -> String {
+    let tag = |(key, value): (&String, &String)| if value.is_empty() { key.clone() } else { format!("{key}={value}") };
+    tags.into_iter().map(tag).collect::<Vec<_>>().join(" ")
+}
+
+/// A command that can be pasted as it is.
+pub(crate) fn example(resource: &ResourceStatus) -> String {
+    let Endpoint { host, port } = endpoint(resource);
+    let in_url = if host.contains(':') { format!("[{host}]") } else { host.clone() };
+    match resource.resource.kind {
+        Kind::Tcp => format!("nc {host} {port}"),
+        Kind::Http if port == 80 => format!("curl http://{in_url}/"),
+        Kind::Http => format!("curl http://{in_url}:{port}/"),
+        Kind::Postgres => format!("psql -h {host} -p {port}"),
+        Kind::Mysql => format!("mysql -h {host} -P {port} --protocol=tcp"),
+        Kind::Redis => format!("redis-cli -h {host} -p {port}"),
+        Kind::Ssh if port == 22 => format!("ssh {host}"),
+        Kind::Ssh => format!("ssh -p {port} {host}"),
+    }
+}
+
+pub(crate) struct Endpoint {
+    host: String,
+    port: u16,
+}
+
+impl std::fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { host, port } = self;
+        if host.contains(':') { write!(f, "[{host}]:{port}") } else { write!(f, "{host}:{port}") }
+    }
+}
+
+/// The address that is listened on, else the one it will have; a name in the virtual network goes before an address.
+pub(crate) fn endpoint(resource: &ResourceStatus) -> Endpoint {
+    let bind = &resource.resource.bind;
+    let address = match resource.connection {
+        Connection::Listening { address } => address,
+        _ => SocketAddr::new(bind.ip, bind.port),
+    };
+    let host = bind.dns_name.clone().filter(|name| is_host_name(name)).unwrap_or_else(|| address.ip().to_string());
+    Endpoint { host, port: address.port() }
+}
+
+/// Whether a name is fit to stand in a command that a person pastes into a shell. The control plane checks names; a
+/// command line that is built from them does not take its word.
+fn is_host_name(name: &str) -> bool {
+    !name.is_empty()
+        && !name.starts_with('-')
+        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.'))
+}
+
+fn holder_text(holder: Option<&PortHolder>) -> String {
+    let Some(PortHolder { uid, pid, program }) = holder else { return "another program".to_owned() };
+    match (program, pid) {
+        (Some(program), Some(pid)) => format!("{program} (process {pid})"),
+        (Some(program), None) => program.clone(),
+        (None, Some(pid)) => format!("process {pid}"),
+        (None, None) => format!("a program of uid {uid}"),
+    }
+}
