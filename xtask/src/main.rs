@@ -1,4 +1,4 @@
-//! The commands of this repository: `cargo xtask test`, and what else is listed by `cargo xtask --help`.
+//! The commands of this repository: `cargo xtask demo`, `cargo xtask test`, `cargo xtask bench`.
 //!
 //! Nothing here is part of the product. What it starts, it stops; what it installs, it asks for first.
 #![forbid(unsafe_code)]
@@ -7,8 +7,14 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+mod bench;
 mod consent;
+mod demo;
+mod interrupt;
 mod packages;
+mod process;
+mod release;
+mod stack;
 mod test;
 mod workspace;
 
@@ -23,11 +29,29 @@ struct Cli {
 enum Command {
     /// Check and test everything; what CI runs
     Test(test::Args),
+    /// Run a whole Postern on this machine, with something to reach
+    Demo(demo::Args),
+    /// Measure Postern beside its peers
+    Bench(bench::Args),
+    /// Become a program that dies with its parent
+    #[command(hide = true)]
+    Launch(process::LaunchArgs),
+    /// The plain proxy of the benchmarks
+    #[command(hide = true)]
+    BenchCopy(bench::copy::Args),
+    /// The far end of the benchmarks
+    #[command(hide = true)]
+    BenchTarget,
 }
 
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Test(args) => test::run(&args),
+        Command::Demo(args) => demo::run(&args),
+        Command::Bench(args) => bench::run(&args),
+        Command::Launch(args) => process::launch(&args),
+        Command::BenchCopy(args) => bench::copy::run(&args),
+        Command::BenchTarget => bench::target::run(),
     };
     result.unwrap_or_else(|error| {
         anstream::eprintln!("error: {error:#}");

@@ -1,0 +1,328 @@
+//! `cargo xtask bench loopback`: Postern beside what else carries TCP from a loopback port, in the same minutes on the
+//! same machine.
+//!
+//! All subjects are up all the time. Each round runs every case over all of them, back to back, beginning with another
+//! one each time, so that a busy moment of the machine hits all alike; ratios are taken within a round. The load and
+//! the far end are the same for all: see [`load`] and [`target`].
+
+use std::{os::unix::process::CommandExt, path::Path, process::ExitCode, time::Duration};
+
+use anyhow::{Context, bail};
+use clap::Subcommand;
+use indicatif::{ProgressBar, ProgressStyle};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+use crate::{
+    consent::Consent,
+    interrupt::Interrupt,
+    packages::{self, Installed},
+    release,
+    stack::Programs,
+    workspace::Workspace,
+};
+
+mod case;
+pub(crate) mod copy;
+mod load;
+mod report;
+mod results;
+mod subject;
+pub(crate) mod target;
+mod usage;
+mod verdict;
+
+use case::{Case, Measure};
+use results::Results;
+use subject::{Ground, Kind, Subject};
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Debug, Subcommand)]
+enum What {
+    /// Loopback mode beside a plain proxy, stunnel4, haproxy and ssh -L
+    Loopback(Loopback),
+}
+
+#[derive(Debug, clap::Args)]
+struct Loopback {
+    /// Print JSON lines instead of tables
+    #[arg(long)]
+    json: bool,
+    /// Rounds; medians are taken over them
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
+    runs: u32,
+    /// Length of one measurement in seconds
+    #[arg(long, default_value_t = 1.0, value_parser = parse_seconds)]
+    seconds: f64,
+    /// Measure these subjects only (comma-separated)
+    #[arg(long, value_enum, value_delimiter = ',')]
+    subject: Vec<Kind>,
+    /// Measure these cases only (comma-separated): up/N, down/N, streams/N, pingpong, idle/N
+    #[arg(long, value_delimiter = ',')]
+    case: Vec<Case>,
+    /// Install missing packages without asking
+    #[arg(long)]
+    yes: bool,
+    /// Set on the release build that does the measuring
+    #[arg(long, hide = true)]
+    measure: bool,
+}
+
+fn parse_seconds(text: &str) -> Result<f64, String> {
+    let seconds: f64 = text.parse().map_err(|_| "not a number".to_owned())?;
+    if (0.05..=600.0).contains(&seconds) { Ok(seconds) } else { Err("must be between 0.05 and 600".to_owned()) }
+}
+
+pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    let What::Loopback(args) = &args.what;
+    if args.measure { measure(args) } else { prepare(args) }
+}
+
+/// Installs the peers, builds in release mode, and becomes the release build of this program.
+fn prepare(args: &Loopback) -> anyhow::Result<ExitCode> {
+    let workspace = Workspace::find()?;
+    let mut installed: Vec<String> =
+        args.subjects().iter().flat_map(|kind| kind.packages()).map(|name| (*name).to_owned()).collect();
+    installed.sort_unstable();
+    installed.dedup();
+    if let Installed::Declined { line } = packages::install(&installed, Consent::from_environment(args.yes))? {
+        bail!("some subjects are not installed; run this, or choose others with --subject:\n{line}");
+    }
+    let mut wanted = vec!["xtask"];
+    if args.subjects().contains(&Kind::Postern) {
+        wanted.extend(Programs::PACKAGES);
+    }
+    let program = release::build(&workspace, &wanted)?.join("xtask");
+    let arguments: Vec<_> = std::env::args_os().skip(1).collect();
+    let error = std::process::Command::new(&program).args(arguments).arg("--measure").exec();
+    Err(error).with_context(|| format!("cannot start {}", program.display()))
+}
+
+impl Loopback {
+    fn subjects(&self) -> Vec<Kind> {
+        let mut chosen = if self.subject.is_empty() { Kind::ALL.to_vec() } else { self.subject.clone() };
+        chosen.sort_unstable();
+        chosen.dedup();
+        chosen
+    }
+
+    fn cases(&self) -> Vec<Case> {
+        if self.case.is_empty() { Case::ALL.to_vec() } else { self.case.clone() }
+    }
+}
+
+fn measure(args: &Loopback) -> anyhow::Result<ExitCode> {
+    let interrupt = Interrupt::on_signals()?;
+    let open_files = raise_file_limit()?;
+    let folder = tempfile::Builder::new().prefix("postern-bench-").tempdir().context("cannot make a folder")?;
+    let (target, target_process) = subject::start_own("bench-target", &[], folder.path(), &interrupt)?;
+    let bench = Bench {
+        folder: folder.path(),
+        target,
+        interrupt: &interrupt,
+        open_files,
+        time: Duration::from_secs_f64(args.seconds),
+        subjects: args.subjects(),
+    };
+    let machine = report::machine();
+    let (steady, idle): (Vec<Case>, Vec<Case>) =
+        args.cases().into_iter().partition(|case| !matches!(case, Case::Idle(_)));
+    let mut results = Results::default();
+    bench.measure_rounds(args.runs as usize, &steady, &mut results)?;
+    for case in idle {
+        bench.measure_idle(case, &mut results)?;
+    }
+    target_process.stop();
+    let subjects = args.subjects();
+    let verdicts = if subjects.contains(&Kind::Postern) { verdict::all(&results) } else { Vec::new() };
+    if args.json {
+        anstream::print!("{}", report::json(&results, &subjects, &verdicts)?);
+    } else {
+        anstream::println!("{machine}");
+        anstream::print!("{}", report::table(&results, &subjects, &verdicts)?);
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+struct Bench<'a> {
+    folder: &'a Path,
+    target: std::net::SocketAddr,
+    interrupt: &'a Interrupt,
+    open_files: u64,
+    /// Length of one measurement.
+    time: Duration,
+    subjects: Vec<Kind>,
+}
+
+impl Bench<'_> {
+    fn measure_rounds(&self, rounds: usize, cases: &[Case], results: &mut Results) -> anyhow::Result<()> {
+        if cases.is_empty() {
+            return Ok(());
+        }
+        let subjects: Vec<Subject> =
+            self.subjects.iter().map(|&kind| self.start(kind, "rounds")).collect::<anyhow::Result<_>>()?;
+        let progress = progress_bar(rounds * cases.len() * subjects.len());
+        for subject in &subjects {
+            self.warm_up(subject)?;
+        }
+        for round in 0..rounds {
+            for &case in cases {
+                for turn in 0..subjects.len() {
+                    let Some(subject) = subjects.get((turn + round) % subjects.len()) else { continue };
+                    progress.set_message(format!("round {} · {case} · {}", round + 1, subject.kind));
+                    self.interrupt.check()?;
+                    match self.measure(subject, case) {
+                        Ok(measured) => results.record(round, subject.kind, case, measured),
+                        Err(error) => results.record_failure(round, subject.kind, case, format!("{error:#}")),
+                    }
+                    progress.inc(1);
+                    self.interrupt.sleep(SETTLE)?;
+                }
+            }
+        }
+        progress.finish_and_clear();
+        subjects.into_iter().for_each(Subject::stop);
+        Ok(())
+    }
+
+    fn start(&self, kind: Kind, purpose: &str) -> anyhow::Result<Subject> {
+        let folder = self.folder.join(format!("{kind}-{purpose}"));
+        std::fs::create_dir(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+        let ground =
+            Ground { folder: &folder, target: self.target, interrupt: self.interrupt, open_files: self.open_files };
+        Subject::start(kind, &ground)
+    }
+
+    /// First connections, thread pools, spare connections: nothing of this is what we want to see.
+    fn warm_up(&self, subject: &Subject) -> anyhow::Result<()> {
+        let time = Duration::from_millis(200);
+        let warm = load::upload(subject.entry, 1, time).and_then(|_| load::open_and_close(subject.entry, 8, time));
+        warm.with_context(|| format!("{} does not carry", subject.kind))?;
+        self.interrupt.sleep(SETTLE)?;
+        Ok(())
+    }
+
+    fn measure(&self, subject: &Subject, case: Case) -> anyhow::Result<Vec<(Measure, f64)>> {
+        let entry = subject.entry;
+        match case {
+            Case::Up(streams) => bulk(subject, || load::upload(entry, streams, self.time)),
+            Case::Down(streams) => bulk(subject, || load::download(entry, streams, self.time)),
+            Case::Streams(clients) => {
+                let openings = load::open_and_close(entry, clients, self.time)?;
+                if openings.failed > 0 {
+                    bail!("{} of {} streams failed", openings.failed, openings.failed + openings.times.len());
+                }
+                Ok([(Measure::Rate, Some(openings.per_second))]
+                    .into_iter()
+                    .chain(quantiles(&openings.times))
+                    .filter_map(present)
+                    .collect())
+            }
+            Case::PingPong => {
+                Ok(quantiles(&load::ping_pong(entry, self.time)?).into_iter().filter_map(present).collect())
+            }
+            Case::Idle(_) => bail!("idle streams are not measured in rounds"),
+        }
+    }
+
+    /// Subjects of their own, one at a time and never used before: memory that once was used stays resident.
+    fn measure_idle(&self, case: Case, results: &mut Results) -> anyhow::Result<()> {
+        let Case::Idle(wanted) = case else { return Ok(()) };
+        // A proxy has two files open for each stream.
+        let possible = usize::try_from(self.open_files.saturating_sub(RESERVED_FILES) / 2)?;
+        let streams = wanted.min(possible);
+        if streams < wanted {
+            anstream::eprintln!(
+                "{streams} idle streams instead of {wanted}: no process may open more than {} files here",
+                self.open_files
+            );
+        }
+        for &kind in self.subjects.iter().filter(|&&kind| kind != Kind::Raw) {
+            let progress = progress_bar(0);
+            progress.set_message(format!("{streams} idle streams · {kind}"));
+            progress.enable_steady_tick(Duration::from_millis(200));
+            let subject = self.start(kind, &format!("idle-{streams}"))?;
+            let measured = self.hold_idle(&subject, streams);
+            progress.finish_and_clear();
+            self.interrupt.check()?;
+            match measured {
+                Ok(measured) => results.record(0, kind, Case::Idle(streams), measured),
+                Err(error) => results.record_failure(0, kind, Case::Idle(streams), format!("{error:#}")),
+            }
+            subject.stop();
+        }
+        Ok(())
+    }
+
+    fn hold_idle(&self, subject: &Subject, streams: usize) -> anyhow::Result<Vec<(Measure, f64)>> {
+        let resident = || -> Vec<u64> { subject.pids().into_iter().map(usage::resident).collect() };
+        let before = resident();
+        let mut held = load::hold(subject.entry, streams)?;
+        self.interrupt.sleep(IDLE)?;
+        let with = resident();
+        for stream in held.iter_mut().step_by(97) {
+            load::ping(stream).context("an idle stream is dead")?;
+        }
+        drop(held);
+        let per_stream = |before: u64, with: u64| with.saturating_sub(before) as f64 / 1024.0 / streams as f64;
+        let mut measured = vec![(Measure::PerStream, per_stream(before.iter().sum(), with.iter().sum()))];
+        for ((process, before), with) in subject.processes.iter().zip(before).zip(with) {
+            let name = process.name().to_owned();
+            measured.push((Measure::PerStreamOf(name.clone()), per_stream(before, with)));
+            measured.push((Measure::ResidentOf(name), with as f64 / f64::from(1 << 20)));
+        }
+        Ok(measured)
+    }
+}
+
+/// Between two measurements: what the last one left in queues is done then.
+const SETTLE: Duration = Duration::from_millis(100);
+/// How long streams are idle before memory is read.
+const IDLE: Duration = Duration::from_secs(2);
+/// Files that a process needs beside its streams.
+const RESERVED_FILES: u64 = 500;
+
+fn bulk(
+    subject: &Subject,
+    transfer: impl FnOnce() -> anyhow::Result<load::Transfer>,
+) -> anyhow::Result<Vec<(Measure, f64)>> {
+    let pids = subject.pids();
+    let before = usage::cpu_time(&pids);
+    let transfer = transfer()?;
+    let cpu = usage::cpu_time(&pids).saturating_sub(before);
+    let mut measured = vec![(Measure::Throughput, transfer.gbits_per_second())];
+    if !pids.is_empty() && transfer.bytes > 0 {
+        measured.push((Measure::Cpu, cpu.as_secs_f64() / transfer.gibibytes()));
+    }
+    Ok(measured)
+}
+
+fn quantiles(times: &load::Times) -> [(Measure, Option<f64>); 2] {
+    [(Measure::P50, times.quantile(0.5)), (Measure::P99, times.quantile(0.99))]
+}
+
+fn present((measure, value): (Measure, Option<f64>)) -> Option<(Measure, f64)> {
+    Some((measure, value?))
+}
+
+/// Raises the limit of open files as far as this user may; children inherit it.
+fn raise_file_limit() -> anyhow::Result<u64> {
+    let limit = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum })
+        .context("cannot raise the limit of open files")?;
+    Ok(limit.maximum.unwrap_or(1 << 20))
+}
+
+/// Shown only on a terminal.
+fn progress_bar(steps: usize) -> ProgressBar {
+    let bar = if steps == 0 { ProgressBar::new_spinner() } else { ProgressBar::new(steps as u64) };
+    let template = if steps == 0 { "{spinner} {msg}" } else { "[{bar:30}] {pos}/{len} {msg}" };
+    match ProgressStyle::with_template(template) {
+        Ok(style) => bar.with_style(style.progress_chars("=> ")),
+        Err(_) => bar,
+    }
+}

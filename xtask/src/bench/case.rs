@@ -1,0 +1,147 @@
+//! What is measured, and what each measurement is called.
+
+use std::{fmt, str::FromStr};
+
+/// One kind of load. The order is that of the tables.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) enum Case {
+    /// Bulk towards the target on so many streams.
+    Up(usize),
+    /// Bulk from the target on so many streams.
+    Down(usize),
+    /// Streams opened and closed by so many clients.
+    Streams(usize),
+    /// One byte there and back on one stream.
+    PingPong,
+    /// So many idle streams.
+    Idle(usize),
+}
+
+/// How many idle streams are wished for.
+pub(crate) const IDLE_STREAMS: usize = 10_000;
+
+impl Case {
+    pub(crate) const ALL: [Self; 9] = [
+        Self::Up(1),
+        Self::Up(8),
+        Self::Down(1),
+        Self::Down(8),
+        Self::Streams(1),
+        Self::Streams(8),
+        Self::Streams(64),
+        Self::PingPong,
+        Self::Idle(IDLE_STREAMS),
+    ];
+}
+
+impl fmt::Display for Case {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Up(streams) => write!(f, "up/{streams}"),
+            Self::Down(streams) => write!(f, "down/{streams}"),
+            Self::Streams(clients) => write!(f, "streams/{clients}"),
+            Self::PingPong => f.write_str("pingpong"),
+            Self::Idle(streams) => write!(f, "idle/{streams}"),
+        }
+    }
+}
+
+/// A word that names no [`Case`].
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is no case; cases are up/N, down/N, streams/N, pingpong, idle/N")]
+pub(crate) struct UnknownCase(String);
+
+impl FromStr for Case {
+    type Err = UnknownCase;
+
+    fn from_str(text: &str) -> Result<Self, UnknownCase> {
+        let unknown = || UnknownCase(text.to_owned());
+        if text == "pingpong" {
+            return Ok(Self::PingPong);
+        }
+        let (kind, number) = text.split_once('/').ok_or_else(unknown)?;
+        let number = number.parse().ok().filter(|&number| number > 0).ok_or_else(unknown)?;
+        match kind {
+            "up" => Ok(Self::Up(number)),
+            "down" => Ok(Self::Down(number)),
+            "streams" => Ok(Self::Streams(number)),
+            "idle" => Ok(Self::Idle(number)),
+            _ => Err(unknown()),
+        }
+    }
+}
+
+/// One number of a case.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) enum Measure {
+    /// Gbit/s of [`Case::Up`] and [`Case::Down`].
+    Throughput,
+    /// CPU seconds of the subject's processes for each GiB carried.
+    Cpu,
+    /// Streams per second of [`Case::Streams`].
+    Rate,
+    /// Median and 99th percentile of connect, one byte there and back; or of the byte alone.
+    P50,
+    P99,
+    /// Growth of resident memory for each idle stream, over all processes of the subject.
+    PerStream,
+    /// The same, of one process.
+    PerStreamOf(String),
+    /// Resident memory of one process while it holds the idle streams.
+    ResidentOf(String),
+}
+
+/// A number of a case, as results name it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct Figure {
+    pub(crate) case: Case,
+    pub(crate) measure: Measure,
+}
+
+impl Figure {
+    pub(crate) fn new(case: Case, measure: Measure) -> Self {
+        Self { case, measure }
+    }
+
+    pub(crate) fn unit(&self) -> &'static str {
+        match self.measure {
+            Measure::Throughput => "Gbit/s",
+            Measure::Cpu => "s/GiB",
+            Measure::Rate => "1/s",
+            Measure::P50 | Measure::P99 => "us",
+            Measure::PerStream | Measure::PerStreamOf(_) => "KiB",
+            Measure::ResidentOf(_) => "MiB",
+        }
+    }
+}
+
+impl fmt::Display for Figure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let case = self.case;
+        match (&self.measure, case) {
+            (Measure::Throughput | Measure::Rate | Measure::PerStream, _) => write!(f, "{case}"),
+            (Measure::Cpu, _) => write!(f, "{case}/cpu"),
+            (Measure::P50, Case::Streams(_)) => write!(f, "{case}/connect-p50"),
+            (Measure::P99, Case::Streams(_)) => write!(f, "{case}/connect-p99"),
+            (Measure::P50, _) => write!(f, "{case}/p50"),
+            (Measure::P99, _) => write!(f, "{case}/p99"),
+            (Measure::PerStreamOf(process), _) => write!(f, "{case}/{process}"),
+            (Measure::ResidentOf(process), _) => write!(f, "{case}/{process}/resident"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_case_is_read_back_from_its_name() {
+        for case in Case::ALL {
+            assert_eq!(case.to_string().parse(), Ok(case));
+        }
+        for wrong in ["up", "up/", "up/0", "sideways/1", ""] {
+            assert!(wrong.parse::<Case>().is_err(), "{wrong}");
+        }
+    }
+}

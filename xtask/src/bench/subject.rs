@@ -1,0 +1,161 @@
+//! The programs that are compared: each carries TCP from an entry address to the target.
+
+use std::{
+    fmt,
+    net::{Ipv4Addr, SocketAddr, TcpListener},
+    path::{Path, PathBuf},
+};
+
+use anyhow::Context;
+use clap::ValueEnum;
+
+use crate::{interrupt::Interrupt, process::Process};
+
+mod certificates;
+mod haproxy;
+mod postern;
+mod ssh;
+mod stunnel;
+
+/// The order is that of the tables.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, ValueEnum)]
+pub(crate) enum Kind {
+    /// Loopback, nothing in between
+    Raw,
+    /// A proxy that only copies (tokio, 64 KiB)
+    Plain,
+    /// Two stunnel4, TLS 1.3 with certificates at both ends
+    Stunnel,
+    /// Two haproxy, TLS 1.3 with certificates at both ends
+    Haproxy,
+    /// ssh -L and an sshd, aes128-gcm
+    Ssh,
+    /// posternd, a gateway and the control plane, audit on
+    Postern,
+}
+
+impl Kind {
+    pub(crate) const ALL: &'static [Self] =
+        &[Self::Raw, Self::Plain, Self::Stunnel, Self::Haproxy, Self::Ssh, Self::Postern];
+
+    /// What ends a comparison with Postern is a peer; raw loopback and the plain proxy are yardsticks.
+    pub(crate) const PEERS: &'static [Self] = &[Self::Stunnel, Self::Haproxy, Self::Ssh];
+
+    /// The Debian packages that it comes from.
+    pub(crate) fn packages(self) -> &'static [&'static str] {
+        match self {
+            Self::Raw | Self::Plain | Self::Postern => &[],
+            Self::Stunnel => &["stunnel4", "openssl"],
+            Self::Haproxy => &["haproxy", "openssl"],
+            Self::Ssh => &["openssh-client", "openssh-server"],
+        }
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.to_possible_value().as_ref().map_or("", |value| value.get_name()))
+    }
+}
+
+/// What a subject is started with.
+pub(crate) struct Ground<'a> {
+    /// For its files; a subfolder for each start.
+    pub(crate) folder: &'a Path,
+    pub(crate) target: SocketAddr,
+    pub(crate) interrupt: &'a Interrupt,
+    /// The limit of open files, which some want to be told.
+    pub(crate) open_files: u64,
+}
+
+/// A running subject. It stops when dropped, entry first.
+pub(crate) struct Subject {
+    pub(crate) kind: Kind,
+    pub(crate) entry: SocketAddr,
+    pub(crate) processes: Vec<Process>,
+}
+
+impl Subject {
+    pub(crate) fn start(kind: Kind, ground: &Ground<'_>) -> anyhow::Result<Self> {
+        let started = match kind {
+            Kind::Raw => Ok((ground.target, Vec::new())),
+            Kind::Plain => start_plain(ground),
+            Kind::Stunnel => on_free_ports(|ports| stunnel::start(ground, ports)),
+            Kind::Haproxy => on_free_ports(|ports| haproxy::start(ground, ports)),
+            Kind::Ssh => on_free_ports(|ports| ssh::start(ground, ports)),
+            Kind::Postern => postern::start(ground),
+        };
+        let (entry, processes) = started.with_context(|| format!("cannot start {kind}"))?;
+        Ok(Self { kind, entry, processes })
+    }
+
+    pub(crate) fn pids(&self) -> Vec<u32> {
+        self.processes.iter().map(Process::pid).collect()
+    }
+
+    pub(crate) fn stop(self) {
+        for process in self.processes {
+            process.stop();
+        }
+    }
+}
+
+type Started = (SocketAddr, Vec<Process>);
+
+/// `xtask <hidden command>` in a process of its own.
+pub(crate) fn start_own(
+    command: &str,
+    args: &[&str],
+    ground_folder: &Path,
+    interrupt: &Interrupt,
+) -> anyhow::Result<(SocketAddr, Process)> {
+    let own = PathBuf::from("/proc/self/exe");
+    let mut process = Process::start(command, ground_folder, &own, [&[command], args].concat())?;
+    let ready = process.ready_line(interrupt)?;
+    let listen = ready.get("listen").and_then(|listen| listen.as_str()).context("its ready line names no address")?;
+    Ok((listen.parse()?, process))
+}
+
+fn start_plain(ground: &Ground<'_>) -> anyhow::Result<Started> {
+    let (entry, process) = start_own("bench-copy", &[&ground.target.to_string()], ground.folder, ground.interrupt)?;
+    Ok((entry, vec![process]))
+}
+
+/// Two loopback addresses that are free now, for programs that cannot be given port 0: the entry's and the far end's.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Ports {
+    pub(crate) entry: SocketAddr,
+    pub(crate) far: SocketAddr,
+}
+
+/// Somebody may take a port between our look and the program's, so it is tried again.
+fn on_free_ports(start: impl Fn(Ports) -> anyhow::Result<Started>) -> anyhow::Result<Started> {
+    const TRIES: usize = 3;
+    let mut tries = 0;
+    loop {
+        tries += 1;
+        match start(free_ports()?) {
+            Err(error) if tries < TRIES && error.downcast_ref::<crate::interrupt::Interrupted>().is_none() => {}
+            done => return done,
+        }
+    }
+}
+
+fn free_ports() -> anyhow::Result<Ports> {
+    let listen = || TcpListener::bind((Ipv4Addr::LOCALHOST, 0));
+    // Both are open at once, else they could be the same.
+    let (entry, far) = (listen()?, listen()?);
+    Ok(Ports { entry: entry.local_addr()?, far: far.local_addr()? })
+}
+
+/// Writes a file of a subject and gives its path.
+fn write(folder: &Path, name: &str, text: &str) -> anyhow::Result<PathBuf> {
+    let path = folder.join(name);
+    std::fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
+    Ok(path)
+}
+
+/// A program that the packages should have brought.
+fn program(name: &str) -> anyhow::Result<PathBuf> {
+    crate::workspace::find_program(name).with_context(|| format!("{name} is not installed"))
+}

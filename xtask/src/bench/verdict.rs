@@ -1,0 +1,144 @@
+//! Postern's figures beside those that the design wants held in loopback mode.
+
+use serde::Serialize;
+
+use super::{
+    case::{Case, Figure, IDLE_STREAMS, Measure},
+    results::{Better, Results},
+    subject::Kind,
+};
+
+/// One figure to hold, and how it stands.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub(crate) struct Verdict {
+    #[serde(rename = "verdict")]
+    pub(crate) figure: String,
+    pub(crate) standing: Standing,
+    pub(crate) seen: Option<f64>,
+    pub(crate) wanted: &'static str,
+    pub(crate) bar: f64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Standing {
+    Pass,
+    Short,
+    /// Something that it compares was not measured.
+    Unknown,
+}
+
+/// Resident memory of the daemon and of the gateway with [`IDLE_STREAMS`] idle streams, MiB.
+const RESIDENT_MIB: f64 = 160.0;
+
+pub(crate) fn all(results: &Results) -> Vec<Verdict> {
+    let mut verdicts = Vec::new();
+    for case in [Case::Up(1), Case::Up(8), Case::Down(1), Case::Down(8)] {
+        verdicts.extend(bulk(results, case));
+    }
+    for clients in [1, 8, 64] {
+        verdicts.extend(opening(results, Case::Streams(clients)));
+    }
+    verdicts.extend(idle(results));
+    verdicts
+}
+
+fn bulk(results: &Results, case: Case) -> Vec<Verdict> {
+    let throughput = Figure::new(case, Measure::Throughput);
+    let cpu = Figure::new(case, Measure::Cpu);
+    let of_plain = if matches!(case, Case::Up(1) | Case::Down(1)) { 0.8 } else { 0.6 };
+    let tls = [Kind::Stunnel, Kind::Haproxy];
+    vec![
+        at_least(
+            format!("{case}: throughput × best of the peers"),
+            best_of(results, &throughput, Kind::PEERS, Better::Higher),
+            1.5,
+        ),
+        at_least(
+            format!("{case}: throughput × plain proxy"),
+            results.ratio(&throughput, Kind::Postern, Kind::Plain),
+            of_plain,
+        ),
+        at_most(
+            format!("{case}: CPU per GiB × best of stunnel, haproxy"),
+            best_of(results, &cpu, &tls, Better::Lower),
+            0.5,
+        ),
+        at_most(format!("{case}: CPU per GiB × ssh -L"), results.ratio(&cpu, Kind::Postern, Kind::Ssh), 0.6),
+    ]
+}
+
+/// Unknown unless every one of `others` was measured: the best of some may not be the best.
+fn best_of(results: &Results, figure: &Figure, others: &[Kind], better: Better) -> Option<f64> {
+    let all = others.iter().all(|&other| results.summary(figure, other).is_some());
+    if all { results.ratio_to_best(figure, Kind::Postern, others, better) } else { None }
+}
+
+fn opening(results: &Results, case: Case) -> Vec<Verdict> {
+    let against = |measure, other| results.ratio(&Figure::new(case, measure), Kind::Postern, other);
+    vec![
+        at_most(format!("{case}: connect p50 × plain proxy"), against(Measure::P50, Kind::Plain), 1.5),
+        at_most(format!("{case}: connect p99 × plain proxy"), against(Measure::P99, Kind::Plain), 1.5),
+        at_least(format!("{case}: streams per second × stunnel"), against(Measure::Rate, Kind::Stunnel), 5.0),
+    ]
+}
+
+fn idle(results: &Results) -> Vec<Verdict> {
+    let measured = results.figures().into_iter().find_map(|figure| match figure.case {
+        Case::Idle(streams) => results.summary(figure, Kind::Postern).map(|_| streams),
+        _ => None,
+    });
+    let streams = measured.unwrap_or(IDLE_STREAMS);
+    let case = Case::Idle(streams);
+    let median = |measure| results.summary(&Figure::new(case, measure), Kind::Postern).map(|summary| summary.median);
+    let mut verdicts = Vec::new();
+    for process in ["posternd", "postern-node"] {
+        verdicts.push(at_most(
+            format!("{case}: KiB per stream in {process}"),
+            median(Measure::PerStreamOf(process.to_owned())),
+            16.0,
+        ));
+        verdicts.push(at_most(
+            format!("{case}: MiB resident in {process}"),
+            median(Measure::ResidentOf(process.to_owned())),
+            RESIDENT_MIB * streams as f64 / IDLE_STREAMS as f64,
+        ));
+    }
+    verdicts
+}
+
+fn at_least(figure: String, seen: Option<f64>, bar: f64) -> Verdict {
+    Verdict { figure, standing: standing(seen, |seen| seen >= bar), seen, wanted: "≥", bar }
+}
+
+fn at_most(figure: String, seen: Option<f64>, bar: f64) -> Verdict {
+    Verdict { figure, standing: standing(seen, |seen| seen <= bar), seen, wanted: "≤", bar }
+}
+
+fn standing(seen: Option<f64>, holds: impl Fn(f64) -> bool) -> Standing {
+    match seen {
+        None => Standing::Unknown,
+        Some(seen) if holds(seen) => Standing::Pass,
+        Some(_) => Standing::Short,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_figure_passes_falls_short_or_is_unknown() {
+        let mut results = Results::default();
+        let case = Case::Up(1);
+        for (subject, value) in [(Kind::Postern, 8.0), (Kind::Plain, 9.0), (Kind::Stunnel, 5.0), (Kind::Haproxy, 6.0)] {
+            results.record(0, subject, case, vec![(Measure::Throughput, value)]);
+        }
+        let standing = |name: &str| all(&results).into_iter().find(|v| v.figure == name).unwrap().standing;
+        assert_eq!(standing("up/1: throughput × plain proxy"), Standing::Pass);
+        assert_eq!(standing("up/1: throughput × best of the peers"), Standing::Unknown, "ssh was not measured");
+        results.record(0, Kind::Ssh, case, vec![(Measure::Throughput, 6.0)]);
+        let standing = |name: &str| all(&results).into_iter().find(|v| v.figure == name).unwrap().standing;
+        assert_eq!(standing("up/1: throughput × best of the peers"), Standing::Short);
+    }
+}
