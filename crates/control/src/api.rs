@@ -26,6 +26,8 @@ use crate::state::AppState;
 mod accounts;
 pub mod caller;
 pub mod input;
+mod login;
+mod machine;
 pub mod page;
 pub mod refusal;
 
@@ -36,7 +38,7 @@ pub const BODY: Duration = Duration::from_secs(30);
 
 /// Every route with its description.
 pub fn routes() -> OpenApiRouter<AppState> {
-    OpenApiRouter::with_openapi(crate::openapi::base()).merge(accounts::routes())
+    OpenApiRouter::with_openapi(crate::openapi::base()).merge(accounts::routes()).merge(login::routes())
 }
 
 /// The whole service.

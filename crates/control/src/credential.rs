@@ -7,8 +7,8 @@ use crate::{
     store::{Activity, Change, StoreError, Subject, read},
 };
 
-/// Stores the hash of a password. With `must_change` the account is asked to choose another one; until then everything
-/// works as usual.
+/// Stores the hash of a password. With `must_change` the account must choose another one before it administers or is
+/// given a lease.
 pub async fn set_password(
     change: &mut Change,
     account: &Account,

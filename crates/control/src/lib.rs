@@ -9,6 +9,7 @@ pub mod catalogue;
 pub mod clock;
 pub mod config;
 pub mod credential;
+pub mod devices;
 pub mod expiry;
 pub mod gateway;
 pub mod health;

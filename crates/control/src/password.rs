@@ -14,6 +14,7 @@ use argon2::{
     password_hash::{PasswordHasher as _, PasswordVerifier as _, phc::PasswordHash},
 };
 use serde::Deserialize;
+use subtle::ConstantTimeEq as _;
 use tokio::sync::{Notify, Semaphore};
 use zeroize::Zeroizing;
 
@@ -75,6 +76,12 @@ impl Password {
     #[must_use]
     pub fn expose(&self) -> &str {
         &self.0
+    }
+
+    /// Whether both are the same. Constant time.
+    #[must_use]
+    pub fn is_same(&self, other: &Self) -> bool {
+        self.0.as_bytes().ct_eq(other.0.as_bytes()).into()
     }
 
     /// Checks the rules for a new password. `email` is the account's address in any spelling.

@@ -3,5 +3,10 @@
 //! [`hub::Hub`] and [`feed::Feed`] are pure: views go in, frames come out. Nothing a slow receiver does is felt by
 //! another one: every connection reads at its own pace from logs that all share.
 
+pub mod exchange;
 pub mod feed;
 pub mod hub;
+mod live;
+pub mod views;
+
+pub use self::exchange::{Exchange, Follower, Presence, Subscription};

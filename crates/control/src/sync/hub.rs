@@ -192,6 +192,14 @@ impl Hub {
         id
     }
 
+    /// Sends the welcome before everything else; once more where a connection is made of many calls (long polling).
+    pub fn greet(&mut self, id: ConnectionId, now: UnixMillis) {
+        let Some(connection) = self.connections.get_mut(&id) else { return };
+        let scopes = connection.cursors.iter().map(|cursor| cursor.scope.clone()).collect();
+        let welcome = Welcome { version: VERSION, org: self.org, epoch: self.epoch.clone(), now, scopes };
+        connection.direct.push_front(encode(&ServerFrame::Welcome(welcome)));
+    }
+
     /// Whether what a connection holds, going by its frames, is what `hello` says.
     #[must_use]
     pub fn holds(&self, id: ConnectionId, hello: &Hello) -> bool {

@@ -1,0 +1,114 @@
+//! What each scope holds, from what is configured and what is known at this instant.
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeSet;
+
+use postern_proto::{
+    id::{AccountId, NodeId, ResourceId},
+    sync::{Item, ItemKey},
+    time::UnixMillis,
+};
+
+use super::{
+    feed::{View, view},
+    hub::{GATEWAYS, ORG},
+};
+use crate::{access, catalogue::Catalogue, health::board::HealthBoard};
+
+/// Everything that scopes are made of.
+pub struct Sources<'a> {
+    pub catalogue: &'a Catalogue,
+    /// The lease keys, as items.
+    pub lease_keys: &'a [Item],
+    pub health: &'a HealthBoard,
+    /// Gateways that take no new streams.
+    pub draining: &'a BTreeSet<NodeId>,
+    pub now: UnixMillis,
+}
+
+impl Sources<'_> {
+    /// All items of a scope. A scope that names nothing that is there is empty.
+    #[must_use]
+    pub fn view(&self, scope: &str) -> View {
+        match Named::parse(scope) {
+            Some(Named::Org) => self.org(),
+            Some(Named::Gateways) => view(self.catalogue.resources.values().map(|r| Item::Resource(r.for_node()))),
+            Some(Named::Account(account)) => self.account(account),
+            Some(Named::Node(node)) => view(self.node(node)),
+            None => View::new(),
+        }
+    }
+
+    /// One item of a scope; `None` when it holds no such item now.
+    #[must_use]
+    pub fn item(&self, scope: &str, key: &ItemKey) -> Option<Item> {
+        match (Named::parse(scope)?, key) {
+            (Named::Org, ItemKey::Settings) => Some(self.settings()),
+            (Named::Org, ItemKey::LeaseKey { .. }) => self.lease_keys.iter().find(|item| item.key() == *key).cloned(),
+            (Named::Org, ItemKey::Gateway { id }) => self.gateway(*id),
+            (Named::Gateways, ItemKey::Resource { id }) => {
+                Some(Item::Resource(self.catalogue.resources.get(id)?.for_node()))
+            }
+            (Named::Account(account), ItemKey::Account { .. }) => self.who(account),
+            (Named::Account(account), ItemKey::Access { id }) => {
+                access::reason(self.catalogue, account, *id, self.now)?;
+                self.access(*id)
+            }
+            (Named::Node(node), ItemKey::Node { .. }) => self.node(node),
+            _ => None,
+        }
+    }
+
+    fn org(&self) -> View {
+        let gateways = self.catalogue.nodes.keys().filter_map(|node| self.gateway(*node));
+        view([self.settings()].into_iter().chain(self.lease_keys.iter().cloned()).chain(gateways))
+    }
+
+    fn account(&self, account: AccountId) -> View {
+        let reachable = access::reachable(self.catalogue, account, self.now);
+        view(self.who(account).into_iter().chain(reachable.keys().filter_map(|resource| self.access(*resource))))
+    }
+
+    fn settings(&self) -> Item {
+        Item::Settings((*self.catalogue.settings).clone())
+    }
+
+    fn gateway(&self, node: NodeId) -> Option<Item> {
+        let entry = self.catalogue.nodes.get(&node)?.entry(self.draining.contains(&node))?;
+        Some(Item::Gateway(entry))
+    }
+
+    fn who(&self, id: AccountId) -> Option<Item> {
+        let account = self.catalogue.accounts.get(&id)?;
+        Some(Item::Account { id, email: account.email.to_string(), name: account.name.clone() })
+    }
+
+    fn access(&self, resource: ResourceId) -> Option<Item> {
+        Some(Item::Access(self.catalogue.resources.get(&resource)?.for_client(self.health.health(resource))))
+    }
+
+    fn node(&self, id: NodeId) -> Option<Item> {
+        Some(Item::Node { id, name: self.catalogue.nodes.get(&id)?.name.clone() })
+    }
+}
+
+enum Named {
+    Org,
+    Gateways,
+    Account(AccountId),
+    Node(NodeId),
+}
+
+impl Named {
+    fn parse(scope: &str) -> Option<Self> {
+        match scope.split_once(':') {
+            None if scope == ORG => Some(Self::Org),
+            None if scope == GATEWAYS => Some(Self::Gateways),
+            Some(("account", id)) => id.parse().ok().map(Self::Account),
+            Some(("node", id)) => id.parse().ok().map(Self::Node),
+            _ => None,
+        }
+    }
+}
