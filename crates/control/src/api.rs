@@ -25,11 +25,14 @@ use crate::state::AppState;
 
 mod accounts;
 pub mod caller;
+mod enrolment;
 pub mod input;
+mod leases;
 mod login;
 mod machine;
 pub mod page;
 pub mod refusal;
+mod sync;
 
 /// No body is longer; a longer one is refused before anything of it is read.
 pub const MAX_BODY: usize = 1 << 20;
@@ -38,7 +41,12 @@ pub const BODY: Duration = Duration::from_secs(30);
 
 /// Every route with its description.
 pub fn routes() -> OpenApiRouter<AppState> {
-    OpenApiRouter::with_openapi(crate::openapi::base()).merge(accounts::routes()).merge(login::routes())
+    OpenApiRouter::with_openapi(crate::openapi::base())
+        .merge(accounts::routes())
+        .merge(enrolment::routes())
+        .merge(leases::routes())
+        .merge(login::routes())
+        .merge(sync::routes())
 }
 
 /// The whole service.

@@ -5,7 +5,7 @@ use std::{
     io::{IsTerminal as _, Write as _},
     net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, PoisonError, RwLock},
     time::Duration,
 };
 
@@ -22,15 +22,20 @@ use crate::{
     authority::{Authority, ServerCertificate},
     clock::Clock,
     config::{Command, Serve},
-    expiry, offline, openapi,
+    expiry,
+    lease_keys::LeaseKeys,
+    offline, openapi,
     password::Passwords,
     server::{self, Server},
     state::AppState,
     store::{Absent, Store},
+    sync::Exchange,
 };
 
 /// How often changes by other processes (the offline commands) are looked for.
 const CATCH_UP: Duration = Duration::from_millis(500);
+/// How often it is looked whether a new lease key is due.
+const ROTATE: Duration = Duration::from_secs(60);
 /// The file that a running control plane holds locked.
 const LOCK: &str = "lock";
 
@@ -106,17 +111,23 @@ impl Running {
         let address = listener.local_addr()?;
         let certificate = Arc::new(certificate(&config, &authority, address, &clock)?);
         let tls = server::tls_config(&authority, Arc::clone(&certificate) as _).context("TLS")?;
+        let lease_keys = LeaseKeys::open_or_create(data, clock.now()).context("the lease keys")?;
+        let (exchange, follower) = Exchange::new(store.clone(), lease_keys.announced().collect())?;
         let state = AppState {
             store,
             clock: clock.clone(),
             authority: Arc::clone(&authority),
             passwords: Arc::new(passwords),
+            lease_keys: Arc::new(RwLock::new(lease_keys)),
+            exchange,
             stop: stop.clone(),
         };
         let admin = offline::first_admin(&state, &admin_email).await.context("the first administrator")?;
         let server = Server { listener, tls, router: api::router(state.clone()), org: org.id };
         let mut tasks = JoinSet::new();
         tasks.spawn(server.run(stop.clone()));
+        tasks.spawn(follower.run(stop.clone()));
+        tasks.spawn(rotate_lease_keys(state.clone()));
         let ticking = stop.clone();
         tasks.spawn(async move {
             let fresh = certificate.keep_fresh(move || clock.now());
@@ -216,6 +227,20 @@ async fn catch_up(store: Store, stop: CancellationToken) {
     while stop.run_until_cancelled(ticks.tick()).await.is_some() {
         if let Err(error) = store.catch_up().await {
             tracing::warn!(%error, "changes by other processes could not be read");
+        }
+    }
+}
+
+/// Makes the next lease key in time, and announces it before it signs.
+async fn rotate_lease_keys(state: AppState) {
+    let mut ticks = tokio::time::interval(ROTATE);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    while state.stop.run_until_cancelled(ticks.tick()).await.is_some() {
+        let mut keys = state.lease_keys.write().unwrap_or_else(PoisonError::into_inner);
+        match keys.rotate(state.clock.now()) {
+            Ok(true) => state.exchange.announce_lease_keys(keys.announced().collect()),
+            Ok(false) => {}
+            Err(error) => tracing::error!(%error, "the lease keys could not be rotated; the old ones go on"),
         }
     }
 }

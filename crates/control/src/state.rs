@@ -1,10 +1,12 @@
 //! What every request handler may use.
 
-use std::sync::Arc;
+use std::sync::{Arc, RwLock};
 
 use tokio_util::sync::CancellationToken;
 
-use crate::{authority::Authority, clock::Clock, password::Passwords, store::Store};
+use crate::{
+    authority::Authority, clock::Clock, lease_keys::LeaseKeys, password::Passwords, store::Store, sync::Exchange,
+};
 
 /// Handed to every handler; clones share everything.
 #[derive(Clone)]
@@ -13,6 +15,8 @@ pub struct AppState {
     pub clock: Clock,
     pub authority: Arc<Authority>,
     pub passwords: Arc<Passwords>,
+    pub lease_keys: Arc<RwLock<LeaseKeys>>,
+    pub exchange: Exchange,
     /// Cancelled when the control plane is told to stop.
     pub stop: CancellationToken,
 }

@@ -14,7 +14,7 @@ use sqlx::{
     Sqlite, SqlitePool, Transaction,
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
-use tokio::sync::{Mutex, OwnedMutexGuard, broadcast, watch};
+use tokio::sync::{Mutex, OwnedMutexGuard, RwLock, RwLockReadGuard, broadcast, watch};
 
 use crate::{
     catalogue::{Catalogue, Org},
@@ -56,6 +56,8 @@ struct Shared {
     turn: Arc<Mutex<()>>,
     catalogue: watch::Sender<Arc<Catalogue>>,
     changes: broadcast::Sender<Arc<Changes>>,
+    /// Held for writing from the instant of a change's revocations until the change is published.
+    settled: RwLock<()>,
     clock: Clock,
 }
 
@@ -164,6 +166,7 @@ impl Store {
             turn: Arc::default(),
             catalogue: watch::Sender::new(Arc::new(catalogue)),
             changes: broadcast::Sender::new(BACKLOG),
+            settled: RwLock::default(),
             clock,
         };
         Ok(Self { shared: Arc::new(shared) })
@@ -202,6 +205,12 @@ impl Store {
     #[must_use]
     pub fn reader(&self) -> &SqlitePool {
         &self.shared.reader
+    }
+
+    /// Keeps changes from being published while the guard lives. Whoever hands out something that a revocation voids by
+    /// its instant judges and dates it under this guard; else a change that is being committed could miss it.
+    pub async fn hold(&self) -> RwLockReadGuard<'_, ()> {
+        self.shared.settled.read().await
     }
 
     /// Begins a change of the configuration. It has the database's only write lock; dropped without

@@ -9,4 +9,9 @@ pub mod hub;
 mod live;
 pub mod views;
 
-pub use self::exchange::{Exchange, Follower, Presence, Subscription};
+pub use self::{
+    exchange::{Exchange, Follower, Presence, Subscription},
+    feed::encode,
+    hub::REVOCATIONS_PER_FRAME,
+    live::judge,
+};

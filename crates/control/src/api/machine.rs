@@ -20,7 +20,7 @@ use crate::{
 
 /// A device whose certificate, account and login count now.
 #[derive(Clone, Debug)]
-pub struct CallingDevice {
+pub(super) struct CallingDevice {
     pub standing: Standing,
     pub certificate: PeerIdentity,
     pub actor: Actor,
@@ -28,7 +28,7 @@ pub struct CallingDevice {
 
 /// A node that is known, with the key that it was enrolled with.
 #[derive(Clone, Debug)]
-pub struct CallingNode {
+pub(super) struct CallingNode {
     pub node: Arc<Node>,
     pub certificate: PeerIdentity,
     pub actor: Actor,

@@ -127,7 +127,7 @@ fn decode(cursor: &str) -> Option<String> {
 }
 
 /// The pairs of a query. What is not UTF-8 is replaced, what is no percent sequence stands for itself.
-fn form_urlencoded(query: &str) -> Vec<(String, String)> {
+pub(super) fn form_urlencoded(query: &str) -> Vec<(String, String)> {
     let pairs = query.split('&').filter(|pair| !pair.is_empty());
     pairs.map(|pair| pair.split_once('=').unwrap_or((pair, ""))).map(|(k, v)| (percent(k), percent(v))).collect()
 }

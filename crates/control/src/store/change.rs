@@ -229,6 +229,9 @@ impl Change {
 
     async fn finish(mut self) -> Result<Arc<Catalogue>, StoreError> {
         let effects = access::effects(&self.before, &self.after, &self.touched);
+        let store = self.store.clone();
+        let _settled = store.shared.settled.write().await;
+        let at = store.clock().now();
         let mut changes = Changes {
             revision: self.after.revision,
             entries: std::mem::take(&mut self.entries),
@@ -236,6 +239,8 @@ impl Change {
         };
         self.list_entries(&effects, &mut changes.entries);
         self.list_revocations(&effects, &mut changes.revocations);
+        // Not the begin of the change: leases were given out since.
+        changes.revocations.iter_mut().for_each(|revocation| revocation.at = at);
         log::append(&mut self.tx, &changes, self.now).await?;
         self.tx.commit().await?;
         Ok(self.store.publish(self.after, changes))

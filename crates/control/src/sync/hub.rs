@@ -23,7 +23,7 @@ use super::feed::{Feed, Step, View, encode};
 /// closed and begins again.
 const MAX_DIRECT: usize = 256;
 /// Revocations in one frame: about 200 bytes each.
-const REVOCATIONS_PER_FRAME: usize = 1000;
+pub const REVOCATIONS_PER_FRAME: usize = 1000;
 /// How long a scope that nobody follows is kept up to date, so that who comes back soon needs only the difference.
 pub const KEEP_IDLE: Duration = Duration::from_secs(10 * 60);
 

@@ -1,0 +1,119 @@
+//! Gateways join with a one-time token, and renew their certificates.
+
+use axum::{Json, extract::State, http::request::Parts};
+use postern_proto::{
+    api::{CertificateRequest, CertificateResponse, EnrolRequest, EnrolResponse},
+    id::NodeId,
+    problem::Problem,
+};
+use sqlx::{Row as _, SqliteConnection, sqlite::SqliteRow};
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+use super::{
+    Answer, Input, Refusal, Violations,
+    caller::origin,
+    machine::{CallingNode, same_key},
+};
+use crate::{
+    authority::RequestedKey,
+    catalogue::Node,
+    gateway::check_address,
+    secret::TokenHash,
+    state::AppState,
+    store::{Activity, Subject, Who, read},
+};
+
+pub(super) fn routes() -> OpenApiRouter<AppState> {
+    OpenApiRouter::new().routes(routes!(enrol)).routes(routes!(certificate))
+}
+
+#[utoipa::path(post, path = "/api/v1/nodes/enrol", tag = "machines", security(()), request_body = Object,
+    responses((status = 200, body = Object)))]
+/// Enrol a gateway with its one-time token
+async fn enrol(
+    State(state): State<AppState>,
+    parts: Parts,
+    Input(request): Input<EnrolRequest>,
+) -> Answer<Json<EnrolResponse>> {
+    let key = RequestedKey::from_pem(&request.csr)?;
+    let mut broken = Violations::default();
+    let advertise = request.advertise.and_then(|given| broken.check("advertise", &given, check_address(&given)));
+    broken.none()?;
+    let hash = TokenHash::of(&request.token);
+    // Who is asking, for the activity. Whether the token counts is decided in the write transaction below.
+    let mut connection = state.store.reader().acquire().await?;
+    let token =
+        find(&mut connection, &hash).await?.ok_or_else(|| refused("It was never given, or a newer one was."))?;
+    drop(connection);
+    let id: NodeId = read::value(&token, "node_id")?;
+    let known = state.store.catalogue().nodes.get(&id).cloned().ok_or_else(|| refused("Its gateway was deleted."))?;
+    let who = Who::Node { id, name: known.name.clone() };
+    let mut change = state.store.change(origin(who, &parts)).await?;
+    let now = change.now();
+    consume(change.connection(), &hash, now).await?;
+    let node = change.catalogue().nodes.get(&id).cloned().ok_or_else(|| refused("Its gateway was deleted."))?;
+    let node = change
+        .put(Node {
+            advertise: advertise.or_else(|| node.advertise.clone()),
+            spki_sha256: Some(key.spki_sha256().to_owned()),
+            enrolled_at: Some(now),
+            ..Node::clone(&node)
+        })
+        .await?;
+    let subject = Subject { kind: "gateway", id: id.to_string(), name: node.name.clone() };
+    change.note(&Activity::new("gateway.enrolled", subject)).await?;
+    let certificate = state.authority.sign_node(&key, id, now)?;
+    change.commit().await?;
+    // A connection with the key before this one counts no more.
+    state.exchange.close_node(id, "node_unknown", "The gateway was enrolled anew");
+    let ca = state.authority.info(&state.store.org().name);
+    Ok(Json(EnrolResponse { node: id, name: node.name.clone(), certificate, ca }))
+}
+
+#[utoipa::path(post, path = "/api/v1/nodes/certificate", tag = "machines", request_body = Object,
+    responses((status = 200, body = Object)))]
+/// Renew a gateway's certificate, with its certificate
+async fn certificate(
+    State(state): State<AppState>,
+    caller: CallingNode,
+    Input(request): Input<CertificateRequest>,
+) -> Answer<Json<CertificateResponse>> {
+    let key = same_key(&request.csr, caller.node.spki_sha256.as_deref().unwrap_or_default())?;
+    Ok(Json(state.authority.sign_node(&key, caller.node.id, state.clock.now())?))
+}
+
+async fn find(connection: &mut SqliteConnection, hash: &TokenHash) -> Answer<Option<SqliteRow>> {
+    let statement = "SELECT hash, node_id, expires_at, used_at FROM enrol_token WHERE hash = $1";
+    let row = sqlx::query(statement).bind(hash.to_text()).fetch_optional(connection).await?;
+    // Found by its hash; compared once more in constant time.
+    let fits = |row: &SqliteRow| row.try_get("hash").is_ok_and(|text| TokenHash::from_text(text) == Some(*hash));
+    Ok(row.filter(fits))
+}
+
+/// Checks and uses a token in one statement of the only write transaction: of any number of tries one succeeds.
+async fn consume(
+    connection: &mut SqliteConnection,
+    hash: &TokenHash,
+    now: postern_proto::time::UnixMillis,
+) -> Answer<()> {
+    let statement = "UPDATE enrol_token SET used_at = $1 WHERE hash = $2 AND used_at IS NULL AND expires_at > $1";
+    let used = sqlx::query(statement)
+        .bind(read::signed(now.0))
+        .bind(hash.to_text())
+        .execute(&mut *connection)
+        .await?
+        .rows_affected();
+    if used == 1 {
+        return Ok(());
+    }
+    match find(connection, hash).await? {
+        Some(row) if read::optional_instant(&row, "used_at")?.is_some() => Err(refused("It was used already.")),
+        Some(_) => Err(refused("Its time is over.")),
+        None => Err(refused("It was never given, or a newer one was.")),
+    }
+}
+
+fn refused(why: &str) -> Refusal {
+    let problem = Problem::new(401, "enrol_token_refused", "The enrolment token is not good");
+    problem.with_detail(format!("{why} Ask an administrator for a new one.")).into()
+}
