@@ -1,1 +1,13 @@
+//! Nodes: what stands between clients and resources.
+//!
+//! A node decides for itself whether a stream may be opened, dials only what it has resolved and checked, writes down
+//! who reached what before the first byte goes upstream, and cuts what is revoked. It holds no accounts, no roles and no
+//! policy, and never takes another node's word for an identity.
+#![forbid(unsafe_code)]
 
+pub mod address;
+pub mod catalogue;
+pub mod dial;
+pub mod egress;
+pub mod revocations;
+pub mod spool;

@@ -1,0 +1,145 @@
+//! What the last run left behind.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    fs, io,
+    os::unix::fs::{DirBuilderExt as _, FileExt as _},
+    path::{Path, PathBuf},
+};
+
+use postern_proto::{
+    id::StreamId,
+    record::{Event, Record},
+};
+
+use super::{OPEN_FILE, SpoolConfig, Tip, segment, segment::Segment, segment_path};
+
+/// The state of a folder after a torn end was cut.
+pub(super) struct Recovered {
+    pub(super) segments: VecDeque<Segment>,
+    pub(super) tip: Tip,
+    pub(super) open: BTreeMap<StreamId, u64>,
+}
+
+/// Why a spool cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum SpoolOpenError {
+    #[error("the session records in {path} cannot be used: {source}")]
+    Disk { path: PathBuf, source: io::Error },
+    #[error(
+        "the session records in {path} are damaged: {what}. Move the folder away to begin a new one; the control \
+             plane then shows a gap in this node's records"
+    )]
+    Damaged { path: PathBuf, what: String },
+    #[error("the thread that writes session records cannot be started: {0}")]
+    Thread(io::Error),
+}
+
+/// Reads every record, follows the chain, and cuts what a crash tore off at the end.
+pub(super) fn recover(config: &SpoolConfig, base: Tip) -> Result<Recovered, SpoolOpenError> {
+    let folder = &config.folder;
+    let disk = |path: &Path| {
+        let path = path.to_owned();
+        move |source| SpoolOpenError::Disk { path, source }
+    };
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(disk(folder))?;
+    let firsts = list(folder).map_err(disk(folder))?;
+    let mut open = carried(folder).map_err(disk(folder))?;
+    let mut segments = VecDeque::new();
+    let mut tip = None;
+    for (index, first) in firsts.iter().enumerate() {
+        let path = segment_path(folder, *first);
+        let bytes = fs::read(&path).map_err(disk(&path))?;
+        let scanned = scan(&path, &bytes, tip.as_ref(), *first, &mut open)?;
+        if let Some(torn) = scanned.torn {
+            if index + 1 < firsts.len() {
+                let what = format!("record {} cannot be read, and more follow in the next file", scanned.tip.seq + 1);
+                return Err(SpoolOpenError::Damaged { path, what });
+            }
+            cut(&path, torn, bytes.len()).map_err(disk(&path))?;
+        }
+        tip = Some(scanned.tip);
+        segments.push_back(Segment { path, first: *first });
+    }
+    Ok(Recovered { segments, tip: tip.unwrap_or(base), open })
+}
+
+struct Scanned {
+    tip: Tip,
+    /// Where something begins that is neither a record nor the end.
+    torn: Option<usize>,
+}
+
+fn scan(
+    path: &Path,
+    bytes: &[u8],
+    before: Option<&Tip>,
+    first: u64,
+    open: &mut BTreeMap<StreamId, u64>,
+) -> Result<Scanned, SpoolOpenError> {
+    let damaged = |what: &str| SpoolOpenError::Damaged { path: path.to_owned(), what: what.to_owned() };
+    let mut tip = segment::read_header(bytes).ok_or_else(|| damaged("the header cannot be read"))?;
+    if before.is_some_and(|before| *before != tip) || tip.seq + 1 != first {
+        return Err(damaged("it does not go on where the file before it ends"));
+    }
+    let mut at = usize::try_from(segment::HEADER).unwrap_or(256);
+    while let Some((record, length)) = bytes.get(at..).and_then(segment::decode) {
+        if record.follows(tip.seq, &tip.hash).is_err() {
+            break;
+        }
+        track(open, &record);
+        tip = Tip { seq: record.seq, hash: record.hash };
+        at += length;
+    }
+    let torn = bytes.get(at..).is_some_and(|rest| rest.iter().any(|byte| *byte != 0)).then_some(at);
+    Ok(Scanned { tip, torn })
+}
+
+/// Keeps the set of sessions that have begun and not ended.
+pub(super) fn track(open: &mut BTreeMap<StreamId, u64>, record: &Record) {
+    match &record.event {
+        Event::Start(start) => {
+            open.insert(start.stream, record.seq);
+        }
+        Event::End(end) => {
+            open.remove(&end.stream);
+        }
+        Event::Refused(_) => {}
+    }
+}
+
+/// Overwrites a torn end with zeroes. Nothing of it was ever acknowledged to anybody.
+fn cut(path: &Path, at: usize, end: usize) -> io::Result<()> {
+    tracing::warn!(file = %path.display(), at, "cutting a session record that a crash left unfinished");
+    segment::open(path)?.write_all_at(&vec![0; end.saturating_sub(at)], at as u64)
+}
+
+/// The first numbers of all segments, in order. Files that were being prepared are removed.
+fn list(folder: &Path) -> io::Result<Vec<u64>> {
+    let mut firsts = Vec::new();
+    for entry in fs::read_dir(folder)? {
+        let path = entry?.path();
+        match path.extension().and_then(|extension| extension.to_str()) {
+            Some("records") => {
+                let stem = path.file_stem().and_then(|stem| stem.to_str());
+                firsts.extend(stem.and_then(|stem| stem.parse::<u64>().ok()));
+            }
+            Some("prepared") => fs::remove_file(&path)?,
+            _ => {}
+        }
+    }
+    firsts.sort_unstable();
+    Ok(firsts)
+}
+
+/// Sessions whose start record was deleted while they went on.
+fn carried(folder: &Path) -> io::Result<BTreeMap<StreamId, u64>> {
+    match fs::read(folder.join(OPEN_FILE)) {
+        Ok(bytes) => {
+            let streams: Vec<StreamId> = serde_json::from_slice(&bytes).map_err(io::Error::other)?;
+            Ok(streams.into_iter().map(|stream| (stream, 0)).collect())
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(BTreeMap::new()),
+        Err(error) => Err(error),
+    }
+}
