@@ -171,3 +171,6 @@ fn check_use(certificate: &X509Certificate<'_>, peer: Peer) -> Result<(), Identi
     let fits = uses.client_auth && uses.server_auth == server && !uses.any;
     if fits { Ok(()) } else { Err(IdentityError::WrongUse) }
 }
+
+#[cfg(test)]
+mod tests;

@@ -69,17 +69,18 @@ pub(crate) fn end_writing(stream: &TcpStream) {
     let _ = SockRef::from(stream).shutdown(Shutdown::Write);
 }
 
-/// Closes with RST, so that what was transferred so far cannot look complete.
-pub(crate) fn reset(stream: TcpStream) {
-    let _ = SockRef::from(&stream).set_linger(Some(Duration::ZERO));
-    drop(stream);
+/// Prepares a socket at an end of a stream: small writes are not delayed, a peer that vanished is noticed, and a close is
+/// a reset until [`close`] says otherwise. So whatever ends this process or drops the stream, a transfer that was cut
+/// cannot look complete.
+pub(crate) fn arm(stream: &TcpStream) -> io::Result<()> {
+    SockRef::from(stream).set_linger(Some(Duration::ZERO))?;
+    tune(stream)
 }
 
-/// Sets what every socket at the ends of a stream needs: small writes are not delayed, a peer that vanished is noticed.
-pub(crate) fn tune(stream: &TcpStream) -> io::Result<()> {
-    let socket = SockRef::from(stream);
-    socket.set_tcp_nodelay(true)?;
-    socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE_AFTER).with_interval(KEEPALIVE_EVERY))
+/// Closes a socket in an orderly way after both directions have ended.
+pub(crate) fn close(stream: TcpStream) {
+    let _ = SockRef::from(&stream).set_linger(None);
+    drop(stream);
 }
 
 /// Sets what a connection between client and node needs.
@@ -88,4 +89,10 @@ pub(crate) fn tune_carrier(stream: &TcpStream) -> io::Result<()> {
     #[cfg(any(target_os = "linux", target_os = "android"))]
     SockRef::from(stream).set_tcp_user_timeout(Some(UNACKNOWLEDGED))?;
     Ok(())
+}
+
+fn tune(stream: &TcpStream) -> io::Result<()> {
+    let socket = SockRef::from(stream);
+    socket.set_tcp_nodelay(true)?;
+    socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE_AFTER).with_interval(KEEPALIVE_EVERY))
 }

@@ -29,8 +29,9 @@ const REPLY_DEADLINE: Duration = Duration::from_secs(30);
 /// the node refused the stream, or its connection closed without an answer. (A node hands its answer to TCP before it
 /// writes to the target, so an answer that was given comes before the close.)
 pub async fn carry(local: TcpStream, mut guide: impl StreamGuide, control: StreamControl) -> StreamEnd {
-    // Nagle's delay is the only thing that would be lost.
-    let _ = socket::tune(&local);
+    if socket::arm(&local).is_err() {
+        return control.end(EndCause::LocalReset);
+    }
     let mut opening = Opening::default();
     let cause = loop {
         let (warm, entry, request) = match Box::pin(opening.prepare(&local, &mut guide, &control)).await {
@@ -50,9 +51,9 @@ pub async fn carry(local: TcpStream, mut guide: impl StreamGuide, control: Strea
         }
     };
     if cause == EndCause::Done {
-        drop(local);
+        socket::close(local);
     } else {
-        socket::reset(local);
+        drop(local);
     }
     control.end(cause)
 }

@@ -29,7 +29,7 @@ impl Spares {
 
     /// A stream found no idle connection and has to dial.
     pub(super) fn on_shortage(&mut self, now: Instant) {
-        self.on_use(now);
+        self.used = Some(now);
         self.short = Some(now);
         self.wanted = (self.wanted + 1).min(MOST);
     }

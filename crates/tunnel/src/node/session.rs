@@ -13,7 +13,7 @@ use postern_proto::{
     problem::Problem,
     time::UnixMillis,
 };
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use super::{OpenRequest, Opened, Server, StreamHandler};
@@ -29,6 +29,8 @@ use crate::{
 const HEAD: Duration = Duration::from_secs(10);
 /// A link without a stream for so long is closed. Clients close theirs after minutes.
 const IDLE: Duration = Duration::from_secs(20 * 60);
+/// How long a stopping node waits for heads on idle links.
+const LAST_CALL: Duration = Duration::from_secs(1);
 /// What a client may have sent before the reply: its data, and a frame that ends it.
 const MOST_HELD: usize = MAX_UNANSWERED + 16;
 
@@ -107,8 +109,8 @@ impl Session<'_> {
             if self.inbox.is_empty() {
                 tokio::select! {
                     biased;
-                    () = stop.cancelled() => return Err(Quit::Over),
                     filled = timeout(IDLE, self.fill()) => filled.unwrap_or(Err(Quit::Over))?,
+                    () = last_call(stop) => return Err(Quit::Over),
                 }
             } else {
                 let deadline = *deadline.get_or_insert_with(|| Instant::now() + HEAD);
@@ -157,7 +159,8 @@ impl Session<'_> {
         drop(opening);
         let Some(quit) = quit else { return Ok(opened) };
         if let Ok(Opened { target, control, done }) = opened {
-            socket::reset(target);
+            let _ = socket::arm(&target);
+            drop(target);
             server.live.begin(&control, done).end(EndCause::LinkLost);
         }
         Err(quit)
@@ -167,8 +170,10 @@ impl Session<'_> {
     async fn transfer<H: StreamHandler>(&mut self, server: &Server<H>, opened: Opened) -> Result<(), Quit> {
         let Opened { target, control, done } = opened;
         let running = server.live.begin(&control, done);
-        // Nagle's delay is the only thing that would be lost.
-        let _ = socket::tune(&target);
+        if socket::arm(&target).is_err() {
+            running.end(EndCause::LocalReset);
+            return Err(Quit::Reset(ResetCode::TargetReset));
+        }
         let mut splice = Splice::node(&target, &mut self.link, &control, std::mem::take(&mut self.inbox));
         let result = loop {
             match splice.run().await {
@@ -180,11 +185,12 @@ impl Session<'_> {
         self.inbox = splice.into_inbox();
         match result {
             Ok(()) => {
+                socket::close(target);
                 running.end(EndCause::Done);
                 Ok(())
             }
             Err(broken) => {
-                socket::reset(target);
+                drop(target);
                 let quit = broken.code(Side::Node).map_or(Quit::Broken, Quit::Reset);
                 running.end(broken.into());
                 Err(quit)
@@ -233,6 +239,12 @@ impl Session<'_> {
         let (link, inbox) = (&mut self.link, &mut self.inbox);
         poll_fn(|cx| poll_fill(link, inbox, cx)).await
     }
+}
+
+/// Completes a moment after the node was told to stop: a head that is on its way gets its answer.
+async fn last_call(stop: &CancellationToken) {
+    stop.cancelled().await;
+    sleep(LAST_CALL).await;
 }
 
 /// Receives while a handler is asked: ready when the client is gone or sent more than it may.

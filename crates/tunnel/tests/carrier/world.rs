@@ -26,12 +26,15 @@ use rcgen::{
     BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, PKCS_ECDSA_P256_SHA256,
     SanType,
 };
+use rustls::{ClientConfig, pki_types::ServerName};
 use time::OffsetDateTime;
 use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
     sync::mpsc,
     task::JoinHandle,
 };
+use tokio_rustls::{TlsConnector, client::TlsStream};
 use tokio_util::sync::CancellationToken;
 use ulid::Ulid;
 
@@ -195,6 +198,16 @@ impl Gateway {
         Self { node, address, server, ends, stop, task }
     }
 
+    /// The gateway's entry, reached through `relay`.
+    pub(crate) fn entry_through(&self, relay: &Relay, tls: ClientTls) -> Arc<Entry> {
+        Entry::new(self.node, relay.address.to_string(), tls).unwrap()
+    }
+
+    /// The next stream that ended, as the handler was told.
+    pub(crate) async fn ended(&mut self) -> StreamEnd {
+        within(self.ends.recv()).await.unwrap()
+    }
+
     pub(crate) fn entry(&self, tls: ClientTls) -> Arc<Entry> {
         Entry::new(self.node, self.address.to_string(), tls).unwrap()
     }
@@ -277,6 +290,10 @@ impl Target {
         within(self.listener.accept()).await.unwrap().0
     }
 
+    pub(crate) async fn accept_ever(&self) -> TcpStream {
+        self.listener.accept().await.unwrap().0
+    }
+
     /// A target that sends back what it gets until the end.
     pub(crate) async fn echo() -> SocketAddr {
         let target = Self::bind().await;
@@ -287,7 +304,7 @@ impl Target {
                 tokio::spawn(async move {
                     let (mut read, mut write) = stream.split();
                     let _ = tokio::io::copy(&mut read, &mut write).await;
-                    let _ = tokio::io::AsyncWriteExt::shutdown(&mut write).await;
+                    let _ = write.shutdown().await;
                 });
             }
         });
@@ -298,4 +315,77 @@ impl Target {
 /// Nothing here takes long; what does hangs.
 pub(crate) async fn within<F: Future>(work: F) -> F::Output {
     tokio::time::timeout(Duration::from_secs(20), work).await.expect("it hangs")
+}
+
+/// A connection to a gateway whose TLS and bytes the test writes itself.
+pub(crate) async fn tls(
+    trust: &Trust,
+    identity: Option<&Identity>,
+    alpn: &[&[u8]],
+    node: NodeId,
+    address: SocketAddr,
+) -> std::io::Result<TlsStream<TcpStream>> {
+    let config = ClientConfig::builder().with_root_certificates(trust.roots().clone());
+    let mut config = match identity {
+        Some(identity) => config.with_client_auth_cert(identity.chain().to_vec(), identity.key().clone_key()).unwrap(),
+        None => config.with_no_client_auth(),
+    };
+    config.alpn_protocols = alpn.iter().map(|alpn| alpn.to_vec()).collect();
+    let stream = TcpStream::connect(address).await?;
+    let name = ServerName::try_from(node.tls_name()).unwrap();
+    within(TlsConnector::from(Arc::new(config)).connect(name, stream)).await
+}
+
+/// A relay in front of a gateway, whose connections the test breaks.
+pub(crate) struct Relay {
+    pub(crate) address: SocketAddr,
+    /// Raised with every mining: connections of a smaller number break when the client sends something more.
+    age: Arc<AtomicU32>,
+    broken: CancellationToken,
+}
+
+impl Relay {
+    pub(crate) async fn to(gateway: SocketAddr) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (age, broken) = (Arc::new(AtomicU32::new(0)), CancellationToken::new());
+        let (ages, end) = (age.clone(), broken.clone());
+        tokio::spawn(async move {
+            while let Ok((client, _)) = listener.accept().await {
+                tokio::spawn(relay(client, gateway, ages.clone(), end.child_token()));
+            }
+        });
+        Self { address, age, broken }
+    }
+
+    /// Every connection that there is breaks as soon as the client sends something, and what it sends is lost.
+    pub(crate) fn mine_those_that_are(&self) {
+        self.age.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// Every connection breaks now.
+    pub(crate) fn cut(&self) {
+        self.broken.cancel();
+    }
+}
+
+async fn relay(mut client: TcpStream, gateway: SocketAddr, age: Arc<AtomicU32>, broken: CancellationToken) {
+    let born = age.load(Ordering::SeqCst);
+    let mut node = TcpStream::connect(gateway).await.unwrap();
+    let (mut up, mut down) = (vec![0; 65536], vec![0; 65536]);
+    loop {
+        tokio::select! {
+            () = broken.cancelled() => return,
+            read = client.read(&mut up) => match read {
+                Ok(count) if count > 0 && age.load(Ordering::SeqCst) == born => {
+                    if node.write_all(&up[..count]).await.is_err() { return }
+                }
+                _ => return,
+            },
+            read = node.read(&mut down) => match read {
+                Ok(count) if count > 0 => if client.write_all(&down[..count]).await.is_err() { return },
+                _ => return,
+            },
+        }
+    }
 }
