@@ -122,7 +122,7 @@ CREATE UNIQUE INDEX resource_bind ON resource (bind_mode, bind_ip, bind_port);
 CREATE TABLE vnm_address (
     ip          TEXT NOT NULL,
     resource_id TEXT NOT NULL,
-    since       BIGINT NOT NULL,
+    rev         BIGINT NOT NULL,
     PRIMARY KEY (ip, resource_id)
 );
 

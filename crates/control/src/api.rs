@@ -24,15 +24,24 @@ pub use self::{
 use crate::state::AppState;
 
 mod accounts;
+mod activities;
 pub mod caller;
+mod devices;
 mod enrolment;
+pub mod export;
+mod gateways;
+mod grants;
 pub mod input;
 mod leases;
 mod login;
 mod machine;
+mod network;
 pub mod page;
 pub mod refusal;
+mod resources;
+mod roles;
 mod sync;
+mod tokens;
 
 /// No body is longer; a longer one is refused before anything of it is read.
 pub const MAX_BODY: usize = 1 << 20;
@@ -47,6 +56,14 @@ pub fn routes() -> OpenApiRouter<AppState> {
         .merge(leases::routes())
         .merge(login::routes())
         .merge(sync::routes())
+        .merge(tokens::routes())
+        .merge(devices::routes())
+        .merge(roles::routes())
+        .merge(grants::routes())
+        .merge(resources::routes())
+        .merge(gateways::routes())
+        .merge(network::routes())
+        .merge(activities::routes())
 }
 
 /// The whole service.

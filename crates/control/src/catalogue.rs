@@ -5,13 +5,15 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
     sync::Arc,
 };
 
 use postern_proto::{
+    bind::Taken,
     filter::{self, Filter, Value},
     id::{AccountId, GrantId, NodeId, ResourceId, RoleId, RuleId},
-    resource::{ClientResource, Health, NodeResource},
+    resource::{BindMode, ClientResource, Health, NodeResource},
     sync::{GatewayInfo, NetworkSettings},
 };
 
@@ -38,6 +40,8 @@ pub struct Catalogue {
     pub grants: Table<GrantId, Grant>,
     pub resources: Table<ResourceId, Resource>,
     pub nodes: Table<NodeId, Node>,
+    /// Which resources ever had a virtual address, those that are gone included.
+    pub had: Links<IpAddr, ResourceId>,
     pub index: Index,
 }
 
@@ -68,6 +72,7 @@ impl Catalogue {
             grants: Table::default(),
             resources: Table::default(),
             nodes: Table::default(),
+            had: Links::default(),
             index: Index::default(),
         }
     }
@@ -104,6 +109,31 @@ impl Catalogue {
                 _ => {}
             }
         }
+    }
+
+    /// Notes the virtual address of a resource for ever.
+    pub(crate) fn note_address(&mut self, resource: &Resource) {
+        if resource.bind.mode == BindMode::Vnm {
+            link(&mut self.had, resource.bind.ip, resource.id);
+        }
+    }
+
+    /// What other resources than `own` have and had.
+    #[must_use]
+    pub fn taken(&self, own: ResourceId) -> Taken<'_> {
+        let mut taken = Taken::default();
+        for resource in self.resources.values().filter(|resource| resource.id != own) {
+            taken.add(&resource.bind, &resource.name);
+        }
+        let lives_there = |id: &ResourceId, ip: &IpAddr| {
+            self.resources.get(id).is_some_and(|other| other.bind.mode == BindMode::Vnm && other.bind.ip == *ip)
+        };
+        for (ip, resources) in self.had.iter() {
+            if resources.iter().any(|id| *id != own && !lives_there(id, ip)) {
+                taken.retire(*ip);
+            }
+        }
+        taken
     }
 
     pub(crate) fn index_rule(&mut self, before: Option<&Rule>, after: Option<&Rule>) {

@@ -1,6 +1,9 @@
 //! The rows of an account's password and logins, as changes write them.
 
-use postern_proto::id::AccountId;
+use postern_proto::{
+    id::{AccountId, DeviceId, LoginId},
+    lease::RevokedSubject,
+};
 
 use crate::{
     catalogue::Account,
@@ -29,14 +32,27 @@ pub async fn set_password(
     change.note(&Activity::new("account.password_set", subject(account))).await
 }
 
-/// Ends every login of an account.
-pub async fn end_logins(change: &mut Change, account: AccountId) -> Result<(), StoreError> {
+/// Ends every login of an account but one, and revokes the devices that are signed out by it.
+pub async fn end_logins(
+    change: &mut Change,
+    account: AccountId,
+    but: Option<LoginId>,
+    reason: &str,
+) -> Result<(), StoreError> {
     let now = read::signed(change.now().0);
-    sqlx::query("UPDATE login SET revoked_at = $1 WHERE account_id = $2 AND revoked_at IS NULL")
+    let statement = "UPDATE login SET revoked_at = $1
+        WHERE account_id = $2 AND id <> $3 AND revoked_at IS NULL AND expires_at > $1 RETURNING device_id";
+    let rows = sqlx::query(statement)
         .bind(now)
         .bind(account.to_string())
-        .execute(change.connection())
+        .bind(but.map(|login| login.to_string()).unwrap_or_default())
+        .fetch_all(change.connection())
         .await?;
+    for row in &rows {
+        if let Some(device) = read::optional_value::<DeviceId>(row, "device_id")? {
+            change.revoke(RevokedSubject::Device { device }, reason);
+        }
+    }
     Ok(())
 }
 

@@ -104,7 +104,7 @@ pub(crate) async fn admin_reset(command: AdminReset) -> anyhow::Result<()> {
     let mut change = store.change(Actor::operator()).await?;
     let account = change.put(Account { admin: true, suspended: false, ..Account::clone(&account) }).await?;
     credential::set_password(&mut change, &account, &hash, true).await?;
-    credential::end_logins(&mut change, account.id).await?;
+    credential::end_logins(&mut change, account.id, None, "the password was reset").await?;
     change.commit().await?;
     store.close().await;
     run::print_line(&Initial { email: email.to_string(), password: password.expose().to_owned() })

@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 pub mod api;
+pub mod bind;
 pub mod filter;
 pub mod frame;
 pub mod head;

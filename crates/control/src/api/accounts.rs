@@ -207,9 +207,10 @@ async fn update(
     if let Some(hash) = hash {
         credential::set_password(&mut change, &account, &hash, true).await?;
         state.passwords.forgive(account.email.as_str());
+        credential::end_logins(&mut change, account.id, caller.login, "the password was reset").await?;
     }
     if account.suspended && !before.suspended {
-        credential::end_logins(&mut change, account.id).await?;
+        credential::end_logins(&mut change, account.id, None, "the account was suspended").await?;
     }
     change.commit().await?;
     Ok(Json(Account::clone(&account)))
@@ -233,6 +234,11 @@ async fn delete(State(state): State<AppState>, Admin(caller): Admin, Path(id): P
 pub(super) fn find(catalogue: &Catalogue, id: &str) -> Answer<Arc<Account>> {
     let account = id.parse::<AccountId>().ok().and_then(|id| catalogue.accounts.get(&id));
     account.cloned().ok_or_else(|| unknown("account", id))
+}
+
+/// The account that a field names by its id.
+pub(super) fn read_id(broken: &mut Violations, catalogue: &Catalogue, id: &str) -> Option<Arc<Account>> {
+    broken.check("account", id, find(catalogue, id).map_err(|_| "must be the id of an account"))
 }
 
 fn read_email(broken: &mut Violations, email: &str) -> Option<Email> {

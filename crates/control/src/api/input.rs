@@ -11,9 +11,14 @@ use postern_proto::{
     name::unseen,
     problem::{Problem, Violation},
     resource::Tags,
+    time::UnixMillis,
 };
-use serde::{Deserialize, Deserializer, de::DeserializeOwned};
+use serde::{
+    Deserialize, Deserializer,
+    de::{DeserializeOwned, Error as _},
+};
 use serde_json::Value;
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use super::{
     BODY,
@@ -83,6 +88,38 @@ impl<'de, T: DeserializeOwned> Deserialize<'de> for Given<T> {
             Ok(given) => Self::Value(given),
             Err(error) => Self::Wrong(value, error.to_string()),
         })
+    }
+}
+
+/// An instant in milliseconds since 1970, or in the form of RFC 3339.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Instant(pub UnixMillis);
+
+impl<'de> Deserialize<'de> for Instant {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let wrong = || D::Error::custom("must be milliseconds since 1970, or a time such as 2026-11-20T18:00:00Z");
+        match Value::deserialize(deserializer)? {
+            Value::Number(number) => number.as_u64().map(|millis| Self(UnixMillis(millis))).ok_or_else(wrong),
+            Value::String(text) => {
+                let at = OffsetDateTime::parse(&text, &Rfc3339).map_err(|_| wrong())?;
+                let millis = at.unix_timestamp_nanos() / 1_000_000;
+                u64::try_from(millis).map(|millis| Self(UnixMillis(millis))).map_err(|_| wrong())
+            }
+            _ => Err(wrong()),
+        }
+    }
+}
+
+/// The end of the year 9999: what lies beyond is a slip of the pen.
+const LAST_INSTANT: UnixMillis = UnixMillis(253_402_300_799_999);
+
+/// The end of something that has one must lie ahead.
+pub fn check_end(broken: &mut Violations, field: &str, end: Option<UnixMillis>, now: UnixMillis) {
+    let Some(end) = end else { return };
+    if end <= now {
+        broken.add(field, end, "must lie in the future");
+    } else if end > LAST_INSTANT {
+        broken.add(field, end, "must not lie beyond the year 9999; is it in milliseconds?");
     }
 }
 

@@ -13,11 +13,17 @@ use super::{
     input::Violations,
     refusal::{Answer, Refusal},
 };
+use crate::store::StoreError;
 
 /// Items of a page when the caller does not say.
 pub const DEFAULT_LIMIT: usize = 100;
 /// Items of a page at most.
 pub const MAX_LIMIT: usize = 1000;
+
+/// Rows that one request looks through at most.
+pub const MAX_SCAN: usize = 20_000;
+/// Rows that are read at a time.
+const CHUNK: i64 = 500;
 
 /// One page of a list.
 #[derive(Debug, Serialize, ToSchema)]
@@ -108,6 +114,44 @@ impl List {
         let next_cursor = keyed.last().filter(|_| more).map(|(key, _)| encode(key));
         Ok(Page { items: keyed.into_iter().map(|(_, item)| item).collect(), next_cursor })
     }
+}
+
+impl List {
+    /// The page of what matches among rows that are too many for memory. `rows` reads some after a key, in their order;
+    /// at most [`MAX_SCAN`] are looked at, so a page may be short of items and still not be the last.
+    pub async fn scan<T, R>(&self, known: &[&str], mut rows: impl FnMut(Option<i64>, i64) -> R) -> Answer<Page<T>>
+    where
+        T: Subject,
+        R: Future<Output = Result<Vec<(i64, T)>, StoreError>>,
+    {
+        let filter = self.filter(known)?;
+        let mut after = self.after.as_ref().map(|key| key.parse()).transpose().map_err(|_| bad_cursor())?;
+        let (mut items, mut seen) = (Vec::new(), 0);
+        while seen < MAX_SCAN {
+            let chunk = rows(after, CHUNK).await?;
+            let last = chunk.len() < usize::try_from(CHUNK).unwrap_or(usize::MAX);
+            for (key, item) in chunk {
+                if items.len() == self.limit {
+                    return Ok(Page { items, next_cursor: after.map(|key| encode(&key.to_string())) });
+                }
+                seen += 1;
+                after = Some(key);
+                if filter.matches(&item) {
+                    items.push(item);
+                }
+            }
+            if last {
+                return Ok(Page { items, next_cursor: None });
+            }
+        }
+        Ok(Page { items, next_cursor: after.map(|key| encode(&key.to_string())) })
+    }
+}
+
+fn bad_cursor() -> Refusal {
+    let mut broken = Violations::default();
+    broken.add("cursor", "", "must be the next_cursor of a page before");
+    broken.into()
 }
 
 impl<T> Page<T> {

@@ -7,7 +7,7 @@ use axum::{
 use postern_proto::problem::{MEDIA_TYPE, Problem};
 
 use super::MAX_BODY;
-use crate::{password::PasswordError, store::StoreError};
+use crate::{gateway, password::PasswordError, secret::NoEntropy, store::StoreError};
 
 /// What a handler answers.
 pub type Answer<T> = Result<T, Refusal>;
@@ -50,6 +50,22 @@ impl From<StoreError> for Refusal {
 impl From<sqlx::Error> for Refusal {
     fn from(error: sqlx::Error) -> Self {
         StoreError::from(error).into()
+    }
+}
+
+impl From<NoEntropy> for Refusal {
+    fn from(error: NoEntropy) -> Self {
+        tracing::error!(%error, "no secret could be made");
+        Problem::new(500, "internal", "The control plane failed").with_detail("Its log says why.").into()
+    }
+}
+
+impl From<gateway::IssueError> for Refusal {
+    fn from(error: gateway::IssueError) -> Self {
+        match error {
+            gateway::IssueError::Entropy(error) => error.into(),
+            gateway::IssueError::Store(error) => error.into(),
+        }
     }
 }
 

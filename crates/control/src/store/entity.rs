@@ -5,6 +5,7 @@ use std::{fmt::Display, future::Future, sync::Arc};
 use postern_proto::{
     id::{AccountId, GrantId, NodeId, ResourceId, RoleId, RuleId},
     name::name_key,
+    resource::BindMode,
 };
 use serde::Serialize;
 use sqlx::{SqliteConnection, sqlite::SqliteQueryResult};
@@ -350,6 +351,9 @@ impl Entity for Resource {
             catalogue.index_resource(resource.id);
             touched.resources.insert(resource.id);
         }
+        if let Some(resource) = after {
+            catalogue.note_address(resource);
+        }
     }
 
     async fn save(&self, connection: &mut SqliteConnection) -> Result<(), StoreError> {
@@ -376,6 +380,14 @@ impl Entity for Resource {
             .bind(self.strict)
             .bind(signed(self.created_at.0))
             .bind(signed(self.revision));
+        query.execute(&mut *connection).await?;
+        if self.bind.mode == BindMode::Loopback {
+            return Ok(());
+        }
+        let statement = "INSERT INTO vnm_address (ip, resource_id, rev) VALUES ($1, $2, $3)
+            ON CONFLICT (ip, resource_id) DO NOTHING";
+        let query =
+            sqlx::query(statement).bind(self.bind.ip.to_string()).bind(self.id.to_string()).bind(signed(self.revision));
         done(query.execute(connection).await)
     }
 

@@ -1,6 +1,9 @@
 //! Reads the catalogue from the database.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use postern_proto::{
     id::OrgId,
@@ -52,6 +55,11 @@ pub(super) async fn catalogue(connection: &mut SqliteConnection) -> Result<Catal
     fill(connection, &mut catalogue, "SELECT * FROM account_grant", grant).await?;
     fill(connection, &mut catalogue, "SELECT * FROM node", node).await?;
     fill(connection, &mut catalogue, "SELECT * FROM access_rule", rule).await?;
+    let mut had: BTreeMap<_, BTreeSet<_>> = BTreeMap::new();
+    for row in &sqlx::query("SELECT ip, resource_id FROM vnm_address").fetch_all(connection).await? {
+        had.entry(value(row, "ip")?).or_default().insert(value(row, "resource_id")?);
+    }
+    catalogue.had = Arc::new(had);
     catalogue.index_all();
     Ok(catalogue)
 }

@@ -1,0 +1,199 @@
+//! Gateways and their one-time enrolment tokens.
+
+use std::sync::Arc;
+
+use axum::{
+    Json,
+    extract::{Path, State},
+    http::StatusCode,
+};
+use postern_proto::{
+    filter::{Subject, Value},
+    id::NodeId,
+    name::{check_name, name_key},
+};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+use super::{Admin, Answer, Given, Input, List, Page, Violations, input::Unknown, page::ListParams, refusal::unknown};
+use crate::{
+    catalogue::{Catalogue, Node},
+    gateway::{self, EnrolToken},
+    state::AppState,
+};
+
+pub(super) fn routes() -> OpenApiRouter<AppState> {
+    OpenApiRouter::new()
+        .routes(routes!(list, create))
+        .routes(routes!(show, update, delete))
+        .routes(routes!(issue_token))
+}
+
+impl Subject for Node {
+    fn value(&self, field: &str) -> Value<'_> {
+        match field {
+            "name" => self.name.as_str().into(),
+            "id" => self.id.to_string().into(),
+            "advertise" => self.advertise.as_deref().map_or(Value::None, Value::from),
+            _ => Value::None,
+        }
+    }
+}
+
+/// What a gateway is created from or changed to. In a change, what is left out stays.
+#[derive(Deserialize, ToSchema)]
+struct GatewayInput {
+    /// Unique. Must be given at creation.
+    #[serde(default)]
+    #[schema(value_type = Option<String>)]
+    name: Given<String>,
+    /// Where clients dial it, as `host:port`; null: the gateway says so itself when it enrols.
+    #[serde(default)]
+    #[schema(value_type = Option<String>)]
+    advertise: Given<String>,
+    #[serde(flatten)]
+    #[schema(ignore)]
+    unknown: Unknown,
+}
+
+/// A new gateway with the token that enrols it.
+#[derive(Serialize, ToSchema)]
+struct NewGateway {
+    #[serde(flatten)]
+    gateway: Node,
+    #[serde(flatten)]
+    token: TokenView,
+}
+
+/// A one-time token, shown this once.
+#[derive(Serialize, ToSchema)]
+struct TokenView {
+    /// For `postern-node gateway --enrol-token`.
+    enrol_token: String,
+    /// Milliseconds since 1970.
+    enrol_token_expires_at: u64,
+}
+
+impl From<&EnrolToken> for TokenView {
+    fn from(token: &EnrolToken) -> Self {
+        Self { enrol_token: token.token.expose().to_owned(), enrol_token_expires_at: token.expires_at.0 }
+    }
+}
+
+#[utoipa::path(get, path = "/api/v1/gateways", operation_id = "list_gateways", tag = "gateways", params(ListParams),
+    responses((status = 200, body = Page<Node>)))]
+/// List gateways, by name
+async fn list(State(state): State<AppState>, _: Admin, list: List) -> Answer<Json<Page<Node>>> {
+    let catalogue = state.store.catalogue();
+    let nodes = catalogue.nodes.values().cloned();
+    let page = list.page(nodes, &["name", "id", "advertise"], |node| name_key(&node.name))?;
+    Ok(Json(page.map(|node| Node::clone(&node))))
+}
+
+#[utoipa::path(get, path = "/api/v1/gateways/{id}", operation_id = "show_gateway", tag = "gateways",
+    params(("id" = String, Path,)), responses((status = 200, body = Node)))]
+/// Show a gateway
+async fn show(State(state): State<AppState>, _: Admin, Path(id): Path<String>) -> Answer<Json<Node>> {
+    find(&state.store.catalogue(), &id).map(|node| Json(Node::clone(&node)))
+}
+
+#[utoipa::path(post, path = "/api/v1/gateways", operation_id = "create_gateway", tag = "gateways",
+    request_body = GatewayInput, responses((status = 201, body = NewGateway)))]
+/// Create a gateway
+///
+/// The answer holds the one-time token that enrols it, which is not shown again.
+async fn create(
+    State(state): State<AppState>,
+    Admin(caller): Admin,
+    Input(body): Input<GatewayInput>,
+) -> Answer<(StatusCode, Json<NewGateway>)> {
+    let mut change = state.store.change(caller.actor).await?;
+    let mut broken = Violations::default();
+    broken.unknown(&body.unknown, &["name", "advertise"]);
+    let name = broken.required("name", body.name);
+    let name = name.filter(|name| read_name(&mut broken, change.catalogue(), name, None));
+    let advertise = broken.optional("advertise", body.advertise);
+    let advertise = advertise.and_then(|address| read_address(&mut broken, &address));
+    let name = broken.take(name)?;
+    let node = gateway::create(&mut change, name, advertise).await?;
+    let token = gateway::issue_token(&mut change, &node).await?;
+    change.commit().await?;
+    let view = NewGateway { gateway: Node::clone(&node), token: TokenView::from(&token) };
+    Ok((StatusCode::CREATED, Json(view)))
+}
+
+#[utoipa::path(patch, path = "/api/v1/gateways/{id}", operation_id = "update_gateway", tag = "gateways",
+    params(("id" = String, Path,)), request_body = GatewayInput, responses((status = 200, body = Node)))]
+/// Change a gateway
+async fn update(
+    State(state): State<AppState>,
+    Admin(caller): Admin,
+    Path(id): Path<String>,
+    Input(body): Input<GatewayInput>,
+) -> Answer<Json<Node>> {
+    let mut change = state.store.change(caller.actor).await?;
+    let mut node = Node::clone(&*find(change.catalogue(), &id)?);
+    let mut broken = Violations::default();
+    broken.unknown(&body.unknown, &["name", "advertise"]);
+    if let Some(name) = broken.change("name", body.name)
+        && read_name(&mut broken, change.catalogue(), &name, Some(node.id))
+    {
+        node.name = name;
+    }
+    if !matches!(body.advertise, Given::Absent) {
+        let advertise = broken.optional("advertise", body.advertise);
+        node.advertise = advertise.and_then(|address| read_address(&mut broken, &address));
+    }
+    broken.none()?;
+    let node = change.put(node).await?;
+    change.commit().await?;
+    Ok(Json(Node::clone(&node)))
+}
+
+#[utoipa::path(delete, path = "/api/v1/gateways/{id}", operation_id = "delete_gateway", tag = "gateways",
+    params(("id" = String, Path,)), responses((status = 204)))]
+/// Delete a gateway
+///
+/// It is cut off at once; its session records stay.
+async fn delete(State(state): State<AppState>, Admin(caller): Admin, Path(id): Path<String>) -> Answer<StatusCode> {
+    let mut change = state.store.change(caller.actor).await?;
+    let node = find(change.catalogue(), &id)?;
+    change.erase::<Node>(node.id).await?;
+    change.commit().await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+#[utoipa::path(post, path = "/api/v1/gateways/{id}/token", operation_id = "create_enrol_token", tag = "gateways",
+    params(("id" = String, Path,)), responses((status = 201, body = TokenView)))]
+/// Make a new one-time token that enrols a gateway
+///
+/// Tokens made before and not used are void.
+async fn issue_token(
+    State(state): State<AppState>,
+    Admin(caller): Admin,
+    Path(id): Path<String>,
+) -> Answer<(StatusCode, Json<TokenView>)> {
+    let mut change = state.store.change(caller.actor).await?;
+    let node = find(change.catalogue(), &id)?;
+    let token = gateway::issue_token(&mut change, &node).await?;
+    change.commit().await?;
+    Ok((StatusCode::CREATED, Json(TokenView::from(&token))))
+}
+
+fn find(catalogue: &Catalogue, id: &str) -> Answer<Arc<Node>> {
+    let node = id.parse::<NodeId>().ok().and_then(|id| catalogue.nodes.get(&id));
+    node.cloned().ok_or_else(|| unknown("gateway", id))
+}
+
+fn read_name(broken: &mut Violations, catalogue: &Catalogue, name: &str, own: Option<NodeId>) -> bool {
+    if gateway::by_name(catalogue, name).is_some_and(|other| Some(other.id) != own) {
+        broken.add("name", name, "must be unique: another gateway has it");
+        return false;
+    }
+    broken.check("name", name, check_name(name)).is_some()
+}
+
+fn read_address(broken: &mut Violations, address: &str) -> Option<String> {
+    broken.check("advertise", address, gateway::check_address(address))
+}
