@@ -10,8 +10,8 @@ use crate::{
     store::{Activity, Change, StoreError, Subject, read},
 };
 
-/// Stores the hash of a password. With `must_change` the account must choose another one before it administers or is
-/// given a lease.
+/// Stores the hash of a password. `must_change` says that it was made for one use; it is told at sign-in and bars
+/// nothing, so that a forgotten change never locks anybody out of the data path.
 pub async fn set_password(
     change: &mut Change,
     account: &Account,

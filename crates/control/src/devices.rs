@@ -18,7 +18,7 @@ use crate::{
     secret::{NoEntropy, Token},
     store::{
         Activity, Actor, Store, StoreError, Subject,
-        read::{instant, optional_instant, optional_value, signed, value},
+        read::{instant, optional_instant, signed, value},
     },
 };
 
@@ -66,8 +66,6 @@ pub enum Barred {
     Suspended,
     #[error("the device is signed out")]
     SignedOut,
-    #[error("the account must choose a new password")]
-    PasswordDue,
 }
 
 /// Why it is not known whether a device may do something, or that it may not.
@@ -133,13 +131,6 @@ pub async fn standing(store: &Store, certificate: &PeerIdentity) -> Result<Stand
     Ok(Standing { device, account, login })
 }
 
-/// Whether an account has to choose a new password before it may do anything else.
-pub async fn must_change_password(connection: &mut SqliteConnection, account: AccountId) -> Result<bool, StoreError> {
-    let statement = "SELECT must_change FROM account_credential WHERE account_id = $1 AND kind = 'password'";
-    let due: Option<bool> = sqlx::query_scalar(statement).bind(account.to_string()).fetch_optional(connection).await?;
-    Ok(due.unwrap_or(false))
-}
-
 /// Ends logins that are not ended yet.
 pub async fn end_logins(connection: &mut SqliteConnection, which: Logins, now: UnixMillis) -> Result<(), StoreError> {
     let (statement, id) = match which {
@@ -161,25 +152,6 @@ pub async fn end_logins(connection: &mut SqliteConnection, which: Logins, now: U
 pub enum Logins {
     Of(DeviceId),
     One(LoginId),
-}
-
-/// Ends every live login of an account but one. The devices of those that were ended.
-pub async fn end_other_logins(
-    connection: &mut SqliteConnection,
-    account: AccountId,
-    but: Option<LoginId>,
-    now: UnixMillis,
-) -> Result<Vec<DeviceId>, StoreError> {
-    let statement = "UPDATE login SET revoked_at = $1
-        WHERE revoked_at IS NULL AND expires_at > $1 AND account_id = $2 AND id <> $3 RETURNING device_id";
-    let but = but.map(|login| login.to_string()).unwrap_or_default();
-    let rows =
-        sqlx::query(statement).bind(signed(now.0)).bind(account.to_string()).bind(but).fetch_all(connection).await?;
-    let mut devices = Vec::new();
-    for row in &rows {
-        devices.extend(optional_value::<DeviceId>(row, "device_id")?);
-    }
-    Ok(devices)
 }
 
 /// What a login is made from; the credential was checked.

@@ -64,7 +64,7 @@ pub struct LoginResponse {
     pub device: DeviceId,
     pub certificate: CertificateResponse,
     pub ca: CaInfo,
-    /// Set when the account must choose a new password before anything else works.
+    /// Set when the password was made for one use and the account should choose another. It bars nothing.
     #[serde(default)]
     pub must_change_password: bool,
 }

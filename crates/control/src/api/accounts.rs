@@ -70,6 +70,10 @@ struct NewAccount {
     #[serde(default)]
     #[schema(value_type = Option<String>, format = Password, write_only)]
     password: Given<Password>,
+    /// Whether the account is asked at sign-in to choose another password; false when left out.
+    #[serde(default)]
+    #[schema(value_type = Option<bool>)]
+    must_change_password: Given<bool>,
     #[serde(default)]
     #[schema(value_type = Option<std::collections::BTreeMap<String, String>>)]
     tags: Given<Tags>,
@@ -93,10 +97,14 @@ struct AccountChange {
     #[serde(default)]
     #[schema(value_type = Option<bool>)]
     suspended: Given<bool>,
-    /// A new password, which the account is asked to change.
+    /// A new password. Every login of the account ends.
     #[serde(default)]
     #[schema(value_type = Option<String>, format = Password, write_only)]
     password: Given<Password>,
+    /// With `password`: whether the account is asked at sign-in to choose another one; false when left out.
+    #[serde(default)]
+    #[schema(value_type = Option<bool>)]
+    must_change_password: Given<bool>,
     /// Replaces all tags.
     #[serde(default)]
     #[schema(value_type = Option<std::collections::BTreeMap<String, String>>)]
@@ -133,7 +141,7 @@ async fn create(
 ) -> Answer<(StatusCode, Json<Account>)> {
     let id = AccountId::from_ulid(state.clock.ulid());
     let mut broken = Violations::default();
-    broken.unknown(&body.unknown, &["email", "name", "kind", "admin", "password", "tags"]);
+    broken.unknown(&body.unknown, &["email", "name", "kind", "admin", "password", "must_change_password", "tags"]);
     let kind = broken.optional("kind", body.kind).unwrap_or(AccountKind::User);
     let email = match (kind, &body.email) {
         (AccountKind::Service, Given::Absent | Given::Null) => {
@@ -148,6 +156,7 @@ async fn create(
     let tags = broken.optional("tags", body.tags).unwrap_or_default();
     broken.tags(&tags);
     let password = secret(&mut broken, body.password, email.as_ref(), kind);
+    let must_change = broken.optional("must_change_password", body.must_change_password).unwrap_or_default();
     let hash = hashed(&state, password.filter(|_| broken.is_empty())).await?;
     let mut change = state.store.change(caller.actor).await?;
     if let Some(email) = &email {
@@ -159,7 +168,7 @@ async fn create(
         Account { id, email, name, kind, admin, suspended: false, tags, created_at, revision: change.revision() };
     let account = change.put(account).await?;
     if let Some(hash) = hash {
-        credential::set_password(&mut change, &account, &hash, true).await?;
+        credential::set_password(&mut change, &account, &hash, must_change).await?;
     }
     change.commit().await?;
     Ok((StatusCode::CREATED, Json(Account::clone(&account))))
@@ -178,7 +187,7 @@ async fn update(
 ) -> Answer<Json<Account>> {
     let known = find(&state.store.catalogue(), &id)?;
     let mut broken = Violations::default();
-    broken.unknown(&body.unknown, &["email", "name", "admin", "suspended", "password", "tags"]);
+    broken.unknown(&body.unknown, &["email", "name", "admin", "suspended", "password", "must_change_password", "tags"]);
     let email = broken.change("email", body.email).and_then(|email| read_email(&mut broken, &email));
     let name = broken.change("name", body.name);
     if let Some(name) = &name {
@@ -189,6 +198,7 @@ async fn update(
     let tags = broken.change("tags", body.tags);
     broken.tags(tags.as_ref().unwrap_or(&Tags::new()));
     let password = secret(&mut broken, body.password, Some(email.as_ref().unwrap_or(&known.email)), known.kind);
+    let must_change = broken.optional("must_change_password", body.must_change_password).unwrap_or_default();
     let hash = hashed(&state, password.filter(|_| broken.is_empty())).await?;
     let mut change = state.store.change(caller.actor).await?;
     let before = find(change.catalogue(), &id)?;
@@ -205,7 +215,7 @@ async fn update(
     keep_an_admin(change.catalogue(), &before, account.admin && !account.suspended)?;
     let account = change.put(account).await?;
     if let Some(hash) = hash {
-        credential::set_password(&mut change, &account, &hash, true).await?;
+        credential::set_password(&mut change, &account, &hash, must_change).await?;
         state.passwords.forgive(account.email.as_str());
         credential::end_logins(&mut change, account.id, caller.login, "the password was reset").await?;
     }

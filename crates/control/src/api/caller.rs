@@ -17,7 +17,6 @@ use sqlx::Row as _;
 use super::refusal::{Answer, Refusal};
 use crate::{
     catalogue::Account,
-    devices::{self, Barred},
     secret::TokenHash,
     state::AppState,
     store::{Actor, StoreError, Who, read},
@@ -44,25 +43,7 @@ pub struct Caller {
 #[derive(Clone, Debug)]
 pub struct Admin(pub Caller);
 
-/// A caller that may have to choose a new password first; only what helps it to do so takes this.
-#[derive(Clone, Debug)]
-pub struct SignedIn(pub Caller);
-
 impl FromRequestParts<AppState> for Caller {
-    type Rejection = Refusal;
-
-    async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Answer<Self> {
-        let SignedIn(caller) = SignedIn::from_request_parts(parts, state).await?;
-        let mut connection = state.store.reader().acquire().await?;
-        // A service token is no password.
-        if caller.login.is_some() && devices::must_change_password(&mut connection, caller.account.id).await? {
-            return Err(Barred::PasswordDue.into());
-        }
-        Ok(caller)
-    }
-}
-
-impl FromRequestParts<AppState> for SignedIn {
     type Rejection = Refusal;
 
     async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Answer<Self> {
@@ -73,7 +54,7 @@ impl FromRequestParts<AppState> for SignedIn {
         let account = account.filter(|account| !account.suspended).ok_or_else(not_signed_in)?;
         let who = Who::Account { id: account.id, email: account.email.to_string() };
         let actor = origin(who, parts);
-        Ok(Self(Caller { account, login: bearer.login, device: bearer.device, actor }))
+        Ok(Self { account, login: bearer.login, device: bearer.device, actor })
     }
 }
 

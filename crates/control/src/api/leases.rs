@@ -15,11 +15,7 @@ use super::{
     Answer, Input, Refusal, Violations,
     machine::{CallingDevice, certificate, none},
 };
-use crate::{
-    access,
-    devices::{self, Barred},
-    state::AppState,
-};
+use crate::{access, state::AppState};
 
 /// Resources of one request at most.
 const MAX_RESOURCES: usize = 1000;
@@ -48,11 +44,6 @@ async fn issue(
     // issued up to its own instant, and one issued later by what was before it would live on.
     let held = state.store.hold().await;
     let device = CallingDevice::of(&state, certificate, &parts).await?;
-    let mut connection = state.store.reader().acquire().await?;
-    if devices::must_change_password(&mut connection, device.standing.account.id).await? {
-        return Err(Barred::PasswordDue.into());
-    }
-    drop(connection);
     let (claims, denied) = judge(&state, &device, request.resources.into_iter().collect());
     drop(held);
     let leases = sign(&state, claims).await?;

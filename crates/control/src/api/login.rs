@@ -15,8 +15,8 @@ use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
-    Answer, Given, Input, Refusal, Violations,
-    caller::{SignedIn, find_service_token, origin},
+    Answer, Caller, Given, Input, Refusal, Violations,
+    caller::{find_service_token, origin},
     input::Unknown,
     machine::{CallingDevice, same_key},
 };
@@ -86,7 +86,7 @@ async fn login(
 /// Sign out
 ///
 /// The login's token is worth nothing any more, and streams of its device are cut.
-async fn logout(State(state): State<AppState>, SignedIn(caller): SignedIn) -> Answer<StatusCode> {
+async fn logout(State(state): State<AppState>, caller: Caller) -> Answer<StatusCode> {
     let Some(login) = caller.login else { return Ok(StatusCode::NO_CONTENT) };
     let mut change = state.store.change(caller.actor).await?;
     let now = change.now();
@@ -121,7 +121,7 @@ struct PasswordChange {
 /// The account is signed out on all its other devices.
 async fn change_password(
     State(state): State<AppState>,
-    SignedIn(caller): SignedIn,
+    caller: Caller,
     Input(body): Input<PasswordChange>,
 ) -> Answer<StatusCode> {
     let email = &caller.account.email;
@@ -148,11 +148,8 @@ async fn change_password(
     let hash = state.passwords.hash(new).await?;
     let mut change = state.store.change(caller.actor).await?;
     credential::set_password(&mut change, &caller.account, &hash, false).await?;
-    let now = change.now();
-    let others = devices::end_other_logins(change.connection(), caller.account.id, caller.login, now).await?;
-    for device in others.into_iter().filter(|device| Some(*device) != caller.device) {
-        change.revoke(RevokedSubject::Device { device }, "the password of the account was changed");
-    }
+    let reason = "the password of the account was changed";
+    credential::end_logins(&mut change, caller.account.id, caller.login, reason).await?;
     change.commit().await?;
     Ok(StatusCode::NO_CONTENT)
 }

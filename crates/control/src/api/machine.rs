@@ -125,7 +125,6 @@ impl From<Barred> for Refusal {
                 (403, "device_revoked", "Ask an administrator to delete the device, then sign in again.")
             }
             Barred::Suspended => (403, "account_suspended", "Ask an administrator."),
-            Barred::PasswordDue => (403, "password_change_required", "Choose a new password first."),
         };
         Problem::new(status, code, capitalised(&barred.to_string())).with_detail(advice).into()
     }

@@ -138,8 +138,9 @@ async fn create(
     let name = broken.required("name", body.name);
     let kind = broken.optional("kind", body.kind).unwrap_or(Kind::Tcp);
     let host = broken.required("host", body.host).and_then(|host| read_host(&mut broken, &host));
-    let port =
-        broken.optional("port", body.port).map_or(Some(kind.default_port()), |port| read_port(&mut broken, port));
+    let port = broken
+        .optional("port", body.port)
+        .map_or_else(|| Some(kind.default_port()), |port| read_port(&mut broken, port));
     let tags = broken.optional("tags", body.tags).unwrap_or_default();
     broken.tags(&tags);
     let allow_local = broken.optional("allow_local", body.allow_local).unwrap_or_default();
