@@ -1,5 +1,8 @@
 //! The hub beside the store: follows each change after its commit, and lets connections wait for their frames.
 
+#[cfg(test)]
+mod tests;
+
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -249,8 +252,7 @@ impl Exchange {
         self.shared.resting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn sweep(&self) {
-        let now = Instant::now();
+    fn sweep(&self, now: Instant) {
         let over = |since: Instant| now.saturating_duration_since(since) >= REST;
         let left: Vec<_> = self.resting().extract_if(|_, (_, since)| over(*since)).collect();
         drop(left);
@@ -277,7 +279,7 @@ impl Follower {
         loop {
             tokio::select! {
                 () = cancel.cancelled() => break,
-                _ = sweeps.tick() => self.exchange.sweep(),
+                _ = sweeps.tick() => self.exchange.sweep(Instant::now()),
                 changes = self.changes.recv() => match changes {
                     Ok(changes) => {
                         heard = store.clock().now();

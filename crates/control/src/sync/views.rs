@@ -1,8 +1,5 @@
 //! What each scope holds, from what is configured and what is known at this instant.
 
-#[cfg(test)]
-mod tests;
-
 use std::collections::BTreeSet;
 
 use postern_proto::{

@@ -114,6 +114,12 @@ impl SyncSocket {
 }
 
 impl LongPoll {
+    /// Polls without trying a WebSocket first.
+    #[must_use]
+    pub const fn new(client: Arc<ControlClient>) -> Self {
+        Self { client }
+    }
+
     /// Says what is held and waits up to `wait` for news; no frame means no news.
     pub async fn poll(&self, hello: &Hello, wait: Duration) -> Result<Vec<ServerFrame>, CallError> {
         let have: Vec<String> = hello.have.iter().map(|(scope, rev)| format!("{scope}:{rev}")).collect();

@@ -1,0 +1,345 @@
+use std::time::Duration;
+
+use axum::http::Method;
+use postern_proto::{
+    lease::{RevokedSubject, StreamSubject},
+    replica::Replica,
+    resource::Health,
+    sync::{ClientFrame, HealthReport, Item, ItemKey, ServerFrame},
+};
+use postern_tunnel::control::LongPoll;
+
+use crate::support::{Device, Socket, World};
+
+fn revoked(frame: &ServerFrame) -> Vec<RevokedSubject> {
+    match frame {
+        ServerFrame::Revoke { revocations } => revocations.iter().map(|r| r.subject.clone()).collect(),
+        _ => vec![],
+    }
+}
+
+fn snapshots(socket: &Socket) -> usize {
+    socket.seen.iter().filter(|frame| matches!(frame, ServerFrame::Snapshot { .. })).count()
+}
+
+fn access(item: Option<&Item>) -> Option<&Health> {
+    match item {
+        Some(Item::Access(resource)) => Some(&resource.health),
+        _ => None,
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_device_gets_a_snapshot_then_deltas_and_after_a_break_only_the_difference() {
+    let world = World::start().await;
+    let account = world.create_account("ada@example.org").await;
+    let (one, two) = (world.create_resource("one").await, world.create_resource("two").await);
+    world.create_role("first", &[one], account).await;
+    let device = world.sign_in("ada@example.org").await;
+    let mut socket = device.follow().await;
+    socket.settle().await;
+    assert_eq!(snapshots(&socket), 2);
+    assert!(socket.item(&ItemKey::Access { id: one }).is_some() && socket.item(&ItemKey::Settings).is_some());
+    assert!(socket.item(&ItemKey::Account { id: account }).is_some());
+
+    let role = world.create_role("second", &[two], account).await;
+    socket.item_when(ItemKey::Access { id: two }, |item| item.is_some()).await;
+    assert_eq!(snapshots(&socket), 2);
+
+    let replica = std::mem::take(&mut socket.replica);
+    drop(socket);
+    world.remove_role(role).await;
+    let mut socket = device.follow_from(replica).await;
+    socket.item_when(ItemKey::Access { id: two }, |item| item.is_none()).await;
+    assert!(socket.item(&ItemKey::Access { id: one }).is_some());
+    assert_eq!(snapshots(&socket), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn after_a_restart_a_device_holds_the_same_again() {
+    let mut world = World::start().await;
+    let account = world.create_account("ada@example.org").await;
+    let resource = world.create_resource("one").await;
+    let role = world.create_role("first", &[resource], account).await;
+    let device = world.sign_in("ada@example.org").await;
+    let mut socket = device.follow().await;
+    socket.settle().await;
+    let replica = std::mem::take(&mut socket.replica);
+    world.stop().await;
+    let bye = socket.seen.len();
+    while socket.next().await.is_ok() {}
+    assert!(matches!(&socket.seen[bye..], [.., ServerFrame::Bye { code, .. }] if code == "stopping"));
+    world.restart_after_stop().await;
+    world.remove_role(role).await;
+    let mut socket = device.follow_from(replica).await;
+    socket.settle().await;
+    assert!(socket.item(&ItemKey::Access { id: resource }).is_none());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_role_is_revoked_at_gateways_and_at_the_device() {
+    let world = World::start().await;
+    let account = world.create_account("ada@example.org").await;
+    let bystander = world.create_account("bob@example.org").await;
+    let resource = world.create_resource("db").await;
+    let role = world.create_role("team", &[resource], account).await;
+    world.create_role("others", &[resource], bystander).await;
+    let gateways = [world.enrol_gateway("gw1").await, world.enrol_gateway("gw2").await];
+    let mut nodes = Vec::new();
+    for gateway in &gateways {
+        nodes.push(gateway.follow().await);
+        nodes.last_mut().unwrap().settle().await;
+    }
+    let mut devices = Vec::new();
+    for email in ["ada@example.org", "bob@example.org"] {
+        let mut socket = world.sign_in(email).await.follow().await;
+        socket.settle().await;
+        devices.push(socket);
+    }
+    world.remove_role(role).await;
+    let expected = vec![RevokedSubject::Access { account, resource }];
+    for node in &mut nodes {
+        let frame = node.until(|frame| !revoked(frame).is_empty()).await;
+        assert_eq!(revoked(&frame), expected);
+    }
+    let frame = devices[0].until(|frame| !revoked(frame).is_empty()).await;
+    assert_eq!(revoked(&frame), expected);
+    devices[0].item_when(ItemKey::Access { id: resource }, |item| item.is_none()).await;
+    let other = &mut devices[1];
+    other.send(&ClientFrame::Ping { n: 9 }).await;
+    other.until(|frame| matches!(frame, ServerFrame::Pong { n: 9, .. })).await;
+    assert!(other.seen.iter().all(|frame| revoked(frame).is_empty()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gateway_that_was_away_is_told_what_was_revoked_meanwhile() {
+    let mut world = World::start().await;
+    let account = world.create_account("ada@example.org").await;
+    let resource = world.create_resource("db").await;
+    let role = world.create_role("team", &[resource], account).await;
+    let gateway = world.enrol_gateway("gw").await;
+    world.remove_role(role).await;
+    world.restart().await;
+    let mut node = gateway.follow().await;
+    node.settle().await;
+    let told: Vec<_> = node.seen.iter().flat_map(revoked).collect();
+    assert_eq!(told, [RevokedSubject::Access { account, resource }]);
+    assert!(
+        matches!(node.item(&ItemKey::Resource { id: resource }), Some(Item::Resource(r)) if r.host == "db.example")
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn live_streams_are_judged_by_what_counts_now() {
+    let world = World::start().await;
+    let (ada, bob) = (world.create_account("ada@example.org").await, world.create_account("bob@example.org").await);
+    let (kept, lost) = (world.create_resource("kept").await, world.create_resource("lost").await);
+    world.create_role("team", &[kept], ada).await;
+    world.create_role("others", &[kept], bob).await;
+    let (device, gone) = (world.sign_in("ada@example.org").await, world.sign_in("bob@example.org").await);
+    let second = world.sign_in("ada@example.org").await;
+    second.post::<()>("/api/v1/logout", &()).await.unwrap();
+    world.update_account(bob, |account| account.suspended = true).await;
+    let gateway = world.enrol_gateway("gw").await;
+    let mut node = gateway.follow().await;
+    node.settle().await;
+    let subject = |device: &Device, account, resource| StreamSubject {
+        account,
+        device: device.given.device,
+        resource,
+        grant: "rol_x".to_owned(),
+    };
+    let subjects = vec![
+        subject(&device, ada, kept),
+        subject(&device, ada, lost),
+        subject(&second, ada, kept),
+        subject(&gone, bob, kept),
+    ];
+    let before = node.seen.len();
+    node.send(&ClientFrame::Live { subjects }).await;
+    node.until(|frame| matches!(frame, ServerFrame::Checked)).await;
+    let mut cut: Vec<_> = node.seen[before..].iter().flat_map(revoked).collect();
+    cut.sort();
+    let mut expected = vec![
+        RevokedSubject::Account { account: bob },
+        RevokedSubject::Device { device: second.given.device },
+        RevokedSubject::Access { account: ada, resource: lost },
+    ];
+    expected.sort();
+    assert_eq!(cut, expected);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_device_may_not_speak_as_a_gateway() {
+    let world = World::start().await;
+    world.create_account("ada@example.org").await;
+    let device = world.sign_in("ada@example.org").await;
+    let mut socket = device.follow().await;
+    socket.settle().await;
+    socket.send(&ClientFrame::Health { reports: vec![] }).await;
+    let bye = socket.until(|frame| matches!(frame, ServerFrame::Bye { .. })).await;
+    assert!(matches!(bye, ServerFrame::Bye { code, .. } if code == "bad_frame"));
+    assert!(socket.next().await.is_err());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn health_reaches_devices_and_is_asked_for_on_demand() {
+    let world = World::start().await;
+    let account = world.create_account("ada@example.org").await;
+    let resource = world.create_resource("db").await;
+    world.create_role("team", &[resource], account).await;
+    let device = world.sign_in("ada@example.org").await;
+    let mut socket = device.follow().await;
+    socket.settle().await;
+    let key = ItemKey::Access { id: resource };
+    assert_eq!(access(socket.item(&key).as_ref()), Some(&Health::Unknown));
+
+    let gateway = world.enrol_gateway("gw").await;
+    let mut node = gateway.follow().await;
+    node.settle().await;
+    let report =
+        |health| HealthReport { resource, health, checked_at: world.state().clock.now(), connect_micros: None };
+    node.send(&ClientFrame::Health { reports: vec![report(Health::Healthy)] }).await;
+    socket.item_when(key.clone(), |item| access(item) == Some(&Health::Healthy)).await;
+
+    let unhealthy = Health::Unhealthy { error: "connection refused".to_owned() };
+    let exchange = world.state().exchange.clone();
+    let asking = tokio::spawn(async move { exchange.check(resource, Duration::from_secs(12)).await });
+    node.until(|frame| *frame == ServerFrame::CheckHealth { resource }).await;
+    node.send(&ClientFrame::Health { reports: vec![report(unhealthy.clone())] }).await;
+    assert_eq!(asking.await.unwrap(), unhealthy);
+    socket.item_when(key, |item| access(item) == Some(&unhealthy)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gateway_says_where_it_is_and_that_it_drains() {
+    let world = World::start().await;
+    world.create_account("ada@example.org").await;
+    let gateway = world.enrol_gateway("gw").await;
+    let device = world.sign_in("ada@example.org").await;
+    let mut socket = device.follow().await;
+    socket.settle().await;
+    let mut node = gateway.follow().await;
+    node.settle().await;
+    let key = ItemKey::Gateway { id: gateway.given };
+    let entry = |item: Option<&Item>| match item {
+        Some(Item::Gateway(gateway)) => (gateway.address.clone(), gateway.draining),
+        _ => panic!("no gateway"),
+    };
+    assert_eq!(entry(socket.item(&key).as_ref()), ("gw.example:5000".to_owned(), false));
+    let advertise = Some("127.0.0.1:7777".to_owned());
+    node.send(&ClientFrame::Presence { advertise, draining: false }).await;
+    socket.item_when(key.clone(), |item| entry(item) == ("127.0.0.1:7777".to_owned(), false)).await;
+    node.send(&ClientFrame::Presence { advertise: None, draining: true }).await;
+    socket.item_when(key, |item| entry(item) == ("127.0.0.1:7777".to_owned(), true)).await;
+    let presence = world.state().exchange.presence(gateway.given).unwrap();
+    assert!(presence.connected && presence.draining && presence.agent == "test 1.0", "{presence:?}");
+    drop(node);
+    while world.state().exchange.presence(gateway.given).unwrap().connected {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn long_polls_say_the_same_as_the_socket() {
+    let world = World::start().await;
+    let account = world.create_account("ada@example.org").await;
+    let (one, two) = (world.create_resource("one").await, world.create_resource("two").await);
+    let role = world.create_role("first", &[one], account).await;
+    let device = world.sign_in("ada@example.org").await;
+    let poll = LongPoll::new(device.client.clone());
+    let mut replica = Replica::default();
+    let hello = replica.hello("test 1.0");
+    for frame in poll.poll(&hello, Duration::ZERO).await.unwrap() {
+        replica.apply(&frame).unwrap();
+    }
+    let mut socket = device.follow().await;
+    socket.settle().await;
+    assert!(replica.items().eq(socket.replica.items()));
+
+    // Nothing new: the welcome alone, when the wait is over.
+    let frames = poll.poll(&replica.hello_again("test 1.0"), Duration::from_secs(1)).await.unwrap();
+    assert!(matches!(frames[..], [ServerFrame::Welcome(_)]), "{frames:?}");
+
+    let hello = replica.hello_again("test 1.0");
+    let waiting = poll.poll(&hello, Duration::from_secs(30));
+    let changing = async {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        world.create_role("second", &[two], account).await;
+    };
+    let (frames, ()) = tokio::join!(waiting, changing);
+    for frame in frames.unwrap() {
+        assert!(!matches!(frame, ServerFrame::Snapshot { .. }));
+        replica.apply(&frame).unwrap();
+    }
+    socket.item_when(ItemKey::Access { id: two }, |item| item.is_some()).await;
+    assert!(replica.items().eq(socket.replica.items()));
+
+    // Between two polls nothing is lost.
+    world.remove_role(role).await;
+    let frames = poll.poll(&replica.hello_again("test 1.0"), Duration::from_secs(30)).await.unwrap();
+    assert!(frames.iter().flat_map(revoked).eq([RevokedSubject::Access { account, resource: one }]));
+    for frame in frames {
+        replica.apply(&frame).unwrap();
+    }
+    socket.item_when(ItemKey::Access { id: one }, |item| item.is_none()).await;
+    assert!(replica.items().eq(socket.replica.items()));
+    let pong = poll.send(&[ClientFrame::Ping { n: 3 }]).await.unwrap();
+    assert!(matches!(pong[..], [ServerFrame::Pong { n: 3, .. }]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gateway_that_polls_is_told_every_revocation() {
+    let world = World::start().await;
+    let account = world.create_account("ada@example.org").await;
+    let resource = world.create_resource("db").await;
+    let role = world.create_role("team", &[resource], account).await;
+    let gateway = world.enrol_gateway("gw").await;
+    let poll = LongPoll::new(gateway.client.clone());
+    let mut replica = Replica::default();
+    let hello = replica.hello("test 1.0");
+    for frame in poll.poll(&hello, Duration::ZERO).await.unwrap() {
+        replica.apply(&frame).unwrap();
+    }
+    let hello = replica.hello_again("test 1.0");
+    let waiting = poll.poll(&hello, Duration::from_secs(30));
+    let changing = async {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        world.remove_role(role).await;
+    };
+    let (frames, ()) = tokio::join!(waiting, changing);
+    assert!(frames.unwrap().iter().flat_map(revoked).eq([RevokedSubject::Access { account, resource }]));
+    let answer = poll.send(&[ClientFrame::Live { subjects: vec![] }]).await.unwrap();
+    assert_eq!(answer, [ServerFrame::Checked]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_ended_grant_leaves_the_device_and_is_revoked_by_itself() {
+    let world = World::start().await;
+    let account = world.create_account("ada@example.org").await;
+    let resource = world.create_resource("db").await;
+    let device = world.sign_in("ada@example.org").await;
+    let mut socket = device.follow().await;
+    socket.settle().await;
+    let end = world.state().clock.now().plus(Duration::from_millis(700));
+    world.grant(account, resource, end).await;
+    let key = ItemKey::Access { id: resource };
+    socket.item_when(key.clone(), |item| item.is_some()).await;
+    socket.item_when(key, |item| item.is_none()).await;
+    assert!(world.state().clock.now() >= end);
+    assert!(socket.seen.iter().flat_map(revoked).eq([RevokedSubject::Access { account, resource }]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sync_needs_a_certificate_and_a_version_that_both_speak() {
+    let world = World::start().await;
+    world.create_account("ada@example.org").await;
+    let device = world.sign_in("ada@example.org").await;
+    let refused = device.get::<Vec<ServerFrame>>("/api/v1/sync?version=99").await.unwrap_err();
+    assert_eq!(refused.code, "other_version");
+    let refused = device.get::<Vec<ServerFrame>>("/api/v1/sync?version=1&have=nonsense").await.unwrap_err();
+    assert_eq!((refused.status, refused.violations[0].field.as_str()), (422, "have"));
+    device.client.set_identity(None);
+    let refused = device.client.call::<(), Vec<ServerFrame>>(Method::GET, "/api/v1/sync?version=1", None).await;
+    assert_eq!(crate::support::problem(refused).code, "no_certificate");
+}
