@@ -223,6 +223,7 @@ pub(crate) struct ServiceArgs {
 
 #[derive(Args, Debug)]
 pub(crate) struct CompletionsArgs {
+    /// The shell
     pub(crate) shell: Shell,
 }
 

@@ -127,7 +127,7 @@ impl From<ClientError> for Failure {
 
 impl From<Problem> for Failure {
     fn from(problem: Problem) -> Self {
-        let mut failure = Self::new(Exit::of_status(problem.status), problem.title);
+        let mut failure = Self::new(Exit::of_status(problem.status), as_clause(&problem.title));
         // The violations say the same as the detail, one by one.
         failure.why.extend(problem.detail.filter(|_| problem.violations.is_empty()));
         failure.why.extend(
@@ -136,13 +136,29 @@ impl From<Problem> for Failure {
                 .into_iter()
                 .map(|broken| format!("{} = {:?}: {}", broken.field, broken.value, broken.rule)),
         );
-        match (problem.status, problem.code.as_str()) {
-            (_, "must_change_password" | "password_change_required") => {
-                failure.next("choose a new one: `postern password`")
+        // The control plane writes codes with `_`, the service with `-`.
+        match (problem.status, problem.code.replace('-', "_").as_str()) {
+            (_, "password_change_required") => {
+                failure.with_exit(Exit::NotSignedIn).next("choose a new password: `postern password`")
             }
-            (423, _) | (_, "locked") => failure.next("unlock first: `postern unlock`"),
+            (_, "control_untrusted") => failure
+                .with_exit(Exit::Failed)
+                .next("name its certificate with --ca FILE or --ca-fingerprint HEX; `postern-control` prints both"),
+            (_, "not_admin") => failure.next("ask an administrator, or sign in as one: `postern login`"),
+            (423, _) | (_, "locked") => failure.with_exit(Exit::NotSignedIn).next("unlock first: `postern unlock`"),
             (401, _) => failure.next("sign in: `postern login`"),
             _ => failure,
         }
+    }
+}
+
+/// A title as the end of a sentence: `cannot sign in: the control plane cannot be reached`.
+fn as_clause(title: &str) -> String {
+    let mut chars = title.chars();
+    match (chars.next(), chars.next()) {
+        (Some(first), Some(second)) if !second.is_uppercase() => {
+            first.to_lowercase().chain([second]).chain(chars).collect()
+        }
+        _ => title.to_owned(),
     }
 }

@@ -57,6 +57,7 @@ impl Grid {
     pub(crate) fn lines(&self, width: Option<u16>) -> Vec<String> {
         let mut table = Table::new();
         table.load_style(presets::NOTHING).enforce_styling();
+        table.style_text_only();
         table.set_content_arrangement(ContentArrangement::Disabled);
         if let Some(width) = width {
             table.set_content_arrangement(ContentArrangement::Dynamic).set_width(width).set_truncation_indicator("…");

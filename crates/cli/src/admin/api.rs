@@ -2,10 +2,7 @@
 
 use std::fmt::Write as _;
 
-use postern_local_api::{
-    client::{ClientError, LocalClient},
-    message::ControlCall,
-};
+use postern_local_api::{client::LocalClient, message::ControlCall};
 use serde_json::Value;
 
 use crate::{exit::Exit, failure::Failure, waiting};
@@ -92,16 +89,8 @@ impl Api {
     async fn call(&self, method: &str, path: &str, body: Option<Value>) -> Result<Value, Failure> {
         let call = ControlCall { method: method.to_owned(), path: format!("/api/v1/{path}"), body };
         let answer = waiting::during("asking the control plane", self.service.control(&call)).await;
-        answer.map(|answer| answer.body).map_err(refused)
+        Ok(answer?.body)
     }
-}
-
-fn refused(error: ClientError) -> Failure {
-    let failure = Failure::from(error);
-    if failure.exit == Exit::Denied {
-        return failure.next("only administrators may do this; ask one, or sign in as one: `postern login`");
-    }
-    failure
 }
 
 /// Percent-encodes everything but letters, digits and `-._~`.

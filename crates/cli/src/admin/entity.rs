@@ -172,8 +172,10 @@ pub(super) async fn find_at(noun: &Noun, collection: &str, reference: &str, api:
     }
     for field in noun.names {
         let exact = format!("{field}:{}", quoted(reference));
-        let found = api.page(collection, Some(&exact), 2, None).await?;
-        match found.items.as_slice() {
+        let mut found = api.page(collection, Some(&exact), 2, None).await?.items;
+        // Whatever the filter let through: nothing is changed or deleted that was not named.
+        found.retain(|item| is_named(item, field, reference));
+        match found.as_slice() {
             [one] => return Ok(Found::of(noun, one)),
             [] => {}
             _ => {
@@ -185,6 +187,10 @@ pub(super) async fn find_at(noun: &Noun, collection: &str, reference: &str, api:
     let known = api.list(collection, None, super::api::PAGE).await?.items;
     let names: Vec<_> = known.iter().map(|item| Found::of(noun, item).name).collect();
     Err(name::not_found(noun.singular, reference, names.iter().map(String::as_str)))
+}
+
+fn is_named(item: &Value, field: &str, name: &str) -> bool {
+    item.get(field).and_then(Value::as_str).is_some_and(|found| found.to_lowercase() == name.to_lowercase())
 }
 
 /// A value of a filter that matches just this text (case aside).

@@ -118,12 +118,12 @@ fn show_connected(report: &ChangeReport, context: &mut Context) -> Result<(), Fa
 /// What was asked for and is not connected.
 fn refused(resources: &[ResourceStatus]) -> Result<(), Failure> {
     let missing: Vec<_> = resources.iter().filter(|resource| !is_listening(resource)).collect();
-    let failure = match missing.as_slice() {
-        [] => return Ok(()),
-        [one] => Failure::new(Exit::NotReady, format!("{} is not connected", one.resource.name)),
-        several => {
-            let all = text::count(resources.len(), "resource");
-            Failure::new(Exit::NotReady, format!("{} of {all} are not connected", several.len()))
+    let failure = match (missing.as_slice(), resources.len()) {
+        ([], _) => return Ok(()),
+        ([one], 1) => Failure::new(Exit::NotReady, format!("{} is not connected", one.resource.name)),
+        ([_], all) => Failure::new(Exit::NotReady, format!("1 of {all} resources is not connected")),
+        (several, all) => {
+            Failure::new(Exit::NotReady, format!("{} of {all} resources are not connected", several.len()))
         }
     };
     let locked = missing.iter().any(|resource| matches!(resource.connection, Connection::Suspended));

@@ -134,28 +134,32 @@ impl View {
             lines.insert(0, Line::new().styled(BAD, error.to_string()).styled(DIM, "; waiting for it – last known:"));
         }
         let grid = status::connected(status);
-        let size = context.screen.is_terminal().then(|| tcgetwinsize(io::stdout()).ok()).flatten();
-        match size.filter(|size| size.ws_col > 0 && size.ws_row > 1) {
-            None => {
-                context.screen.lines(&lines)?;
-                if !grid.is_empty() {
-                    context.screen.grid(&grid)?;
-                }
-                context.screen.line(&Line::new())?;
+        if context.screen.is_terminal() {
+            let (columns, rows) = window();
+            let mut all: Vec<String> =
+                lines.into_iter().map(|line| line.clip(usize::from(columns)).to_string()).collect();
+            if !grid.is_empty() {
+                all.push(String::new());
+                all.extend(grid.lines(Some(columns)));
             }
-            Some(size) => {
-                let columns = usize::from(size.ws_col);
-                let mut all: Vec<String> = lines.into_iter().map(|line| line.clip(columns).to_string()).collect();
-                if !grid.is_empty() {
-                    all.push(String::new());
-                    all.extend(grid.lines(Some(size.ws_col)));
-                }
-                all.push(Line::new().styled(DIM, "Ctrl-C ends this").to_string());
-                let drawn = self.picture.redraw(&all, usize::from(size.ws_row));
-                context.screen.picture(&drawn)?;
+            all.push(Line::new().styled(DIM, "Ctrl-C ends this").to_string());
+            context.screen.picture(&self.picture.redraw(&all, usize::from(rows)))?;
+        } else {
+            context.screen.lines(&lines)?;
+            if !grid.is_empty() {
+                context.screen.grid(&grid)?;
             }
+            context.screen.line(&Line::new())?;
         }
         Ok(context.screen.flush()?)
+    }
+}
+
+/// Columns and rows of the terminal; the usual ones where it does not tell.
+fn window() -> (u16, u16) {
+    match tcgetwinsize(io::stdout()) {
+        Ok(size) if size.ws_col > 0 && size.ws_row > 1 => (size.ws_col, size.ws_row),
+        _ => (80, 24),
     }
 }
 

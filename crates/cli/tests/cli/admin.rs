@@ -1,0 +1,409 @@
+//! `admin`: what reaches the control plane, and what is shown of its answers.
+
+use serde_json::{Value, json};
+
+use crate::support::*;
+
+const ACC: &str = "acc_01JABCDEFGHJKMNPQRSTVWXYZ0";
+const SVC: &str = "acc_01JABCDEFGHJKMNPQRSTVWXYZ1";
+const ROL: &str = "rol_01JABCDEFGHJKMNPQRSTVWXYZ0";
+const RUL: &str = "rul_01JABCDEFGHJKMNPQRSTVWXYZ0";
+const GRT: &str = "grt_01JABCDEFGHJKMNPQRSTVWXYZ0";
+const RES: &str = "res_01JABCDEFGHJKMNPQRSTVWXYZ0";
+const NOD: &str = "nod_01JABCDEFGHJKMNPQRSTVWXYZ0";
+const DEV: &str = "dev_01JABCDEFGHJKMNPQRSTVWXYZ0";
+const TOK: &str = "tok_01JABCDEFGHJKMNPQRSTVWXYZ0";
+/// 2026-11-21 01:20:00Z.
+const AT: u64 = 1_795_224_000_000;
+
+/// A control plane that holds one of each.
+fn control() -> Fake {
+    let fake = Fake::start();
+    let things = [
+        ("accounts", ACC, account_json()),
+        (
+            "accounts",
+            SVC,
+            json!({ "id": SVC, "email": "ci@service.invalid", "name": "ci", "kind": "service", "tags": {} }),
+        ),
+        ("roles", ROL, json!({ "id": ROL, "name": "ops", "tags": { "team": "sre" }, "revision": 2 })),
+        ("resources", RES, resource_json()),
+        (
+            "gateways",
+            NOD,
+            json!({ "id": NOD, "name": "gw-1", "advertise": "gw:5000", "enrolled_at": AT, "created_at": AT }),
+        ),
+        ("grants", GRT, json!({ "id": GRT, "account": ACC, "resource": RES, "ends_at": AT, "reason": "incident 7" })),
+        ("devices", DEV, json!({ "id": DEV, "name": "laptop", "os": "Linux", "account": ACC, "last_seen_at": AT })),
+    ];
+    for (collection, id, thing) in &things {
+        fake.answer(&format!("GET /api/v1/{collection}/{id}"), 200, thing.clone());
+        fake.answer(&format!("PATCH /api/v1/{collection}/{id}"), 200, thing.clone());
+        fake.answer(&format!("DELETE /api/v1/{collection}/{id}"), 204, Value::Null);
+        fake.answer(&format!("POST /api/v1/{collection}"), 201, thing.clone());
+        let all: Vec<_> = things.iter().filter(|(c, ..)| c == collection).map(|(.., thing)| thing).collect();
+        fake.answer(&format!("GET /api/v1/{collection}"), 200, page(&json!(all)));
+        for field in ["name", "email"] {
+            let Some(name) = thing[field].as_str() else { continue };
+            let query = format!("limit=2&filter={field}%3A%22{}%22", name.replace('@', "%40"));
+            fake.answer(&format!("GET /api/v1/{collection}?{query}"), 200, page(&json!([thing])));
+        }
+    }
+    fake
+}
+
+fn account_json() -> Value {
+    json!({ "id": ACC, "email": "ana@example.com", "name": "Ana", "kind": "user", "admin": true, "suspended": false,
+        "tags": { "team": "sre" }, "created_at": AT, "revision": 5 })
+}
+
+fn resource_json() -> Value {
+    json!({ "id": RES, "name": "orders-db", "kind": "postgres", "host": "10.0.0.7", "port": 5432,
+        "tags": { "env": "prod", "pci": "" }, "bind": { "mode": "loopback", "ip": "127.0.0.1", "port": 15432 },
+        "allow_local": false, "strict": true, "revision": 9, "health": { "state": "unhealthy", "error": "refused" } })
+}
+
+fn page(items: &Value) -> Value {
+    json!({ "items": items, "next_cursor": null })
+}
+
+/// The calls that changed something.
+fn changes(fake: &Fake) -> Vec<Call> {
+    fake.control_calls().into_iter().filter(|(call, _)| !call.starts_with("GET")).collect()
+}
+
+/// Runs a command that must work and must lead to just this change.
+#[track_caller]
+fn leads_to(arguments: &[&str], call: &str, body: Value) -> Ran {
+    let fake = control();
+    let ran = fake.run(&[&["admin"], arguments].concat()).ends(0);
+    assert_eq!(changes(&fake), [(call.to_owned(), body)], "{arguments:?}");
+    ran
+}
+
+fn not_found(fake: &Fake, collection: &str) {
+    for field in ["name", "email"] {
+        let query = format!("limit=2&filter={field}%3A%22opps%22");
+        fake.answer(&format!("GET /api/v1/{collection}?{query}"), 200, page(&json!([])));
+    }
+}
+
+#[test]
+fn accounts_are_listed_shown_made_changed_and_deleted() {
+    let fake = control();
+    let ran = fake.run(&["admin", "accounts", "list"]).ends(0);
+    assert_eq!(
+        ran.out,
+        format!(
+            "EMAIL               NAME  KIND     ADMIN  SUSPENDED  TAGS      ID\n\
+             ana@example.com     Ana   user     yes    -          team=sre  {ACC}\n\
+             ci@service.invalid  ci    service  -      -          -         {SVC}\n"
+        )
+    );
+    let ran = fake.run(&["admin", "accounts", "show", "ana@example.com"]).ends(0);
+    ran.says("email      ana@example.com\n").says("created    2026-11-21 01:20:00Z\n").says("tags       team=sre\n");
+    assert_eq!(fake.run(&["admin", "accounts", "show", ACC, "--json"]).ends(0).json(), account_json());
+
+    let created =
+        ["accounts", "create", "bo@example.com", "--name", "Bo", "--admin", "--tag", "team=sre", "--tag", "x"];
+    let body = json!({ "email": "bo@example.com", "name": "Bo", "kind": "user", "admin": true, "tags": { "team": "sre", "x": "" } });
+    let ran = leads_to(&created, "POST /api/v1/accounts", body);
+    ran.says("Created account ").warns("has no password yet");
+    leads_to(
+        &["accounts", "create", "--kind", "service", "--name", "ci"],
+        "POST /api/v1/accounts",
+        json!({ "kind": "service", "name": "ci" }),
+    );
+    fake.run(&["admin", "accounts", "create"]).ends(2).warns("EMAIL");
+
+    leads_to(
+        &[
+            "accounts",
+            "update",
+            "ana@example.com",
+            "--suspended",
+            "true",
+            "--admin=false",
+            "--tag",
+            "a=b",
+            "--untag",
+            "team",
+        ],
+        &format!("PATCH /api/v1/accounts/{ACC}"),
+        json!({ "suspended": true, "admin": false, "tags": { "a": "b" } }),
+    )
+    .says("Changed account ");
+    fake.run(&["admin", "accounts", "update", ACC]).ends(2).warns("there is nothing to change");
+    leads_to(&["accounts", "delete", "ci", "--yes"], &format!("DELETE /api/v1/accounts/{SVC}"), Value::Null)
+        .says("Deleted account ci@service.invalid");
+}
+
+#[test]
+fn a_password_for_an_account_comes_from_stdin() {
+    let fake = control();
+    fake.run_with_input(&["admin", "accounts", "create", "bo@example.com", "--password-stdin"], "long enough it is\n")
+        .ends(0);
+    fake.run_with_input(&["admin", "accounts", "update", ACC, "--password-stdin"], "another long one\n").ends(0);
+    let passwords: Vec<_> = changes(&fake).iter().map(|(_, body)| body["password"].clone()).collect();
+    assert_eq!(passwords, ["long enough it is", "another long one"]);
+}
+
+#[test]
+fn tokens_are_shown_once_and_alone_on_stdout() {
+    let fake = control();
+    let tokens = format!("/api/v1/accounts/{SVC}/tokens");
+    fake.answer(&format!("POST {tokens}"), 201, json!({ "id": TOK, "name": "deploy", "token": "ptk_secret" }));
+    let known = json!([{ "id": TOK, "name": "deploy", "created_at": AT, "expires_at": null }]);
+    fake.answer(&format!("GET {tokens}"), 200, page(&known));
+    fake.answer(&format!("DELETE {tokens}/{TOK}"), 204, Value::Null);
+    let ran =
+        fake.run(&["admin", "tokens", "create", "ci", "--name", "deploy", "--until", "2026-11-21T01:20Z"]).ends(0);
+    assert_eq!(ran.out, "ptk_secret\n");
+    let ran = ran.warns("shown this once");
+    assert!(!ran.err.contains("ptk_secret"));
+    fake.run(&["admin", "tokens", "list", "ci"]).ends(0).says("deploy  2026-11-21 01:20:00Z  -");
+    fake.run(&["admin", "tokens", "delete", "ci", "deploi", "--yes"]).ends(5).warns("did you mean \"deploy\"?");
+    fake.run(&["admin", "tokens", "delete", "ci", "deploy", "--yes"]).ends(0);
+    let expected = json!({ "name": "deploy", "expires_at": AT });
+    assert_eq!(changes(&fake), [(format!("POST {tokens}"), expected), (format!("DELETE {tokens}/{TOK}"), Value::Null)]);
+}
+
+#[test]
+fn roles_are_shown_with_their_rules_and_members() {
+    let fake = control();
+    let rules = json!([{ "id": RUL, "role": ROL, "query": "tags:env=prod" }, { "id": "rul_2", "role": ROL, "resources": [RES] }]);
+    fake.answer(&format!("GET /api/v1/roles/{ROL}/rules"), 200, page(&rules));
+    fake.answer(&format!("GET /api/v1/roles/{ROL}/members"), 200, page(&json!([{ "role": ROL, "account": ACC }])));
+    let ran = fake.run(&["admin", "roles", "show", "ops"]).ends(0);
+    let ran = ran.says("name      ops\n").says("Rules\n").says("tags:env=prod").says("orders-db");
+    ran.says("Members\n").says("ana@example.com");
+    fake.run(&["admin", "rules", "list", "ops"]).ends(0).says("orders-db");
+    fake.run(&["admin", "members", "list", "ops"]).ends(0).says("ana@example.com");
+    assert_eq!(fake.run(&["admin", "members", "list", "ops", "--json"]).ends(0).json()["items"][0]["account"], ACC);
+}
+
+#[test]
+fn roles_rules_and_members_are_changed() {
+    leads_to(
+        &["roles", "create", "dev", "--tag", "a=1"],
+        "POST /api/v1/roles",
+        json!({ "name": "dev", "tags": { "a": "1" } }),
+    );
+    leads_to(
+        &["roles", "update", "ops", "--name", "sre"],
+        &format!("PATCH /api/v1/roles/{ROL}"),
+        json!({ "name": "sre" }),
+    );
+    leads_to(&["roles", "delete", "ops", "-y"], &format!("DELETE /api/v1/roles/{ROL}"), Value::Null);
+
+    let fake = control();
+    let role = format!("/api/v1/roles/{ROL}");
+    fake.answer(&format!("POST {role}/rules"), 201, json!({ "id": RUL }));
+    fake.answer(&format!("PATCH {role}/rules/{RUL}"), 200, json!({ "id": RUL }));
+    fake.answer(&format!("DELETE {role}/rules/{RUL}"), 204, Value::Null);
+    fake.answer(&format!("POST {role}/members"), 201, json!({ "role": ROL, "account": ACC }));
+    fake.answer(&format!("DELETE {role}/members/{ACC}"), 204, Value::Null);
+    fake.run(&["admin", "rules", "create", "ops", "--resource", "orders-db"]).ends(0).says(RUL);
+    fake.run(&["admin", "rules", "update", "ops", RUL, "--query", "kind:tcp"]).ends(0);
+    fake.run(&["admin", "rules", "delete", "ops", RUL, "--yes"]).ends(0);
+    fake.run(&["admin", "members", "add", "ops", "ana@example.com"]).ends(0).says("Added ana@example.com to role ops");
+    fake.run(&["admin", "members", "remove", "ops", ACC]).ends(0).says("Removed ana@example.com from role ops");
+    assert_eq!(
+        changes(&fake),
+        [
+            (format!("POST {role}/rules"), json!({ "resources": [RES] })),
+            (format!("PATCH {role}/rules/{RUL}"), json!({ "query": "kind:tcp" })),
+            (format!("DELETE {role}/rules/{RUL}"), Value::Null),
+            (format!("POST {role}/members"), json!({ "account": ACC })),
+            (format!("DELETE {role}/members/{ACC}"), Value::Null),
+        ]
+    );
+    fake.run(&["admin", "rules", "create", "ops"]).ends(2);
+    fake.run(&["admin", "rules", "create", "ops", "--query", "name:"]).ends(2).warns("is not valid");
+}
+
+#[test]
+fn grants_name_accounts_and_resources_by_name() {
+    let fake = control();
+    let ran = fake.run(&["admin", "grants", "list"]).ends(0);
+    ran.says("ana@example.com  orders-db  2026-11-21 01:20:00Z  incident 7");
+    fake.run(&["admin", "grants", "show", GRT]).ends(0).says("account   ana@example.com\n");
+    leads_to(
+        &[
+            "grants",
+            "create",
+            "ana@example.com",
+            "orders-db",
+            "--until",
+            "2026-11-21T01:20:00Z",
+            "--reason",
+            "incident 7",
+        ],
+        "POST /api/v1/grants",
+        json!({ "account": ACC, "resource": RES, "ends_at": AT, "reason": "incident 7" }),
+    );
+    leads_to(
+        &["grants", "update", GRT, "--forever"],
+        &format!("PATCH /api/v1/grants/{GRT}"),
+        json!({ "ends_at": null }),
+    );
+    leads_to(&["grants", "revoke", GRT, "--yes"], &format!("DELETE /api/v1/grants/{GRT}"), Value::Null);
+    fake.run(&["admin", "grants", "create", ACC, RES, "--for", "8h", "--until", "2026-01-01"]).ends(2);
+    fake.run(&["admin", "grants", "create", ACC, RES, "--for", "8h"]).ends(0);
+    let ends = changes(&fake)[0].1["ends_at"].as_u64().unwrap();
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis();
+    let hours = (u128::from(ends) - now) / 3_600_000;
+    assert!((7..=8).contains(&hours), "{hours}");
+}
+
+#[test]
+fn resources_are_made_with_only_what_was_said() {
+    leads_to(
+        &["resources", "create", "cache", "--host", "10.0.0.9"],
+        "POST /api/v1/resources",
+        json!({ "name": "cache", "kind": "tcp", "host": "10.0.0.9" }),
+    )
+    .says("Created resource orders-db")
+    .says("it appears at 127.0.0.1:15432");
+    let full = "resources create db --kind postgres --host h --port 6432 --tag env=prod --bind-mode vnm --bind-ip 100.72.0.9 \
+                --bind-port 5432 --dns-name db.my-org --allow-local --strict";
+    leads_to(
+        &full.split_whitespace().collect::<Vec<_>>(),
+        "POST /api/v1/resources",
+        json!({ "name": "db", "kind": "postgres", "host": "h", "port": 6432, "tags": { "env": "prod" },
+            "bind": { "mode": "vnm", "ip": "100.72.0.9", "port": 5432, "dns_name": "db.my-org" },
+            "allow_local": true, "strict": true }),
+    );
+    leads_to(
+        &["resources", "update", "orders-db", "--bind-port", "16000", "--strict", "false", "--untag", "pci"],
+        &format!("PATCH /api/v1/resources/{RES}"),
+        json!({ "bind": { "port": 16000 }, "strict": false, "tags": { "env": "prod" } }),
+    );
+    let fake = control();
+    fake.run(&["admin", "resources", "create", "x"]).ends(2).warns("--host");
+    fake.run(&["admin", "resources", "create", "x", "--host", "h", "--kind", "gopher"])
+        .ends(2)
+        .warns("known kinds are");
+    let ran = fake.run(&["admin", "resources", "list"]).ends(0);
+    ran.says("10.0.0.7:5432  127.0.0.1:15432").says("unhealthy: refused").says("env=prod pci");
+}
+
+#[test]
+fn a_broken_rule_is_named_with_field_value_and_rule() {
+    let fake = control();
+    let problem = json!({ "status": 422, "code": "invalid", "title": "The request breaks rules", "detail": "bind.port: …",
+        "violations": [{ "field": "bind.port", "value": "80", "rule": "must be from 1024 to 64999 in loopback mode" }] });
+    fake.answer("POST /api/v1/resources", 422, problem);
+    let ran = fake.run(&["admin", "resources", "create", "x", "--host", "h", "--bind-port", "80"]).ends(8);
+    assert_eq!(
+        ran.err,
+        "error: cannot create resource x: the request breaks rules\n  \
+         why:  bind.port = \"80\": must be from 1024 to 64999 in loopback mode\n"
+    );
+}
+
+#[test]
+fn gateways_are_made_with_a_token_for_stdout() {
+    let fake = control();
+    let made = json!({ "id": NOD, "name": "gw-2", "enrol_token": "enr_secret" });
+    fake.answer("POST /api/v1/gateways", 201, made.clone());
+    fake.answer(&format!("POST /api/v1/gateways/{NOD}/token"), 201, json!({ "enrol_token": "enr_again" }));
+    let ran = fake.run(&["admin", "gateways", "create", "gw-2", "--advertise", "gw2:5000"]).ends(0);
+    assert_eq!(ran.out, "enr_secret\n");
+    ran.warns("POSTERN_ENROL_TOKEN");
+    assert_eq!(fake.run(&["admin", "gateways", "create", "gw-2", "--json"]).ends(0).json(), made);
+    assert_eq!(fake.run(&["admin", "gateways", "token", "gw-1"]).ends(0).out, "enr_again\n");
+    fake.run(&["admin", "gateways", "update", "gw-1", "--advertise", "h:1"]).ends(0);
+    fake.run(&["admin", "gateways", "delete", "gw-1", "--yes"]).ends(0);
+    fake.run(&["admin", "gateways", "list"]).ends(0).says("gw-1  gw:5000");
+    assert_eq!(changes(&fake)[0].1, json!({ "name": "gw-2", "advertise": "gw2:5000" }));
+}
+
+#[test]
+fn network_settings_are_changed_one_by_one() {
+    let fake = control();
+    let settings = json!({ "loopback_range": "127.0.0.1/32", "multi_loopback": false, "vnm_subnet": "100.72.0.0/16" });
+    fake.answer("GET /api/v1/network", 200, settings.clone());
+    fake.answer("PUT /api/v1/network", 200, settings.clone());
+    fake.run(&["admin", "network", "show"]).ends(0).says("loopback range  127.0.0.1/32\n").says("multi loopback  no\n");
+    assert_eq!(fake.run(&["admin", "network", "show", "--json"]).ends(0).json(), settings);
+    fake.run(&["admin", "network", "update", "--multi-loopback", "true"]).ends(0);
+    let expected = json!({ "loopback_range": "127.0.0.1/32", "multi_loopback": true, "vnm_subnet": "100.72.0.0/16" });
+    assert_eq!(changes(&fake), [("PUT /api/v1/network".to_owned(), expected)]);
+    fake.run(&["admin", "network", "update"]).ends(2);
+}
+
+#[test]
+fn devices_are_listed_and_shut_out() {
+    let fake = control();
+    fake.run(&["admin", "devices", "list"]).ends(0).says("laptop  Linux  ana@example.com");
+    leads_to(&["devices", "revoke", "laptop", "--yes"], &format!("DELETE /api/v1/devices/{DEV}"), Value::Null);
+}
+
+#[test]
+fn long_lists_are_read_page_by_page_up_to_the_limit() {
+    let fake = control();
+    let items = |from: usize, to: usize| -> Vec<Value> {
+        (from..to).map(|n| json!({ "id": format!("rol_{n:04}"), "name": format!("role-{n:04}") })).collect()
+    };
+    let roles = "GET /api/v1/roles?limit";
+    fake.answer(&format!("{roles}=1000"), 200, json!({ "items": items(0, 1000), "next_cursor": "a/b" }));
+    fake.answer(&format!("{roles}=1000&cursor=a%2Fb"), 200, json!({ "items": items(1000, 1500), "next_cursor": null }));
+    fake.answer(&format!("{roles}=200&cursor=a%2Fb"), 200, json!({ "items": items(1000, 1200), "next_cursor": "c" }));
+    let lines = |ran: &Ran| ran.out.lines().count() - 1;
+    let all = fake.run(&["admin", "roles", "list", "--limit", "0"]).ends(0);
+    assert_eq!((lines(&all), all.err.as_str()), (1500, ""));
+    let some = fake.run(&["admin", "roles", "list", "--limit", "1200"]).ends(0).warns("There are more roles");
+    assert_eq!(lines(&some), 1200);
+    let json = fake.run(&["admin", "roles", "list", "-n", "1200", "--json"]).ends(0).json();
+    assert_eq!((json["items"].as_array().unwrap().len(), json["next_cursor"].as_str()), (1200, Some("c")));
+}
+
+#[test]
+fn a_server_that_gives_the_same_page_for_ever_is_not_followed() {
+    let fake = control();
+    fake.answer("GET /api/v1/roles", 200, json!({ "items": [], "next_cursor": "again" }));
+    fake.run(&["admin", "roles", "list", "--limit", "0"]).ends(0);
+    assert!(fake.control_calls().len() < 5);
+}
+
+#[test]
+fn filters_reach_the_control_plane_as_they_are() {
+    let fake = control();
+    fake.answer("GET /api/v1/accounts", 200, page(&json!([])));
+    let ran = fake.run(&["admin", "accounts", "list", "-f", "email:*@x.com tags:a&b"]).ends(0);
+    ran.says("There are no matching accounts.");
+    assert_eq!(fake.control_calls()[0].0, "GET /api/v1/accounts?limit=1000&filter=email%3A%2A%40x.com%20tags%3Aa%26b");
+}
+
+#[test]
+fn a_name_that_is_not_there_is_met_with_what_was_meant() {
+    let fake = control();
+    not_found(&fake, "roles");
+    fake.run(&["admin", "roles", "show", "opps"])
+        .ends(5)
+        .warns("there is no role \"opps\"")
+        .warns("did you mean \"ops\"?");
+    fake.refuse("GET /api/v1/roles/rol_01JABCDEFGHJKMNPQRSTVWXYZ9", 404, "not_found", "There is no role rol_01…");
+    fake.run(&["admin", "roles", "show", "rol_01JABCDEFGHJKMNPQRSTVWXYZ9"]).ends(5).warns("there is no role rol_01…");
+}
+
+#[test]
+fn deleting_without_a_terminal_needs_yes_and_all_names_are_looked_up_first() {
+    let fake = control();
+    not_found(&fake, "roles");
+    fake.run(&["admin", "roles", "delete", "ops"]).ends(2).warns("say it with --yes");
+    fake.run(&["admin", "roles", "delete", "ops", "opps", "--yes"]).ends(5);
+    assert!(changes(&fake).is_empty());
+}
+
+#[test]
+fn who_may_not_administer_is_told_whom_to_ask() {
+    let fake = control();
+    fake.refuse("GET /api/v1/accounts", 403, "not_admin", "Only administrators may do this");
+    fake.run(&["admin", "accounts", "list"]).ends(6).warns("error: only administrators may do this").warns("next: ask");
+    fake.refuse("GET /api/v1/accounts", 401, "not_signed_in", "The request is not signed in");
+    fake.run(&["admin", "accounts", "list"]).ends(4).warns("`postern login`");
+    fake.refuse("GET /api/v1/accounts", 503, "busy", "The control plane is busy");
+    fake.run(&["admin", "accounts", "list"]).ends(7);
+}
