@@ -25,7 +25,7 @@ mod certificate;
 mod leases;
 mod listener;
 
-use backoff::Jitter;
+pub use backoff::{Jitter, backoff};
 use certificate::CertificatePlan;
 pub use certificate::CertificateSpan;
 use leases::LeaseBook;
@@ -51,12 +51,17 @@ pub struct Owner {
 }
 
 /// What happened.
+///
+/// `SignedIn` and `SignedOut` void the requests that are under way ([`Command::RequestLeases`],
+/// [`Command::RenewCertificate`]): their answers must not be handed in any more. So does [`Command::EndSignIn`].
 #[derive(Clone, Debug)]
 pub enum Input {
     SignedIn {
         owner: Owner,
         certificate: CertificateSpan,
         sign_in_ends: UnixMillis,
+        /// What this account had chosen; of no account while it is signed in already.
+        choices: BTreeMap<ResourceId, bool>,
     },
     SignedOut,
     Locked,
@@ -85,6 +90,7 @@ pub enum Input {
     },
     LeasesFailed,
     Revoked(Vec<Revocation>),
+    /// A certificate that was signed just now.
     CertificateRenewed(CertificateSpan),
     CertificateFailed,
     /// The control plane is there again: what waits for it is tried at once.
@@ -151,13 +157,13 @@ struct Entry {
 }
 
 impl Engine {
-    /// `choices` is what was kept from the last run; `seed` spreads retries.
+    /// `seed` spreads retries.
     #[must_use]
-    pub fn new(choices: BTreeMap<ResourceId, bool>, seed: u64) -> Self {
+    pub fn new(seed: u64) -> Self {
         Self {
             session: Session::SignedOut,
             entries: BTreeMap::new(),
-            choices,
+            choices: BTreeMap::new(),
             leases: LeaseBook::default(),
             certificate: None,
             next_ticket: 1,
@@ -169,8 +175,11 @@ impl Engine {
 
     pub fn handle(&mut self, input: Input, now: Now) {
         match input {
-            Input::SignedIn { owner, certificate, sign_in_ends } => {
-                self.sign_in(owner, certificate, sign_in_ends, now);
+            Input::SignedIn { owner, certificate, sign_in_ends, choices } => {
+                self.sign_in(owner, choices);
+                let ends = now.boot.saturating_add(sign_in_ends.since(now.wall));
+                self.session = Session::SignedIn { owner, locked: false, ends };
+                self.certificate = Some(CertificatePlan::kept(certificate, now, &mut self.jitter));
             }
             Input::SignedOut => self.sign_out(),
             Input::Locked => self.set_locked(true),
@@ -188,7 +197,7 @@ impl Engine {
             Input::LeasesFailed => self.leases.failed(now, &mut self.jitter),
             Input::Revoked(revocations) => self.revoke(revocations),
             Input::CertificateRenewed(span) => {
-                self.certificate = Some(CertificatePlan::new(span, now, &mut self.jitter));
+                self.certificate = Some(CertificatePlan::fresh(span, now, &mut self.jitter));
             }
             Input::CertificateFailed => {
                 if let Some(plan) = &mut self.certificate {
@@ -272,15 +281,13 @@ impl Engine {
         self.certificate.as_ref().is_some_and(CertificatePlan::is_failing)
     }
 
-    fn sign_in(&mut self, owner: Owner, certificate: CertificateSpan, ends: UnixMillis, now: Now) {
-        if let Session::SignedIn { owner: before, .. } = self.session
-            && before.account != owner.account
-        {
+    fn sign_in(&mut self, owner: Owner, choices: BTreeMap<ResourceId, bool>) {
+        let same = matches!(self.session, Session::SignedIn { owner: before, .. } if before.account == owner.account);
+        if !same {
             self.sign_out();
+            self.choices = choices;
         }
-        let ends = now.boot.saturating_add(ends.since(now.wall));
-        self.session = Session::SignedIn { owner, locked: false, ends };
-        self.certificate = Some(CertificatePlan::new(certificate, now, &mut self.jitter));
+        self.leases.void_request();
         self.changed.extend(self.entries.keys());
     }
 

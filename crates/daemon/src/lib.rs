@@ -9,12 +9,26 @@
 //! The decisions are in [`engine`], which knows no socket, no clock and no task; everything else is a thin shell.
 #![forbid(unsafe_code)]
 
+pub mod account;
 pub mod board;
+pub mod carriage;
 pub mod clock;
+pub mod doctor;
 pub mod engine;
+pub mod gate;
+pub mod gateways;
 pub mod instance;
+pub mod listener;
 pub mod local;
 pub mod options;
 pub mod process;
+pub mod refusals;
+pub mod request;
+pub mod saver;
 pub mod service;
+pub mod service_login;
+pub mod shell;
+pub mod sign_in;
+pub mod status_http;
 pub mod store;
+pub mod streams;

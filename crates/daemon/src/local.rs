@@ -17,15 +17,18 @@ use hyper_util::{
 };
 use postern_proto::problem::{MEDIA_TYPE, Problem};
 use tokio::{
+    io::{AsyncRead, AsyncWrite},
     net::{UnixListener, UnixStream},
     sync::Semaphore,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::ServiceExt as _;
 
+mod pass_on;
 mod routes;
 
 pub use routes::{Handle, router};
+pub(crate) use routes::{fresh_status, hello};
 
 /// Connections at a time; one more waits. Clients are a few programs of one person.
 const MAX_CONNECTIONS: usize = 256;
@@ -62,7 +65,7 @@ pub async fn serve(listener: UnixListener, router: Router, stop: CancellationTok
                 let router = admit(&stream, owner).map_or_else(refusing, |()| router.clone());
                 let stop = stop.clone();
                 calls.spawn(async move {
-                    serve_connection(stream, router, stop).await;
+                    serve_http(stream, router, stop).await;
                     drop(place);
                 });
             }
@@ -111,7 +114,11 @@ fn refusing(problem: Problem) -> Router {
     Router::new().fallback(move || std::future::ready(Refusal(problem.clone())))
 }
 
-async fn serve_connection(stream: UnixStream, router: Router, stop: CancellationToken) {
+/// Serves one connection until it ends, or until `stop` and the end of the call that is under way.
+pub(crate) async fn serve_http<S>(stream: S, router: Router, stop: CancellationToken)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     let service = TowerToHyperService::new(
         router.map_request(|request: hyper::Request<hyper::body::Incoming>| request.map(axum::body::Body::new)),
     );
@@ -128,7 +135,7 @@ async fn serve_connection(stream: UnixStream, router: Router, stop: Cancellation
         }
     };
     if let Err(error) = ended {
-        tracing::debug!("a connection of the local API ended: {error}");
+        tracing::debug!("a connection ended: {error}");
     }
 }
 

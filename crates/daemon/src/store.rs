@@ -5,18 +5,19 @@
 //! never keeps the service from starting.
 
 use std::{
-    fs::{self, File, OpenOptions},
-    io::{self, Write as _},
-    os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _},
+    fs::{self, File},
+    io,
+    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
 };
 
 use postern_local_api::paths::Paths;
+use postern_tunnel::private_file;
 use serde::{Serialize, de::DeserializeOwned};
 
 mod files;
 
-pub use files::{CachedLeases, Choices, Config, DeviceKey, Identity, Lock, SignInRecord};
+pub use files::{CachedLeases, Choices, Config, DeviceKey, Identity, LastReplica, Lock, SignInRecord};
 
 /// No file of ours is near this; a larger one is not read.
 const MAX_FILE: u64 = 256 << 20;
@@ -112,6 +113,16 @@ impl Store {
         self.prepare(value)?.write()
     }
 
+    /// What was kept last, or the default; a file that made no sense is told of in `warnings`.
+    #[must_use]
+    pub fn load_or_warn<T: Stored>(&self, warnings: &mut Vec<String>) -> Option<T> {
+        self.load().unwrap_or_else(|aside| {
+            tracing::warn!("{aside}");
+            warnings.push(format!("{aside}. What was in it is forgotten."));
+            None
+        })
+    }
+
     /// Forgets a value and what was ever set aside of it.
     ///
     /// # Errors
@@ -136,25 +147,8 @@ impl Saving {
     /// # Errors
     /// What the system says; the old file is untouched then.
     pub fn write(self) -> Result<(), SaveError> {
-        replace(&self.path, &self.bytes).map_err(|error| SaveError { path: self.path, error })
+        private_file::write(&self.path, &self.bytes).map_err(|error| SaveError { path: self.path, error })
     }
-}
-
-/// Writes a file that only we may read, whole or not at all.
-///
-/// # Errors
-/// What the system says; the old file is untouched then.
-pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let fresh = with_suffix(path, ".new");
-    match fs::remove_file(&fresh) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&fresh)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    fs::rename(&fresh, path)?;
-    sync_folder(path)
 }
 
 fn sync_folder(path: &Path) -> io::Result<()> {

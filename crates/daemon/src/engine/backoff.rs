@@ -4,15 +4,15 @@ use std::time::Duration;
 
 /// Chance that is handed in: the same seed gives the same run (splitmix64).
 #[derive(Clone, Debug)]
-pub(crate) struct Jitter(u64);
+pub struct Jitter(u64);
 
 impl Jitter {
-    pub(crate) const fn new(seed: u64) -> Self {
+    pub const fn new(seed: u64) -> Self {
         Self(seed)
     }
 
     /// Between `from` and `to`.
-    pub(crate) fn between(&mut self, from: Duration, to: Duration) -> Duration {
+    pub fn between(&mut self, from: Duration, to: Duration) -> Duration {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.0;
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -25,7 +25,7 @@ impl Jitter {
 
 /// The wait after `failures` failures in a row (from 1): `first`, doubled each time up to `most`, spread over the upper
 /// half so that many clients do not come at once.
-pub(crate) fn backoff(failures: u32, first: Duration, most: Duration, jitter: &mut Jitter) -> Duration {
+pub fn backoff(failures: u32, first: Duration, most: Duration, jitter: &mut Jitter) -> Duration {
     let doubled = first.saturating_mul(1_u32.checked_shl(failures.saturating_sub(1)).unwrap_or(u32::MAX));
     let span = doubled.min(most);
     jitter.between(span / 2, span)

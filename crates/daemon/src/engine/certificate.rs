@@ -19,6 +19,12 @@ pub struct CertificateSpan {
     pub not_after: UnixMillis,
 }
 
+impl CertificateSpan {
+    fn life(self) -> Duration {
+        self.not_after.since(self.not_before)
+    }
+}
+
 #[derive(Debug)]
 pub(super) struct CertificatePlan {
     /// Boot clock; `None` while a renewal is under way.
@@ -27,12 +33,20 @@ pub(super) struct CertificatePlan {
 }
 
 impl CertificatePlan {
-    /// Due at two thirds of its life, up to a tenth of it earlier.
-    pub(super) fn new(span: CertificateSpan, now: Now, jitter: &mut Jitter) -> Self {
-        let life = span.not_after.since(span.not_before);
-        let left = span.not_after.since(now.wall).min(life);
-        let early = jitter.between(Duration::ZERO, life / 10);
-        let wait = left.saturating_sub(life / 3).saturating_sub(early);
+    /// For a certificate that was signed just now: due at two thirds of its life, up to a tenth of it earlier, whatever
+    /// our wall clock says.
+    pub(super) fn fresh(span: CertificateSpan, now: Now, jitter: &mut Jitter) -> Self {
+        Self::with_left(span, span.life(), now, jitter)
+    }
+
+    /// The same for a certificate of an earlier run, whose age only the wall clock tells.
+    pub(super) fn kept(span: CertificateSpan, now: Now, jitter: &mut Jitter) -> Self {
+        Self::with_left(span, span.not_after.since(now.wall).min(span.life()), now, jitter)
+    }
+
+    fn with_left(span: CertificateSpan, left: Duration, now: Now, jitter: &mut Jitter) -> Self {
+        let early = jitter.between(Duration::ZERO, span.life() / 10);
+        let wait = left.saturating_sub(span.life() / 3).saturating_sub(early);
         Self { due: Some(now.boot.saturating_add(wait)), failures: 0 }
     }
 
@@ -78,8 +92,9 @@ mod tests {
         #[test]
         fn renewal_is_due_around_two_thirds_of_the_life(seed: u64) {
             let span = CertificateSpan { not_before: UnixMillis(0), not_after: UnixMillis(12 * HOUR) };
-            let plan = CertificatePlan::new(span, now(0), &mut Jitter::new(seed));
+            let plan = CertificatePlan::fresh(span, now(999), &mut Jitter::new(seed));
             let due = plan.due().unwrap();
+            let due = due - now(999).boot;
             prop_assert!(due <= Duration::from_secs(8 * 3600));
             prop_assert!(due >= Duration::from_secs(6 * 3600));
         }
@@ -88,7 +103,7 @@ mod tests {
     #[test]
     fn an_old_certificate_is_renewed_at_once_and_only_once_at_a_time() {
         let span = CertificateSpan { not_before: UnixMillis(0), not_after: UnixMillis(12 * HOUR) };
-        let mut plan = CertificatePlan::new(span, now(11), &mut Jitter::new(1));
+        let mut plan = CertificatePlan::kept(span, now(11), &mut Jitter::new(1));
         assert!(plan.take_due(now(11)));
         assert!(!plan.take_due(now(11)));
         plan.failed(now(11), &mut Jitter::new(1));
@@ -101,7 +116,7 @@ mod tests {
     #[test]
     fn a_clock_far_in_the_past_does_not_put_renewal_off_for_ever() {
         let span = CertificateSpan { not_before: UnixMillis(1000 * HOUR), not_after: UnixMillis(1012 * HOUR) };
-        let plan = CertificatePlan::new(span, now(0), &mut Jitter::new(1));
+        let plan = CertificatePlan::kept(span, now(0), &mut Jitter::new(1));
         assert!(plan.due().unwrap() <= Duration::from_secs(8 * 3600));
     }
 }

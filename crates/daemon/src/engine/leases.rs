@@ -108,6 +108,12 @@ impl LeaseBook {
         self.retry_at = now.boot.saturating_add(backoff(self.failures, FIRST_RETRY, LAST_RETRY, jitter));
     }
 
+    /// Nobody will answer the request under way.
+    pub(super) fn void_request(&mut self) {
+        self.under_way = None;
+        self.retry_at = Duration::ZERO;
+    }
+
     pub(super) const fn retry_now(&mut self) {
         self.retry_at = Duration::ZERO;
     }

@@ -1,1 +1,651 @@
+//! The engine against a reference model: what should be listened on is written down a second time, in a few lines, and
+//! a shell that answers late, wrongly or never must not get the two apart.
 
+use postern_proto::{
+    lease::{LIFETIME, RevokedSubject},
+    resource::{BindAddress, Health, Kind, Tags},
+};
+use proptest::prelude::*;
+
+use super::*;
+
+const IDS: u128 = 6;
+
+fn id(n: u128) -> ResourceId {
+    ResourceId::from_ulid((n + 1).into())
+}
+
+fn owner(account: u128, service: bool) -> Owner {
+    Owner { account: AccountId::from_ulid(account.into()), device: DeviceId::from_ulid(1.into()), service }
+}
+
+fn at(seconds: u64) -> Now {
+    Now { boot: Duration::from_secs(1000 + seconds), wall: UnixMillis(1_700_000_000_000 + seconds * 1000) }
+}
+
+fn resource(n: u128, port: u16) -> ClientResource {
+    ClientResource {
+        id: id(n),
+        name: format!("r{n}"),
+        kind: Kind::Tcp,
+        tags: Tags::new(),
+        bind: BindAddress { mode: BindMode::Loopback, ip: [127, 0, 0, 1].into(), port, dns_name: None },
+        revision: 1,
+        via: Vec::new(),
+        health: Health::Unknown,
+    }
+}
+
+fn lease(resource: ResourceId, now: Now) -> IssuedLease {
+    IssuedLease {
+        resource,
+        token: "token".to_owned(),
+        issued_at: now.wall,
+        not_after: now.wall.plus(LIFETIME),
+        grant_ends: None,
+    }
+}
+
+fn signed_in(account: u128, service: bool, now: Now) -> Input {
+    let hours = |n: u64| Duration::from_secs(n * 3600);
+    Input::SignedIn {
+        owner: owner(account, service),
+        certificate: CertificateSpan { not_before: now.wall, not_after: now.wall.plus(hours(12)) },
+        sign_in_ends: now.wall.plus(hours(48)),
+        choices: BTreeMap::new(),
+    }
+}
+
+/// Carries out commands as the real shell does and checks what must always hold.
+#[derive(Debug, Default)]
+struct Shell {
+    listeners: BTreeMap<Ticket, (ResourceId, SocketAddr)>,
+    /// Closed while their answer was on its way.
+    stale: BTreeSet<Ticket>,
+    leases: BTreeSet<ResourceId>,
+    request: Option<Vec<ResourceId>>,
+    renewing: bool,
+    cut: BTreeSet<ResourceId>,
+    cut_revoked: usize,
+    sign_in_ended: bool,
+    saved_choices: Option<BTreeMap<ResourceId, bool>>,
+}
+
+impl Shell {
+    fn void_requests(&mut self) {
+        self.request = None;
+        self.renewing = false;
+    }
+
+    fn carry_out(&mut self, engine: &mut Engine) {
+        self.cut.clear();
+        self.cut_revoked = 0;
+        while let Some(command) = engine.poll_command() {
+            match command {
+                Command::Bind { ticket, resource, address } => {
+                    assert!(address.ip().is_loopback() && address.port() != 0);
+                    assert!(self.listeners.values().all(|(other, _)| *other != resource), "two listeners for one");
+                    assert!(self.listeners.insert(ticket, (resource, address)).is_none(), "a ticket twice");
+                }
+                Command::Unbind { ticket } => {
+                    let known = self.listeners.remove(&ticket).is_some();
+                    assert!(known || self.stale.contains(&ticket), "closed what was never opened");
+                    if known {
+                        self.stale.insert(ticket);
+                    }
+                }
+                Command::Cut { resource } => {
+                    self.cut.insert(resource);
+                }
+                Command::CutRevoked(_) => self.cut_revoked += 1,
+                Command::RequestLeases(ids) => {
+                    assert!(!ids.is_empty() && ids.len() <= 1000);
+                    assert!(self.request.replace(ids).is_none(), "two requests at a time");
+                }
+                Command::PutLease { lease, until, .. } => {
+                    assert!(until > Duration::ZERO);
+                    self.leases.insert(lease.resource);
+                }
+                Command::DropLease(id) => {
+                    assert!(self.leases.remove(&id), "dropped a lease that was not there");
+                }
+                Command::SaveChoices(choices) => self.saved_choices = Some(choices),
+                Command::SaveLeases(_) => {}
+                Command::RenewCertificate => {
+                    assert!(!self.renewing, "two renewals at a time");
+                    self.renewing = true;
+                }
+                Command::EndSignIn => {
+                    self.sign_in_ended = true;
+                    self.void_requests();
+                }
+            }
+        }
+    }
+}
+
+/// The reference: what should be, in the plainest words.
+#[derive(Debug, Default)]
+struct Model {
+    account: Option<(u128, bool)>,
+    locked: bool,
+    access: BTreeMap<ResourceId, ClientResource>,
+    choices: BTreeMap<ResourceId, bool>,
+}
+
+impl Model {
+    fn wanted(&self) -> BTreeMap<ResourceId, SocketAddr> {
+        let Some((_, service)) = self.account else { return BTreeMap::new() };
+        if self.locked {
+            return BTreeMap::new();
+        }
+        self.access
+            .values()
+            .filter(|resource| self.choices.get(&resource.id).copied().unwrap_or(service))
+            .map(|resource| (resource.id, SocketAddr::new(resource.bind.ip, resource.bind.port)))
+            .collect()
+    }
+
+    fn sign_out(&mut self) {
+        *self = Self::default();
+    }
+}
+
+#[derive(Clone, Debug)]
+enum Op {
+    SignIn {
+        account: u128,
+        service: bool,
+    },
+    SignOut,
+    Lock,
+    Unlock,
+    /// For each resource: absent, or present with a port; port 0 stands for an address that is never bound.
+    Access(Vec<Option<u16>>),
+    Connect(u128),
+    Disconnect(u128),
+    AnswerBind {
+        pick: prop::sample::Index,
+        ok: bool,
+    },
+    AnswerStale {
+        pick: prop::sample::Index,
+        ok: bool,
+    },
+    ListenerLost(prop::sample::Index),
+    AnswerLeases {
+        ok: bool,
+        deny: u128,
+    },
+    LeaseNeeded(u128),
+    AnswerRenewal(bool),
+    Revoke(u128),
+    ControlReached,
+    Wait(u64),
+    WaitForTimeout,
+}
+
+fn ops() -> impl Strategy<Value = Vec<Op>> {
+    let port = prop_oneof![4 => (0_u16..5).prop_map(|n| 2000 + n), 1 => Just(0)];
+    let op = prop_oneof![
+        2 => (0_u128..2, any::<bool>()).prop_map(|(account, service)| Op::SignIn { account, service }),
+        1 => Just(Op::SignOut),
+        1 => Just(Op::Lock),
+        2 => Just(Op::Unlock),
+        4 => prop::collection::vec(prop::option::of(port), IDS as usize).prop_map(Op::Access),
+        5 => (0..IDS).prop_map(Op::Connect),
+        3 => (0..IDS).prop_map(Op::Disconnect),
+        8 => (any::<prop::sample::Index>(), any::<bool>()).prop_map(|(pick, ok)| Op::AnswerBind { pick, ok }),
+        2 => (any::<prop::sample::Index>(), any::<bool>()).prop_map(|(pick, ok)| Op::AnswerStale { pick, ok }),
+        1 => any::<prop::sample::Index>().prop_map(Op::ListenerLost),
+        5 => (any::<bool>(), 0..IDS * 3).prop_map(|(ok, deny)| Op::AnswerLeases { ok, deny }),
+        2 => (0..IDS).prop_map(Op::LeaseNeeded),
+        2 => any::<bool>().prop_map(Op::AnswerRenewal),
+        2 => (0..IDS).prop_map(Op::Revoke),
+        1 => Just(Op::ControlReached),
+        3 => (0_u64..40_000).prop_map(Op::Wait),
+        5 => Just(Op::WaitForTimeout),
+    ];
+    prop::collection::vec(op, 1..120)
+}
+
+#[derive(Debug)]
+struct World {
+    engine: Engine,
+    shell: Shell,
+    model: Model,
+    now: Now,
+    /// Tickets whose bind was answered with success.
+    open: BTreeSet<Ticket>,
+}
+
+impl World {
+    fn new(seed: u64) -> Self {
+        let engine = Engine::new(seed);
+        Self { engine, shell: Shell::default(), model: Model::default(), now: at(0), open: BTreeSet::new() }
+    }
+
+    fn give(&mut self, input: Input) {
+        let before = self.model_after(&input);
+        if matches!(input, Input::SignedIn { .. } | Input::SignedOut) {
+            self.shell.void_requests();
+        }
+        self.engine.handle(input, self.now);
+        self.settle(&before);
+    }
+
+    fn pass(&mut self, span: Duration) {
+        self.now.boot += span;
+        self.now.wall = self.now.wall.plus(span);
+        let before = self.model.wanted();
+        self.engine.handle_timeout(self.now);
+        self.settle(&before);
+        if let Some(next) = self.engine.poll_timeout() {
+            assert!(next > self.now.boot, "a timeout that has come was not taken: busy loop");
+        }
+    }
+
+    /// Updates the model and returns what was wanted before.
+    fn model_after(&mut self, input: &Input) -> BTreeMap<ResourceId, SocketAddr> {
+        let before = self.model.wanted();
+        match input {
+            Input::SignedIn { owner, .. } => {
+                let account = owner.account.ulid().0;
+                if self.model.account.is_some_and(|(before, _)| before != account) {
+                    self.model.sign_out();
+                }
+                self.model.account = Some((account, owner.service));
+                self.model.locked = false;
+            }
+            Input::SignedOut => self.model.sign_out(),
+            Input::Locked if self.model.account.is_some() => self.model.locked = true,
+            Input::Unlocked => self.model.locked = false,
+            Input::Access(resources) => {
+                self.model.access = resources.iter().map(|resource| (resource.id, resource.clone())).collect();
+            }
+            Input::Connect(ids) | Input::Disconnect(ids) => {
+                for id in ids.iter().filter(|id| self.model.access.contains_key(*id)) {
+                    self.model.choices.insert(*id, matches!(input, Input::Connect(_)));
+                }
+            }
+            _ => {}
+        }
+        before
+    }
+
+    fn settle(&mut self, before: &BTreeMap<ResourceId, SocketAddr>) {
+        self.shell.carry_out(&mut self.engine);
+        if self.shell.sign_in_ended {
+            self.shell.sign_in_ended = false;
+            self.model.sign_out();
+        }
+        self.open.retain(|ticket| self.shell.listeners.contains_key(ticket));
+        let wanted = self.model.wanted();
+        for (ticket, (id, address)) in &self.shell.listeners {
+            assert_eq!(wanted.get(id), Some(address), "{ticket:?} listens where nothing is wanted");
+        }
+        for (id, address) in &wanted {
+            let (_, connection) = self.engine.resource(*id, self.now).expect("a wanted resource is known");
+            let listener = self.shell.listeners.iter().find(|(_, (other, _))| other == id);
+            match connection {
+                Connection::Listening { address: shown } => {
+                    assert_eq!(shown, *address);
+                    assert!(listener.is_some_and(|(ticket, _)| self.open.contains(ticket)));
+                }
+                Connection::PortInUse { .. } | Connection::Failed { .. } => assert!(listener.is_none()),
+                Connection::Disconnected => assert!(listener.is_some(), "wanted, not tried and not failed"),
+                Connection::Suspended => panic!("suspended while not locked"),
+            }
+        }
+        for id in before.keys().filter(|id| !wanted.contains_key(*id)) {
+            assert!(self.shell.cut.contains(id), "streams of {id} live on");
+        }
+        let known: BTreeSet<_> = self.model.access.keys().copied().collect();
+        assert!(self.shell.leases.is_subset(&known), "a lease outlived its grant");
+        let shown: BTreeSet<_> = self.engine.resources().map(|resource| resource.id).collect();
+        assert_eq!(shown, known);
+    }
+
+    fn run(&mut self, op: Op) {
+        let now = self.now;
+        match op {
+            Op::SignIn { account, service } => self.give(signed_in(account, service, now)),
+            Op::SignOut => self.give(Input::SignedOut),
+            Op::Lock => self.give(Input::Locked),
+            Op::Unlock => self.give(Input::Unlocked),
+            Op::Access(ports) if self.model.account.is_some() => {
+                let all = ports.iter().enumerate();
+                let all = all.filter_map(|(n, port)| Some(resource(n as u128, (*port)?))).collect();
+                self.give(Input::Access(all));
+            }
+            Op::Access(_) => {}
+            Op::Connect(n) => self.give(Input::Connect(vec![id(n)])),
+            Op::Disconnect(n) => self.give(Input::Disconnect(vec![id(n)])),
+            Op::AnswerBind { pick, ok } => {
+                let waiting: Vec<_> =
+                    self.shell.listeners.keys().filter(|ticket| !self.open.contains(ticket)).collect();
+                if !waiting.is_empty() {
+                    let ticket = **pick.get(&waiting);
+                    self.answer_bind(ticket, ok);
+                }
+            }
+            Op::AnswerStale { pick, ok } => {
+                let stale: Vec<_> = self.shell.stale.iter().copied().collect();
+                if !stale.is_empty() {
+                    self.answer_bind(*pick.get(&stale), ok);
+                }
+            }
+            Op::ListenerLost(pick) => {
+                let open: Vec<_> = self.open.iter().copied().collect();
+                if !open.is_empty() {
+                    let ticket = *pick.get(&open);
+                    self.shell.listeners.remove(&ticket);
+                    self.give(Input::ListenerLost { ticket, error: "gone".to_owned() });
+                }
+            }
+            Op::AnswerLeases { ok, deny } => self.answer_leases(ok, deny),
+            Op::LeaseNeeded(n) => self.give(Input::LeaseNeeded(id(n))),
+            Op::AnswerRenewal(ok) if self.shell.renewing => {
+                self.shell.renewing = false;
+                let not_after = now.wall.plus(Duration::from_secs(12 * 3600));
+                let span = CertificateSpan { not_before: now.wall, not_after };
+                self.give(if ok { Input::CertificateRenewed(span) } else { Input::CertificateFailed });
+            }
+            Op::AnswerRenewal(_) => {}
+            Op::Revoke(n) => {
+                let subject = RevokedSubject::Resource { resource: id(n) };
+                self.give(Input::Revoked(vec![Revocation { subject, at: now.wall, reason: String::new() }]));
+                assert_eq!(self.shell.cut_revoked, 1);
+                assert!(!self.shell.leases.contains(&id(n)));
+            }
+            Op::ControlReached => self.give(Input::ControlReached),
+            Op::Wait(millis) => self.pass(Duration::from_millis(millis)),
+            Op::WaitForTimeout => {
+                if let Some(next) = self.engine.poll_timeout() {
+                    self.pass(next.saturating_sub(self.now.boot));
+                }
+            }
+        }
+    }
+
+    fn answer_bind(&mut self, ticket: Ticket, ok: bool) {
+        if ok {
+            if self.shell.listeners.contains_key(&ticket) {
+                self.open.insert(ticket);
+            }
+            self.give(Input::Bound { ticket });
+        } else {
+            // The real shell has no listener then, and says so.
+            if self.shell.listeners.remove(&ticket).is_some() {
+                self.open.remove(&ticket);
+            }
+            self.give(Input::BindFailed { ticket, failure: BindFailure::InUse { holder: None } });
+        }
+    }
+
+    fn answer_leases(&mut self, ok: bool, deny: u128) {
+        let Some(asked) = self.shell.request.take() else { return };
+        if !ok {
+            return self.give(Input::LeasesFailed);
+        }
+        let (denied, granted): (Vec<_>, Vec<_>) = asked.into_iter().partition(|asked| *asked == id(deny));
+        let leases = granted.into_iter().map(|id| (lease(id, self.now), None)).collect();
+        self.give(Input::LeasesIssued { leases, denied });
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 1024, ..ProptestConfig::default() })]
+    #[test]
+    fn what_is_listened_on_is_what_should_be(ops in ops(), seed: u64) {
+        let mut world = World::new(seed);
+        world.give(signed_in(0, false, at(0)));
+        for op in ops {
+            world.run(op);
+        }
+    }
+}
+
+/// A world in which one resource is connected and listening.
+fn connected() -> World {
+    let mut world = World::new(7);
+    world.give(signed_in(0, false, at(0)));
+    world.give(Input::Access(vec![resource(0, 2000), resource(1, 2001)]));
+    world.give(Input::Connect(vec![id(0)]));
+    world.run(Op::AnswerBind { pick: index(), ok: true });
+    world.answer_leases(true, IDS);
+    world
+}
+
+fn index() -> prop::sample::Index {
+    use proptest::strategy::{Strategy as _, ValueTree as _};
+    let mut runner = proptest::test_runner::TestRunner::deterministic();
+    any::<prop::sample::Index>().new_tree(&mut runner).unwrap().current()
+}
+
+fn connection(world: &World, n: u128) -> Connection {
+    world.engine.resource(id(n), world.now).unwrap().1
+}
+
+#[test]
+fn only_what_is_connected_is_listened_on() {
+    let world = connected();
+    assert!(matches!(connection(&world, 0), Connection::Listening { address } if address.port() == 2000));
+    assert_eq!(connection(&world, 1), Connection::Disconnected);
+    assert_eq!(world.shell.listeners.len(), 1);
+}
+
+#[test]
+fn a_service_account_has_everything_connected_but_what_was_disconnected() {
+    let mut world = World::new(7);
+    world.give(signed_in(0, true, at(0)));
+    world.give(Input::Access(vec![resource(0, 2000), resource(1, 2001)]));
+    assert_eq!(world.shell.listeners.len(), 2);
+    world.give(Input::Disconnect(vec![id(0)]));
+    world.give(Input::Access(vec![resource(0, 2000), resource(1, 2001), resource(2, 2002)]));
+    let listening: Vec<_> = world.shell.listeners.values().map(|(id, _)| *id).collect();
+    assert_eq!(listening, [id(1), id(2)]);
+}
+
+#[test]
+fn a_lost_grant_closes_and_cuts_in_the_same_breath_and_a_regained_one_opens_again() {
+    let mut world = connected();
+    world.give(Input::Access(vec![resource(1, 2001)]));
+    assert!(world.shell.listeners.is_empty() && world.shell.leases.is_empty());
+    assert!(world.shell.cut.contains(&id(0)));
+    world.give(Input::Access(vec![resource(0, 2000)]));
+    assert_eq!(world.shell.listeners.len(), 1);
+}
+
+#[test]
+fn locking_closes_and_cuts_everything_and_unlocking_brings_it_back() {
+    let mut world = connected();
+    world.give(Input::Locked);
+    assert!(world.shell.listeners.is_empty() && world.shell.cut.contains(&id(0)));
+    assert_eq!(connection(&world, 0), Connection::Suspended);
+    assert_eq!(connection(&world, 1), Connection::Disconnected);
+    world.give(Input::Unlocked);
+    assert_eq!(world.shell.listeners.len(), 1);
+}
+
+#[test]
+fn two_resources_can_swap_their_addresses() {
+    let mut world = connected();
+    world.give(Input::Connect(vec![id(1)]));
+    world.run(Op::AnswerBind { pick: index(), ok: true });
+    let mut swapped = [resource(0, 2001), resource(1, 2000)];
+    for resource in &mut swapped {
+        resource.revision = 2;
+    }
+    world.engine.handle(Input::Access(swapped.to_vec()), world.now);
+    let kinds: Vec<_> = std::iter::from_fn(|| world.engine.poll_command())
+        .filter_map(|command| match command {
+            Command::Unbind { .. } => Some('u'),
+            Command::Bind { .. } => Some('b'),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(kinds, ['u', 'u', 'b', 'b']);
+}
+
+#[test]
+fn a_moved_address_keeps_the_running_streams() {
+    let mut world = connected();
+    world.give(Input::Access(vec![resource(0, 2009)]));
+    assert!(!world.shell.cut.contains(&id(0)));
+    assert_eq!(world.shell.listeners.values().next().unwrap().1.port(), 2009);
+}
+
+#[test]
+fn a_port_in_use_is_tried_again_with_growing_pauses_and_at_once_when_asked() {
+    let mut world = World::new(7);
+    world.give(signed_in(0, false, at(0)));
+    world.give(Input::Access(vec![resource(0, 2000)]));
+    world.give(Input::Connect(vec![id(0)]));
+    let mut pauses = Vec::new();
+    for _ in 0..8 {
+        let ticket = *world.shell.listeners.keys().next().unwrap();
+        world.answer_bind(ticket, false);
+        let Connection::PortInUse { retry_at, .. } = connection(&world, 0) else { panic!("not in use") };
+        pauses.push(retry_at.since(world.now.wall));
+        while world.shell.listeners.is_empty() {
+            world.run(Op::WaitForTimeout);
+        }
+    }
+    assert!(pauses[0] <= Duration::from_secs(1), "{pauses:?}");
+    assert!(pauses[7] >= Duration::from_secs(15) && pauses[7] <= Duration::from_secs(30), "{pauses:?}");
+    let ticket = *world.shell.listeners.keys().next().unwrap();
+    world.answer_bind(ticket, false);
+    world.give(Input::Connect(vec![id(0)]));
+    assert_eq!(world.shell.listeners.len(), 1);
+}
+
+#[test]
+fn an_address_that_other_machines_reach_is_never_bound() {
+    let mut world = World::new(7);
+    world.give(signed_in(0, true, at(0)));
+    let mut evil = [resource(0, 2000), resource(1, 2001), resource(2, 0)];
+    evil[0].bind.ip = [0, 0, 0, 0].into();
+    evil[1].bind.ip = [192, 0, 2, 7].into();
+    world.give(Input::Access(evil.to_vec()));
+    assert!(world.shell.listeners.is_empty());
+    assert!(matches!(connection(&world, 0), Connection::Failed { error, .. } if error.contains("other machines")));
+}
+
+#[test]
+fn leases_are_asked_for_ahead_and_renewed_before_they_end() {
+    let mut world = connected();
+    assert!(world.shell.leases.contains(&id(0)) && world.shell.request.is_none());
+    let begun = world.now.boot;
+    while world.shell.request.is_none() {
+        world.run(Op::WaitForTimeout);
+    }
+    let waited = world.now.boot - begun;
+    assert!(waited <= Duration::from_secs(600) && waited >= Duration::from_secs(500), "{waited:?}");
+    assert!(world.shell.leases.contains(&id(0)), "the old one is good until the new one is there");
+}
+
+#[test]
+fn a_lease_serves_on_through_the_fail_static_window_and_no_longer() {
+    let mut world = connected();
+    let begun = world.now.boot;
+    while world.shell.leases.contains(&id(0)) {
+        world.answer_leases(false, IDS);
+        world.run(Op::WaitForTimeout);
+    }
+    let waited = world.now.boot - begun;
+    assert_eq!(waited, LIFETIME + postern_proto::lease::FAIL_STATIC);
+}
+
+#[test]
+fn a_kept_lease_does_not_live_longer_for_having_been_kept() {
+    let mut world = World::new(7);
+    world.give(signed_in(0, false, at(0)));
+    world.give(Input::Access(vec![resource(0, 2000)]));
+    let mut old = lease(id(0), world.now);
+    old.issued_at = UnixMillis(world.now.wall.0 - 20 * 60_000);
+    old.not_after = old.issued_at.plus(LIFETIME);
+    world.give(Input::LeasesIssued { leases: vec![(old, None)], denied: Vec::new() });
+    world.give(Input::Connect(vec![id(0)]));
+    assert!(world.shell.request.is_some(), "renewed at once");
+    let begun = world.now.boot;
+    while world.shell.leases.contains(&id(0)) {
+        world.answer_leases(false, IDS);
+        world.run(Op::WaitForTimeout);
+    }
+    assert_eq!(world.now.boot - begun, Duration::from_secs(55 * 60));
+}
+
+#[test]
+fn a_denied_lease_is_not_asked_for_in_a_hurry_but_a_new_grant_is() {
+    let mut world = World::new(7);
+    world.give(signed_in(0, false, at(0)));
+    world.give(Input::Access(vec![resource(0, 2000)]));
+    world.give(Input::Connect(vec![id(0)]));
+    world.answer_leases(true, 0);
+    world.give(Input::LeaseNeeded(id(0)));
+    world.pass(Duration::from_secs(30));
+    assert!(world.shell.request.is_none());
+    world.give(Input::Access(Vec::new()));
+    world.give(Input::Access(vec![resource(0, 2000)]));
+    assert!(world.shell.request.is_some());
+}
+
+#[test]
+fn a_stream_that_needs_a_fresh_lease_gets_one_even_after_failures() {
+    let mut world = connected();
+    world.pass(Duration::from_secs(700));
+    for _ in 0..10 {
+        world.answer_leases(false, IDS);
+        while world.shell.request.is_none() {
+            world.run(Op::WaitForTimeout);
+        }
+    }
+    world.answer_leases(false, IDS);
+    world.give(Input::LeaseNeeded(id(0)));
+    world.pass(Duration::from_secs(1));
+    assert!(world.shell.request.is_some());
+}
+
+#[test]
+fn the_end_of_the_sign_in_ends_everything_without_the_control_plane() {
+    let mut world = connected();
+    world.pass(Duration::from_secs(48 * 3600));
+    assert!(world.shell.listeners.is_empty() && world.shell.leases.is_empty());
+    assert!(world.shell.cut.contains(&id(0)));
+    assert_eq!(world.engine.poll_timeout(), None);
+}
+
+#[test]
+fn another_account_inherits_nothing() {
+    let mut world = connected();
+    world.give(signed_in(1, false, world.now));
+    assert!(world.shell.listeners.is_empty() && world.shell.leases.is_empty());
+    world.give(Input::Access(vec![resource(0, 2000)]));
+    assert!(world.shell.listeners.is_empty(), "the choices were the other account's");
+}
+
+#[test]
+fn the_same_account_signing_in_again_disturbs_nothing() {
+    let mut world = connected();
+    let before = world.shell.listeners.clone();
+    world.give(signed_in(0, false, world.now));
+    assert_eq!(world.shell.listeners, before);
+    assert!(world.shell.cut.is_empty());
+}
+
+#[test]
+fn choices_are_kept_over_a_restart() {
+    let world = connected();
+    let mut engine = Engine::new(1);
+    let mut again = signed_in(0, false, at(0));
+    if let Input::SignedIn { choices, .. } = &mut again {
+        *choices = world.shell.saved_choices.unwrap();
+    }
+    engine.handle(again, at(0));
+    engine.handle(Input::Access(vec![resource(0, 2000), resource(1, 2001)]), at(0));
+    let binds: Vec<_> = std::iter::from_fn(|| engine.poll_command())
+        .filter_map(|command| if let Command::Bind { resource, .. } = command { Some(resource) } else { None })
+        .collect();
+    assert_eq!(binds, [id(0)]);
+}

@@ -5,24 +5,49 @@ use std::sync::Arc;
 use axum::{
     Json, Router,
     body::{Body, Bytes},
-    extract::State,
+    extract::{DefaultBodyLimit, FromRequest, Request as HttpRequest, State},
     http::{HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
     routing::{get, post},
 };
-use postern_local_api::message::{Hello, Status, VERSION};
+use postern_local_api::message::{
+    ChangeReport, ControlAnswer, ControlCall, DoctorReport, Hello, LiveSession, Login, Selection, Status, Unlock,
+    VERSION,
+};
+use postern_proto::{api::Credential, problem::Problem};
+use tokio::sync::{Mutex, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-use super::no_such_call;
-use crate::board::{Board, Reader};
+use super::{Refusal, no_such_call, pass_on};
+use crate::{
+    account::Account,
+    board::{Board, Reader},
+    carriage::Carriage,
+    doctor::Doctor,
+    request::{Request, ask},
+    sign_in::Target,
+    store::Config,
+};
+
+/// No body of a call is longer: an administrator's call may carry a list.
+const MAX_BODY: usize = 4 << 20;
 
 /// What the calls work with.
 #[derive(Clone, Debug)]
 pub struct Handle {
     pub board: Arc<Board>,
+    pub requests: mpsc::Sender<Request>,
+    pub carriage: Arc<Carriage>,
+    pub accounts: watch::Receiver<Option<Arc<Account>>>,
+    pub configs: watch::Receiver<Option<Config>>,
+    pub doctor: Arc<Doctor>,
+    /// One sign-in at a time.
+    pub signing_in: Arc<Mutex<()>>,
     /// Stops the service.
     pub stop: CancellationToken,
 }
+
+type Answer<T> = Result<Json<T>, Refusal>;
 
 /// Every call of the local API.
 pub fn router(handle: Handle) -> Router {
@@ -30,13 +55,24 @@ pub fn router(handle: Handle) -> Router {
         .route("/v1/hello", get(|| std::future::ready(Json(hello()))))
         .route("/v1/status", get(status))
         .route("/v1/events", get(events))
+        .route("/v1/login", post(login))
+        .route("/v1/logout", post(logout))
+        .route("/v1/lock", post(lock))
+        .route("/v1/unlock", post(unlock))
+        .route("/v1/connect", post(connect))
+        .route("/v1/disconnect", post(disconnect))
+        .route("/v1/sessions", get(sessions))
+        .route("/v1/doctor", post(doctor))
+        .route("/v1/control", post(control))
         .route("/v1/shutdown", post(shutdown))
         .fallback(no_such_call)
+        .method_not_allowed_fallback(no_such_call)
+        .layer(DefaultBodyLimit::max(MAX_BODY))
         .with_state(handle)
 }
 
 /// Who answers here.
-fn hello() -> Hello {
+pub(crate) fn hello() -> Hello {
     Hello {
         version: VERSION,
         service: env!("CARGO_PKG_VERSION").to_owned(),
@@ -45,8 +81,8 @@ fn hello() -> Hello {
     }
 }
 
-async fn status(State(handle): State<Handle>) -> Json<Status> {
-    Json(handle.board.status())
+async fn status(State(handle): State<Handle>) -> Answer<Status> {
+    fresh_status(&handle).await
 }
 
 async fn events(State(handle): State<Handle>) -> Response {
@@ -64,8 +100,133 @@ async fn events(State(handle): State<Handle>) -> Response {
     ([(header::CONTENT_TYPE, kind)], Body::from_stream(lines)).into_response()
 }
 
+async fn login(State(handle): State<Handle>, Sent(login): Sent<Login>) -> Answer<Status> {
+    let _turn = handle.signing_in.lock().await;
+    let target = Target::of(&login, handle.configs.borrow().as_ref())?;
+    handle.sign_in(target, login.credential, true).await?;
+    fresh_status(&handle).await
+}
+
+async fn logout(State(handle): State<Handle>) -> Answer<Status> {
+    let _turn = handle.signing_in.lock().await;
+    ask(&handle.requests, |reply| Request::SignOut { reply }).await?;
+    fresh_status(&handle).await
+}
+
+async fn lock(State(handle): State<Handle>) -> Answer<Status> {
+    ask(&handle.requests, |reply| Request::Lock { reply }).await?;
+    fresh_status(&handle).await
+}
+
+/// The control plane checks the password: a sign-in of the same account at the same place.
+async fn unlock(State(handle): State<Handle>, Sent(unlock): Sent<Unlock>) -> Answer<Status> {
+    let _turn = handle.signing_in.lock().await;
+    let account = handle.account()?;
+    let config = handle.configs.borrow().clone();
+    let config = config.ok_or_else(|| Problem::new(409, "no-control-plane", "No control plane is known"))?;
+    let who = &account.record().account;
+    let credential = if who.service {
+        Credential::ServiceToken { token: unlock.password }
+    } else {
+        Credential::Password { email: who.email.clone(), password: unlock.password }
+    };
+    handle.sign_in(Target::configured(&config)?, credential, true).await?;
+    fresh_status(&handle).await
+}
+
+async fn connect(State(handle): State<Handle>, Sent(selection): Sent<Selection>) -> Answer<ChangeReport> {
+    handle.choose(selection, true).await
+}
+
+async fn disconnect(State(handle): State<Handle>, Sent(selection): Sent<Selection>) -> Answer<ChangeReport> {
+    handle.choose(selection, false).await
+}
+
+async fn sessions(State(handle): State<Handle>) -> Json<Vec<LiveSession>> {
+    let name = |id| handle.board.resource(id).map_or_else(|| format!("{id}"), |status| status.resource.name);
+    let all = handle.carriage.streams.all().into_iter().map(|stream| LiveSession {
+        stream: stream.id,
+        resource: stream.resource,
+        resource_name: name(stream.resource),
+        peer: stream.peer,
+        gateway: stream.route().gateway,
+        started_at: stream.started_at,
+        bytes_up: stream.control.up(),
+        bytes_down: stream.control.down(),
+    });
+    Json(all.collect())
+}
+
+async fn doctor(State(handle): State<Handle>) -> Answer<DoctorReport> {
+    let status = fresh_status(&handle).await?.0;
+    let account = handle.accounts.borrow().clone();
+    let config = handle.configs.borrow().clone();
+    Ok(Json(handle.doctor.examine(&status, account, config).await))
+}
+
+async fn control(State(handle): State<Handle>, Sent(call): Sent<ControlCall>) -> Answer<ControlAnswer> {
+    let account = handle.account()?;
+    let changes_password = pass_on::changes_password(&call);
+    let answer = pass_on::pass_on(account.control(), call).await?;
+    if changes_password && answer.status < 300 {
+        let _ = handle.requests.send(Request::PasswordChanged).await;
+    }
+    Ok(Json(answer))
+}
+
 async fn shutdown(State(handle): State<Handle>) -> StatusCode {
     tracing::info!("asked to stop over the local API");
     handle.stop.cancel();
     StatusCode::ACCEPTED
+}
+
+/// The status as it is now, not as it was posted last.
+pub(crate) async fn fresh_status(handle: &Handle) -> Answer<Status> {
+    ask(&handle.requests, |reply| Request::Refresh { reply }).await?;
+    Ok(Json(handle.board.status()))
+}
+
+impl Handle {
+    async fn choose(&self, selection: Selection, connected: bool) -> Answer<ChangeReport> {
+        Ok(Json(ask(&self.requests, |reply| Request::Choose { selection, connected, reply }).await?))
+    }
+
+    fn account(&self) -> Result<Arc<Account>, Problem> {
+        self.accounts
+            .borrow()
+            .clone()
+            .ok_or_else(|| Problem::new(409, "signed-out", "Nobody is signed in").with_detail("Sign in: postern login"))
+    }
+
+    /// Signs in and becomes that account. An account that was here before keeps its device key; another one gets its
+    /// own.
+    pub async fn sign_in(&self, target: Target, credential: Credential, unlock: bool) -> Result<(), Problem> {
+        let before = self.accounts.borrow().clone().filter(|before| before.may_be(&target, &credential));
+        let key = before.as_ref().map(|before| before.key().clone());
+        let first = target.sign_in(credential.clone(), key).await;
+        let another_key = before.is_some_and(|before| match &first {
+            Ok(signed_in) => before.owner().account != signed_in.record.account.id,
+            Err(problem) => problem.code == "device_revoked",
+        });
+        let signed_in = if another_key { target.sign_in(credential, None).await? } else { first? };
+        let signed_in = Box::new(signed_in);
+        ask(&self.requests, |reply| Request::Adopt { signed_in, unlock, reply }).await
+    }
+}
+
+/// A JSON body; one that cannot be read is refused with a problem instead of the framework's plain text.
+struct Sent<T>(T);
+
+impl<T: serde::de::DeserializeOwned> FromRequest<Handle> for Sent<T> {
+    type Rejection = Refusal;
+
+    async fn from_request(request: HttpRequest, handle: &Handle) -> Result<Self, Refusal> {
+        let bytes = Bytes::from_request(request, handle).await.map_err(|error| bad_body(&error.to_string()))?;
+        // A client of another version may send more or less than we know; the words of the parser name what.
+        serde_json::from_slice(&bytes).map(Self).map_err(|error| bad_body(&error.to_string()))
+    }
+}
+
+fn bad_body(why: &str) -> Refusal {
+    Refusal(Problem::new(400, "bad-request", "The call cannot be read").with_detail(why))
 }

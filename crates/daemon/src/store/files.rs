@@ -1,10 +1,11 @@
 //! The values that are kept, one file each.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fmt};
 
 use postern_proto::{
     api::{AccountInfo, IssuedLease},
-    id::{DeviceId, LoginId, OrgId, ResourceId},
+    id::{AccountId, DeviceId, LoginId, OrgId, ResourceId},
+    replica::Replica,
     time::UnixMillis,
 };
 use serde::{Deserialize, Serialize};
@@ -34,6 +35,12 @@ pub struct DeviceKey {
     pub pem: String,
 }
 
+impl fmt::Debug for DeviceKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("DeviceKey(…)")
+    }
+}
+
 impl Stored for DeviceKey {
     const FILE: &'static str = "device-key.json";
 }
@@ -58,6 +65,8 @@ pub struct SignInRecord {
     pub control: String,
     pub login: LoginId,
     pub token: String,
+    /// By this machine's clock.
+    pub signed_in_at: UnixMillis,
     pub expires_at: UnixMillis,
     pub account: AccountInfo,
     pub org: OrgId,
@@ -67,6 +76,16 @@ pub struct SignInRecord {
     pub device: DeviceId,
     #[serde(default)]
     pub must_change_password: bool,
+}
+
+impl fmt::Debug for SignInRecord {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SignInRecord")
+            .field("control", &self.control)
+            .field("account", &self.account.id)
+            .field("device", &self.device)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Stored for SignInRecord {
@@ -79,6 +98,15 @@ impl Drop for SignInRecord {
     }
 }
 
+/// The last synced state, so that the list shows while offline and ports stay where they were.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct LastReplica(pub Replica);
+
+impl Stored for LastReplica {
+    const FILE: &'static str = "replica.json";
+}
+
 /// Leases that are still good when the control plane is away at the next start.
 #[derive(Clone, Default, Serialize, Deserialize)]
 pub struct CachedLeases {
@@ -89,9 +117,11 @@ impl Stored for CachedLeases {
     const FILE: &'static str = "leases.json";
 }
 
-/// What the user chose per resource; absent means the account's default.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+/// What the user chose per resource; absent means the account's default. It outlives the sign-in, so that the same
+/// account finds its connections again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Choices {
+    pub account: AccountId,
     pub connected: BTreeMap<ResourceId, bool>,
 }
 

@@ -73,6 +73,16 @@ impl Entry {
         self.keep();
     }
 
+    /// Dials once, keeps the connection as a spare where there is room, and says how long connect and handshake took.
+    pub async fn probe(&self) -> Result<Duration, DialError> {
+        let begun = Instant::now();
+        let warm = self.fresh().await?;
+        let took = begun.elapsed();
+        let refused = self.pool().put(warm, now());
+        farewell(refused);
+        Ok(took)
+    }
+
     /// How many connections stand idle.
     #[must_use]
     pub fn idle(&self) -> usize {

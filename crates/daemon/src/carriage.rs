@@ -1,0 +1,254 @@
+//! Carries accepted connections: the leases and gateways that streams use, and the guide that joins them.
+//!
+//! Streams never wait for the engine: what they need lies here, put by the shell. Only a stream that has no lease, or
+//! one that a gateway would not take, asks for one and waits.
+
+use std::{
+    collections::HashMap,
+    net::SocketAddr,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, RwLock,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use postern_proto::id::{NodeId, ResourceId, StreamId};
+use postern_tunnel::{
+    client::carry,
+    stream::{EndCause, StreamEnd},
+};
+use tokio::{
+    net::TcpStream,
+    sync::{mpsc, watch},
+};
+use tokio_util::task::TaskTracker;
+use ulid::Ulid;
+
+use crate::{
+    clock,
+    engine::Input,
+    gateways::Gateways,
+    streams::{Stream, Streams},
+};
+
+mod guide;
+
+use guide::Guide;
+
+/// See the module.
+#[derive(Debug)]
+pub struct Carriage {
+    pub streams: Streams,
+    leases: RwLock<HashMap<ResourceId, Arc<Lease>>>,
+    /// Changes with every change of the leases.
+    lease_news: watch::Sender<u64>,
+    gateways: Mutex<Gateways>,
+    inputs: mpsc::Sender<Input>,
+    tasks: TaskTracker,
+}
+
+/// A lease that new streams may use.
+pub struct Lease {
+    pub token: String,
+    pub grant: Option<String>,
+    /// Boot clock.
+    pub until: Duration,
+}
+
+/// A resource as its listener and its streams see it; it lives as long as the service knows the resource.
+#[derive(Debug)]
+pub struct Destination {
+    pub id: ResourceId,
+    via: RwLock<Vec<NodeId>>,
+    /// Of streams that are over.
+    up: AtomicU64,
+    down: AtomicU64,
+    last_error: Mutex<Option<String>>,
+    /// Something is different since it was last asked.
+    touched: AtomicBool,
+}
+
+impl Carriage {
+    /// `inputs` leads to the engine.
+    #[must_use]
+    pub fn new(inputs: mpsc::Sender<Input>, seed: u64) -> Self {
+        Self {
+            streams: Streams::default(),
+            leases: RwLock::default(),
+            lease_news: watch::Sender::new(0),
+            gateways: Mutex::new(Gateways::new(seed)),
+            inputs,
+            tasks: TaskTracker::new(),
+        }
+    }
+
+    pub fn put_lease(&self, resource: ResourceId, lease: Lease) {
+        self.leases.write().unwrap_or_else(PoisonError::into_inner).insert(resource, Arc::new(lease));
+        self.lease_news.send_modify(|news| *news += 1);
+    }
+
+    pub fn drop_lease(&self, resource: ResourceId) {
+        self.leases.write().unwrap_or_else(PoisonError::into_inner).remove(&resource);
+    }
+
+    pub fn gateways(&self) -> MutexGuard<'_, Gateways> {
+        self.gateways.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The tasks of all streams.
+    #[must_use]
+    pub const fn tasks(&self) -> &TaskTracker {
+        &self.tasks
+    }
+
+    /// Carries a connection that was admitted. It is listed before this returns, so that a cut that comes next finds it.
+    pub fn start(self: &Arc<Self>, local: TcpStream, peer: SocketAddr, destination: &Arc<Destination>) {
+        let now = clock::wall();
+        let id = StreamId::from_ulid(Ulid::from_parts(now.0, rand::random()));
+        let stream = Arc::new(Stream::new(id, destination.id, peer, now));
+        self.streams.insert(Arc::clone(&stream));
+        let (carriage, destination) = (Arc::clone(self), Arc::clone(destination));
+        self.tasks.spawn(async move {
+            let guide = Guide::new(Arc::clone(&carriage), Arc::clone(&destination), Arc::clone(&stream));
+            let end = carry(local, guide, stream.control.clone()).await;
+            carriage.streams.remove(stream.id);
+            carriage.note_end(&stream, &destination, &end);
+        });
+    }
+
+    fn lease(&self, resource: ResourceId) -> Option<Arc<Lease>> {
+        let leases = self.leases.read().unwrap_or_else(PoisonError::into_inner);
+        leases.get(&resource).filter(|lease| lease.until > clock::now().boot).cloned()
+    }
+
+    fn note_end(&self, stream: &Stream, destination: &Destination, end: &StreamEnd) {
+        destination.add(end);
+        let gateway = stream.route().gateway;
+        let StreamEnd { cause, up, down } = end;
+        tracing::debug!(stream = %stream.id, resource = %stream.resource, ?cause, up, down, "stream ended");
+        match cause {
+            EndCause::Done | EndCause::LocalReset => {
+                self.note_reached(gateway);
+                // A program that gave up before anything came back proves nothing.
+                if *cause == EndCause::Done || *down > 0 {
+                    destination.note_success();
+                }
+            }
+            EndCause::Cut(_) => {}
+            EndCause::PeerReset(code) => {
+                self.note_reached(gateway);
+                destination.note_error(format!("the gateway broke a connection off: {code:?}"));
+            }
+            EndCause::LinkLost => {
+                if let Some(gateway) = gateway {
+                    let error = "a connection to it broke".to_owned();
+                    self.gateways().note_failed(gateway, error, clock::now().boot);
+                }
+                destination.note_error("the connection to the gateway broke".to_owned());
+            }
+            EndCause::Protocol => {
+                destination.note_error("the gateway sent what it must not send".to_owned());
+            }
+            EndCause::Refused(problem) => {
+                let text = printable(&problem.to_string());
+                tracing::info!(stream = %stream.id, resource = %stream.resource, code = problem.code, "refused: {text}");
+                destination.note_error(text);
+            }
+        }
+    }
+
+    fn note_reached(&self, gateway: Option<NodeId>) {
+        if let Some(gateway) = gateway {
+            self.gateways().note_reached(gateway, None);
+        }
+    }
+}
+
+impl Destination {
+    #[must_use]
+    pub fn new(id: ResourceId, via: Vec<NodeId>) -> Self {
+        Self {
+            id,
+            via: RwLock::new(via),
+            up: AtomicU64::new(0),
+            down: AtomicU64::new(0),
+            last_error: Mutex::default(),
+            touched: AtomicBool::new(true),
+        }
+    }
+
+    pub fn set_via(&self, via: &[NodeId]) {
+        let mut held = self.via.write().unwrap_or_else(PoisonError::into_inner);
+        if *held != via {
+            *held = via.to_vec();
+        }
+    }
+
+    #[must_use]
+    pub fn via(&self) -> Vec<NodeId> {
+        self.via.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Bytes up and down of streams that are over.
+    #[must_use]
+    pub fn carried(&self) -> (u64, u64) {
+        (self.up.load(Ordering::Relaxed), self.down.load(Ordering::Relaxed))
+    }
+
+    /// What the last failed stream met, until one succeeds.
+    #[must_use]
+    pub fn last_error(&self) -> Option<String> {
+        self.error().clone()
+    }
+
+    /// Whether anything changed since this was asked last.
+    pub fn take_touched(&self) -> bool {
+        self.touched.swap(false, Ordering::AcqRel)
+    }
+
+    /// A stream works.
+    pub fn note_success(&self) {
+        *self.error() = None;
+        self.touched.store(true, Ordering::Release);
+    }
+
+    fn note_error(&self, error: String) {
+        *self.error() = Some(error);
+        self.touched.store(true, Ordering::Release);
+    }
+
+    fn add(&self, end: &StreamEnd) {
+        self.up.fetch_add(end.up, Ordering::Relaxed);
+        self.down.fetch_add(end.down, Ordering::Relaxed);
+        self.touched.store(true, Ordering::Release);
+    }
+
+    fn error(&self) -> MutexGuard<'_, Option<String>> {
+        self.last_error.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl std::fmt::Debug for Lease {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Lease").field("grant", &self.grant).field("until", &self.until).finish_non_exhaustive()
+    }
+}
+
+/// Text of somebody else, without what could forge a line or drive a terminal.
+#[must_use]
+pub fn printable(text: &str) -> String {
+    text.chars().map(|letter| if letter.is_control() { char::REPLACEMENT_CHARACTER } else { letter }).collect()
+}
+
+/// An error with its causes, in one line.
+#[must_use]
+pub fn error_text(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    printable(&text)
+}

@@ -1,0 +1,178 @@
+//! Says where a stream goes, and where else when that fails.
+
+use std::{sync::Arc, time::Duration};
+
+use postern_proto::{head::Request, id::NodeId, problem::Problem};
+use postern_tunnel::client::{Attempt, Entry, Failure, StreamGuide};
+use tokio::time::{Instant, timeout_at};
+
+use super::{Carriage, Destination, Lease, error_text};
+use crate::{
+    clock,
+    engine::Input,
+    streams::{Route, Stream},
+};
+
+/// How long a stream waits for a lease, its first or a fresh one. Programs give up on a connection that does nothing
+/// after a while; a sentence in the status is worth more than a longer wait.
+const LEASE_WAIT: Duration = Duration::from_secs(10);
+/// Tries at most, whatever gateways say.
+const MAX_TRIES: u32 = 12;
+
+pub(super) struct Guide {
+    carriage: Arc<Carriage>,
+    destination: Arc<Destination>,
+    stream: Arc<Stream>,
+    /// Gateways that are not to be tried again.
+    tried: Vec<NodeId>,
+    /// A node would not take this lease.
+    spoiled: Option<Arc<Lease>>,
+    used: Option<Arc<Lease>>,
+    /// Where the next try goes, when that is decided.
+    next: Option<Arc<Entry>>,
+    /// A connection that broke before an answer is made again once.
+    lost_once: bool,
+    last: Option<Problem>,
+}
+
+impl Guide {
+    pub(super) const fn new(carriage: Arc<Carriage>, destination: Arc<Destination>, stream: Arc<Stream>) -> Self {
+        Self {
+            carriage,
+            destination,
+            stream,
+            tried: Vec::new(),
+            spoiled: None,
+            used: None,
+            next: None,
+            lost_once: false,
+            last: None,
+        }
+    }
+
+    /// Learns from a failure; an error is final.
+    fn learn(&mut self, failure: &Failure) -> Result<(), Problem> {
+        let now = clock::now().boot;
+        match failure {
+            Failure::Refused { entry, refused } => match refused.problem.status {
+                401 if self.spoiled.is_none() => {
+                    self.spoiled = self.used.take();
+                    self.next = Some(Arc::clone(entry));
+                    self.last = Some(refused.problem.clone());
+                }
+                421 => {
+                    let route = refused.route.as_ref().ok_or_else(|| refused.problem.clone())?;
+                    let right = self.carriage.gateways().entry(route.node());
+                    self.next = Some(right.ok_or_else(|| refused.problem.clone())?);
+                }
+                503 => {
+                    self.carriage.gateways().note_draining(entry.node(), now);
+                    self.give_up_on(entry, refused.problem.clone());
+                }
+                _ => return Err(refused.problem.clone()),
+            },
+            Failure::Dial { entry, error } => {
+                let error = error_text(error);
+                self.carriage.gateways().note_failed(entry.node(), error.clone(), now);
+                self.give_up_on(entry, unreachable(&error));
+            }
+            Failure::Lost { entry } => {
+                let problem = unreachable("it broke the connection off before it answered");
+                if self.lost_once {
+                    self.carriage.gateways().note_failed(entry.node(), "it breaks connections off".to_owned(), now);
+                    self.give_up_on(entry, problem);
+                } else {
+                    self.lost_once = true;
+                    self.last = Some(problem);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn give_up_on(&mut self, entry: &Entry, problem: Problem) {
+        self.tried.push(entry.node());
+        self.last = Some(problem);
+    }
+
+    fn choose(&mut self) -> Result<Arc<Entry>, Problem> {
+        if let Some(entry) = self.next.take() {
+            return Ok(entry);
+        }
+        let chosen = {
+            let gateways = self.carriage.gateways();
+            gateways.choose(&self.destination.via(), &self.tried, clock::now().boot)
+        };
+        chosen.ok_or_else(|| {
+            self.last.take().unwrap_or_else(|| {
+                Problem::new(502, "no-gateway", "No gateway can carry this connection")
+                    .with_detail("The control plane has named none for this resource; ask an administrator.")
+            })
+        })
+    }
+
+    /// The lease to use: the one that lies ready, or a fresh one when there is none or it was refused.
+    async fn lease(&mut self) -> Result<Arc<Lease>, Problem> {
+        if let Some(lease) = self.usable() {
+            return Ok(lease);
+        }
+        let mut news = self.carriage.lease_news.subscribe();
+        // A full queue means that the engine has enough to do; the wait below has its end.
+        let _ = self.carriage.inputs.try_send(Input::LeaseNeeded(self.destination.id));
+        let deadline = Instant::now() + LEASE_WAIT;
+        loop {
+            if let Some(lease) = self.usable() {
+                return Ok(lease);
+            }
+            if !matches!(timeout_at(deadline, news.changed()).await, Ok(Ok(()))) {
+                return Err(self.last.take().unwrap_or_else(no_lease));
+            }
+        }
+    }
+
+    fn usable(&self) -> Option<Arc<Lease>> {
+        let lease = self.carriage.lease(self.destination.id)?;
+        let spoiled = self.spoiled.as_ref().is_some_and(|spoiled| spoiled.token == lease.token);
+        (!spoiled).then_some(lease)
+    }
+
+    /// Notes the grant of the lease at the stream and makes sure that the lease still counts after that: a revocation
+    /// takes leases away before it looks at streams, so it either finds the grant here or the lease gone there.
+    async fn lease_on_record(&mut self, entry: &Entry) -> Result<Arc<Lease>, Problem> {
+        loop {
+            let lease = self.lease().await?;
+            self.stream.set_route(Route { gateway: Some(entry.node()), grant: lease.grant.clone() });
+            if self.usable().is_some_and(|now| Arc::ptr_eq(&now, &lease)) {
+                return Ok(lease);
+            }
+        }
+    }
+}
+
+impl StreamGuide for Guide {
+    async fn next_attempt(&mut self, number: u32, failure: Option<&Failure>) -> Result<Attempt, Problem> {
+        if let Some(failure) = failure {
+            self.learn(failure)?;
+        }
+        if number >= MAX_TRIES {
+            return Err(self.last.take().unwrap_or_else(|| unreachable("too many tries")));
+        }
+        let entry = self.choose()?;
+        let lease = self.lease_on_record(&entry).await?;
+        let request = Request::new(self.destination.id, entry.node().tls_name(), lease.token.as_str(), self.stream.id)
+            .map_err(|error| {
+                Problem::new(502, "bad-lease", "The lease cannot be sent").with_detail(error.to_string())
+            })?;
+        self.used = Some(lease);
+        Ok(Attempt { entry, request })
+    }
+}
+
+fn no_lease() -> Problem {
+    Problem::new(502, "no-lease", "The control plane has given no lease for this resource")
+        .with_detail("It may be away, or the access was taken back; postern status says which.")
+}
+
+fn unreachable(why: &str) -> Problem {
+    Problem::new(502, "gateway-unreachable", "No gateway can be reached").with_detail(why)
+}

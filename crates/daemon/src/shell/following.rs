@@ -1,0 +1,198 @@
+//! Following the control plane.
+
+use std::sync::Arc;
+
+use postern_local_api::message::ControlLink;
+use postern_proto::{
+    lease::Verifier,
+    replica::Replica,
+    resource::ClientResource,
+    sync::{GatewayInfo, Item},
+    time::UnixMillis,
+};
+use postern_tunnel::control::{CallError, ControlClient, SyncEvent, SyncHandle, SyncLoop, SyncTiming};
+use tokio_util::sync::CancellationToken;
+
+use super::{Destination, Shell};
+use crate::{carriage::printable, clock, engine::Input, store::LastReplica};
+
+/// A clock that differs by more is told of: certificates begin and end by it.
+const MAX_SKEW_SECONDS: u64 = 300;
+/// How long after a refusal the sign-in is checked again.
+const CHECK_APART: std::time::Duration = std::time::Duration::from_secs(30);
+
+/// The sync connection of one account.
+pub(super) struct Following {
+    handle: SyncHandle,
+    cancel: CancellationToken,
+}
+
+impl Following {
+    pub(super) fn start(control: &Arc<ControlClient>, replica: Replica) -> Self {
+        let agent = concat!("posternd/", env!("CARGO_PKG_VERSION"));
+        let (sync, handle) = SyncLoop::new(Arc::clone(control), agent, replica, SyncTiming::default());
+        let cancel = CancellationToken::new();
+        tokio::spawn(sync.run(cancel.clone()));
+        Self { handle, cancel }
+    }
+
+    pub(super) fn stop(self) {
+        self.cancel.cancel();
+    }
+
+    pub(super) fn replica(&self) -> Replica {
+        self.handle.replica().clone()
+    }
+}
+
+impl std::fmt::Debug for Following {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Following")
+    }
+}
+
+/// The next event; never, while nothing is followed.
+pub(super) async fn next(following: &mut Option<Following>) -> SyncEvent {
+    let event = match following {
+        Some(following) => following.handle.events.recv().await,
+        None => None,
+    };
+    match event {
+        Some(event) => event,
+        None => std::future::pending().await,
+    }
+}
+
+impl Shell {
+    pub(super) async fn follow(&mut self, event: SyncEvent) {
+        match event {
+            SyncEvent::Connected { now, .. } => {
+                if let Some(account) = &self.account {
+                    self.link =
+                        ControlLink::Connected { url: account.control().url().to_string(), since: clock::wall() };
+                }
+                self.parts.skew.note(now, clock::wall());
+                self.notes.skew = skew(now, clock::wall());
+                self.tell(Input::ControlReached).await;
+            }
+            SyncEvent::Changed(_) => self.take_replica().await,
+            SyncEvent::Revoked(revocations) => {
+                tracing::info!(count = revocations.len(), "access was revoked");
+                self.tell(Input::Revoked(revocations)).await;
+            }
+            SyncEvent::Away { error, retry_in } => self.lose_control(&error, retry_in),
+            // For nodes.
+            SyncEvent::Checked | SyncEvent::CheckHealth(_) => {}
+        }
+    }
+
+    /// Brings engine, gateways and destinations to what the replica holds.
+    pub(super) async fn take_replica(&mut self) {
+        let Some(following) = &self.following else { return };
+        let (access, gateways) = held(&following.handle.replica());
+        self.upkeep.replica_changed = true;
+        self.destinations.retain(|id, _| access.iter().any(|resource| resource.id == *id));
+        for resource in &access {
+            self.destinations
+                .entry(resource.id)
+                .or_insert_with(|| Arc::new(Destination::new(resource.id, resource.via.clone())))
+                .set_via(&resource.via);
+        }
+        if let Err(error) = self.parts.carriage.gateways().set(gateways) {
+            tracing::error!("a gateway cannot be dialled: {error}");
+        }
+        self.tell(Input::Access(access)).await;
+    }
+
+    pub(super) async fn save_replica(&mut self) {
+        self.upkeep.replica_changed = false;
+        let Some(following) = &self.following else { return };
+        let (store, replica) = (self.parts.store.clone(), LastReplica(following.replica()));
+        self.saver.run(move || store.save(&replica)).await;
+    }
+
+    /// The keys that leases are signed with, as the control plane announced them.
+    pub(super) fn lease_keys(&self) -> Verifier {
+        let Some(following) = &self.following else { return Verifier::default() };
+        let replica = following.handle.replica();
+        let keys: Vec<(String, Vec<u8>)> = replica
+            .items()
+            .filter_map(|item| match item {
+                Item::LeaseKey { id, public } => Some((id.clone(), unhex(public)?)),
+                _ => None,
+            })
+            .collect();
+        Verifier::new(keys.iter().map(|(id, key)| (id.as_str(), key.as_slice())))
+    }
+
+    fn lose_control(&mut self, error: &CallError, retry_in: std::time::Duration) {
+        let Some(account) = &self.account else { return };
+        let now = clock::now();
+        let since = match &self.link {
+            ControlLink::Away { since, .. } => *since,
+            ControlLink::None | ControlLink::Connecting { .. } | ControlLink::Connected { .. } => now.wall,
+        };
+        self.link = ControlLink::Away {
+            url: account.control().url().to_string(),
+            since,
+            error: printable(&error.to_string()),
+            retry_at: now.wall.plus(retry_in),
+        };
+        let refused = error.problem().is_some_and(|problem| [401, 403].contains(&problem.status));
+        if refused && !self.upkeep.checking_sign_in && self.upkeep.check_sign_in_at <= now.boot {
+            self.upkeep.checking_sign_in = true;
+            self.upkeep.check_sign_in_at = now.boot + CHECK_APART;
+            self.check_sign_in();
+        }
+    }
+}
+
+/// What concerns us of a replica: what may be reached, and the gateways.
+fn held(replica: &Replica) -> (Vec<ClientResource>, Vec<GatewayInfo>) {
+    let (mut access, mut gateways) = (Vec::new(), Vec::new());
+    for item in replica.items() {
+        match item {
+            Item::Access(resource) => access.push(resource.clone()),
+            Item::Gateway(gateway) => gateways.push(gateway.clone()),
+            _ => {}
+        }
+    }
+    (access, gateways)
+}
+
+/// A sentence about a clock that is far off.
+fn skew(theirs: UnixMillis, ours: UnixMillis) -> Option<String> {
+    let (ahead, behind) = (ours.since(theirs).as_secs(), theirs.since(ours).as_secs());
+    let (seconds, word) = if ahead > behind { (ahead, "ahead of") } else { (behind, "behind") };
+    (seconds > MAX_SKEW_SECONDS).then(|| {
+        format!(
+            "This machine's clock is {} minutes {word} the control plane's. Set it right: certificates begin and end \
+             by it.",
+            seconds / 60
+        )
+    })
+}
+
+fn unhex(text: &str) -> Option<Vec<u8>> {
+    let digits = text.as_bytes().chunks(2);
+    digits.map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_that_is_far_off_is_told_of_with_its_direction() {
+        let minutes = |n: u64| UnixMillis(1_000_000_000 + n * 60_000);
+        assert_eq!(skew(minutes(10), minutes(14)), None);
+        assert!(skew(minutes(10), minutes(20)).unwrap().contains("10 minutes ahead of"));
+        assert!(skew(minutes(20), minutes(10)).unwrap().contains("10 minutes behind"));
+    }
+
+    #[test]
+    fn keys_are_read_from_hex() {
+        assert_eq!(unhex("00ff").unwrap(), [0, 255]);
+        assert_eq!(unhex("0g"), None);
+    }
+}

@@ -1,0 +1,114 @@
+//! Posting how things stand.
+
+use postern_local_api::message::{KeyStorage, ResourceStatus, SignIn, Status, StatusApi};
+use postern_proto::id::ResourceId;
+
+use super::Shell;
+use crate::{clock, process, store::DeviceKey, streams::Load};
+
+/// A sign-in that ends sooner is told of.
+const SIGN_IN_SOON: std::time::Duration = std::time::Duration::from_secs(3600);
+
+impl Shell {
+    /// Posts everything that may have changed.
+    pub(super) fn post(&mut self) {
+        let loads = self.parts.carriage.streams.loads();
+        let mut changed = self.engine.take_changed();
+        changed.extend(loads.keys());
+        changed.extend(self.destinations.values().filter(|it| it.take_touched()).map(|it| it.id));
+        for id in changed {
+            self.post_resource(id, loads.get(&id).copied().unwrap_or_default());
+        }
+        self.parts.board.post_service(self.service_status());
+    }
+
+    fn post_resource(&self, id: ResourceId, load: Load) {
+        let Some((resource, connection)) = self.engine.resource(id, clock::now()) else {
+            return self.parts.board.remove_resource(id);
+        };
+        let mut status = ResourceStatus {
+            resource: resource.clone(),
+            connection,
+            streams: load.streams,
+            bytes_up: load.up,
+            bytes_down: load.down,
+            grant_ends: self.engine.grant_ends(id),
+            last_error: None,
+        };
+        if let Some(destination) = self.destinations.get(&id) {
+            if load.down > 0 {
+                destination.note_success();
+            }
+            let (up, down) = destination.carried();
+            status.bytes_up += up;
+            status.bytes_down += down;
+            status.last_error = destination.last_error();
+        }
+        self.parts.board.post_resource(status);
+    }
+
+    fn service_status(&self) -> Status {
+        let now = clock::now();
+        let key_file = self.parts.store.path::<DeviceKey>().display().to_string();
+        Status {
+            service: env!("CARGO_PKG_VERSION").to_owned(),
+            sign_in: self.sign_in_status(),
+            control: self.link.clone(),
+            key_storage: KeyStorage::File { path: key_file },
+            certificate_ends: self.account.as_ref().map(|account| account.certificate().not_after),
+            gateways: self.parts.carriage.gateways().status(now.boot),
+            resources: Vec::new(),
+            allowed_uids: self.parts.allowed_uids.clone(),
+            status_api: self.parts.status_api.borrow().clone(),
+            warnings: self.warnings(),
+        }
+    }
+
+    fn sign_in_status(&self) -> SignIn {
+        let Some(account) = &self.account else { return SignIn::SignedOut };
+        let record = account.record();
+        let (account, org) = (record.account.clone(), record.org_name.clone());
+        if self.locked {
+            return SignIn::Locked { account, org };
+        }
+        SignIn::SignedIn {
+            account,
+            org,
+            device: record.device,
+            expires_at: record.expires_at,
+            must_change_password: self.must_change_password,
+        }
+    }
+
+    fn warnings(&self) -> Vec<String> {
+        let now = clock::wall();
+        let mut warnings = self.parts.warnings.clone();
+        let notes = &self.notes;
+        warnings.extend([&notes.sign_in_ended, &notes.skew, &notes.renewal].into_iter().flatten().cloned());
+        if let Some(account) = &self.account {
+            if account.certificate().not_after <= now {
+                warnings.push(
+                    "The device certificate has ended; new connections fail until the control plane renews it."
+                        .to_owned(),
+                );
+            }
+            let left = account.record().expires_at.since(now);
+            if left < SIGN_IN_SOON {
+                warnings.push(format!("The sign-in ends in {} minutes. Sign in again.", left.as_secs() / 60));
+            }
+        }
+        if self.must_change_password {
+            warnings.push("Choose a new password; nothing else works before that.".to_owned());
+        }
+        if let StatusApi::Failed { error } = &*self.parts.status_api.borrow() {
+            warnings.push(format!("The status for scripts is not served: {error}"));
+        }
+        if let Some(files) = process::file_limit().filter(|files| *files < process::COMFORTABLE_FILES) {
+            warnings.push(format!(
+                "Only {files} files may be open at a time, enough for about {} connections; raise the limit (ulimit -n).",
+                files.saturating_sub(64) / 2
+            ));
+        }
+        warnings
+    }
+}
