@@ -151,13 +151,6 @@ CREATE TABLE node (
     rev          BIGINT NOT NULL
 );
 
--- What changes without being configuration: kept apart so that it does not move the revision.
-CREATE TABLE node_status (
-    node_id      TEXT PRIMARY KEY REFERENCES node (id) ON DELETE CASCADE,
-    agent        TEXT NOT NULL,
-    last_seen_at BIGINT NOT NULL,
-    last_address TEXT
-);
 
 CREATE TABLE enrol_token (
     hash       TEXT PRIMARY KEY,      -- SHA-256 in hex
@@ -167,16 +160,6 @@ CREATE TABLE enrol_token (
     used_at    BIGINT
 );
 CREATE INDEX enrol_token_node ON enrol_token (node_id);
-
-CREATE TABLE resource_health (
-    resource_id    TEXT NOT NULL REFERENCES resource (id) ON DELETE CASCADE,
-    node_id        TEXT NOT NULL REFERENCES node (id) ON DELETE CASCADE,
-    state          TEXT NOT NULL,     -- healthy | unhealthy
-    error          TEXT,
-    connect_micros BIGINT,
-    checked_at     BIGINT NOT NULL,
-    PRIMARY KEY (resource_id, node_id)
-);
 
 -- What happened ---------------------------------------------------------------------------------------------------
 

@@ -49,7 +49,7 @@ struct DeviceView {
     #[schema(value_type = Option<u64>)]
     last_seen_at: Option<UnixMillis>,
     last_address: Option<String>,
-    /// A revoked device can do nothing and never sign in again.
+    /// A revoked device can do nothing, and its key cannot sign in.
     #[schema(value_type = Option<u64>)]
     revoked_at: Option<UnixMillis>,
 }
@@ -89,14 +89,18 @@ async fn show(State(state): State<AppState>, _: Admin, Path(id): Path<String>) -
 
 #[utoipa::path(delete, path = "/api/v1/devices/{id}", operation_id = "revoke_device", tag = "devices",
     params(("id" = String, Path,)), responses((status = 204)))]
-/// Revoke a device
+/// Revoke a device; forget one that is revoked already
 ///
-/// Its sessions end at once and its key never signs in again. It stays in the list.
+/// Its sessions end at once and its key cannot sign in. It stays in the list until it is deleted once more.
 async fn revoke(State(state): State<AppState>, Admin(caller): Admin, Path(id): Path<String>) -> Answer<StatusCode> {
     let mut change = state.store.change(caller.actor).await?;
     let row = sqlx::query("SELECT * FROM device WHERE id = $1").bind(&id).fetch_optional(change.connection()).await?;
     let before = view(change.catalogue(), &row.ok_or_else(|| unknown("device", &id))?)?;
+    let subject = Of { kind: "device", id: id.clone(), name: format!("{} of {}", before.name, before.email) };
     if before.revoked_at.is_some() {
+        sqlx::query("DELETE FROM device WHERE id = $1").bind(&id).execute(change.connection()).await?;
+        change.note(&Activity::new("device.deleted", subject).before(&before)).await?;
+        change.commit().await?;
         return Ok(StatusCode::NO_CONTENT);
     }
     let now = change.now();
@@ -108,7 +112,6 @@ async fn revoke(State(state): State<AppState>, Admin(caller): Admin, Path(id): P
         sqlx::query(statement).bind(read::signed(now.0)).bind(&id).execute(change.connection()).await?;
     }
     change.revoke(RevokedSubject::Device { device: before.id }, "the device was revoked");
-    let subject = Of { kind: "device", id, name: format!("{} of {}", before.name, before.email) };
     change.note(&Activity::new("device.revoked", subject).before(&before).after(&after)).await?;
     change.commit().await?;
     Ok(StatusCode::NO_CONTENT)

@@ -11,6 +11,7 @@ use postern_proto::{
     filter::{Subject, Value},
     id::NodeId,
     name::{check_name, name_key},
+    time::UnixMillis,
 };
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -30,14 +31,64 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
         .routes(routes!(issue_token))
 }
 
-impl Subject for Node {
+impl Subject for GatewayView {
     fn value(&self, field: &str) -> Value<'_> {
         match field {
-            "name" => self.name.as_str().into(),
-            "id" => self.id.to_string().into(),
-            "advertise" => self.advertise.as_deref().map_or(Value::None, Value::from),
+            "name" => self.gateway.name.as_str().into(),
+            "id" => self.gateway.id.to_string().into(),
+            "advertise" => self.gateway.advertise.as_deref().map_or(Value::None, Value::from),
+            "state" => self.state.as_str().into(),
             _ => Value::None,
         }
+    }
+}
+
+/// A gateway and how it is.
+#[derive(Serialize, ToSchema)]
+struct GatewayView {
+    #[serde(flatten)]
+    gateway: Node,
+    state: GatewayState,
+    /// The program and its version, as it says; null: it was not seen since the control plane started.
+    agent: Option<String>,
+    #[schema(value_type = Option<u64>)]
+    last_seen_at: Option<UnixMillis>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+enum GatewayState {
+    /// It has not enrolled yet.
+    Waiting,
+    Connected,
+    /// Connected, and it takes no new streams.
+    Draining,
+    /// It has enrolled, and is not connected.
+    Away,
+}
+
+impl GatewayState {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Waiting => "waiting",
+            Self::Connected => "connected",
+            Self::Draining => "draining",
+            Self::Away => "away",
+        }
+    }
+}
+
+impl GatewayView {
+    fn of(state: &AppState, node: &Node) -> Self {
+        let presence = state.exchange.presence(node.id);
+        let seen = match &presence {
+            _ if node.enrolled_at.is_none() => GatewayState::Waiting,
+            Some(presence) if presence.connected && presence.draining => GatewayState::Draining,
+            Some(presence) if presence.connected => GatewayState::Connected,
+            _ => GatewayState::Away,
+        };
+        let (agent, last_seen_at) = presence.map(|presence| (presence.agent, presence.last_seen)).unzip();
+        Self { gateway: node.clone(), state: seen, agent, last_seen_at }
     }
 }
 
@@ -61,7 +112,7 @@ struct GatewayInput {
 #[derive(Serialize, ToSchema)]
 struct NewGateway {
     #[serde(flatten)]
-    gateway: Node,
+    gateway: GatewayView,
     #[serde(flatten)]
     token: TokenView,
 }
@@ -82,20 +133,19 @@ impl From<&EnrolToken> for TokenView {
 }
 
 #[utoipa::path(get, path = "/api/v1/gateways", operation_id = "list_gateways", tag = "gateways", params(ListParams),
-    responses((status = 200, body = Page<Node>)))]
+    responses((status = 200, body = Page<GatewayView>)))]
 /// List gateways, by name
-async fn list(State(state): State<AppState>, _: Admin, list: List) -> Answer<Json<Page<Node>>> {
+async fn list(State(state): State<AppState>, _: Admin, list: List) -> Answer<Json<Page<GatewayView>>> {
     let catalogue = state.store.catalogue();
-    let nodes = catalogue.nodes.values().cloned();
-    let page = list.page(nodes, &["name", "id", "advertise"], |node| name_key(&node.name))?;
-    Ok(Json(page.map(|node| Node::clone(&node))))
+    let gateways = catalogue.nodes.values().map(|node| GatewayView::of(&state, node));
+    Ok(Json(list.page(gateways, &["name", "id", "advertise", "state"], |view| name_key(&view.gateway.name))?))
 }
 
 #[utoipa::path(get, path = "/api/v1/gateways/{id}", operation_id = "show_gateway", tag = "gateways",
-    params(("id" = String, Path,)), responses((status = 200, body = Node)))]
+    params(("id" = String, Path,)), responses((status = 200, body = GatewayView)))]
 /// Show a gateway
-async fn show(State(state): State<AppState>, _: Admin, Path(id): Path<String>) -> Answer<Json<Node>> {
-    find(&state.store.catalogue(), &id).map(|node| Json(Node::clone(&node)))
+async fn show(State(state): State<AppState>, _: Admin, Path(id): Path<String>) -> Answer<Json<GatewayView>> {
+    find(&state.store.catalogue(), &id).map(|node| Json(GatewayView::of(&state, &node)))
 }
 
 #[utoipa::path(post, path = "/api/v1/gateways", operation_id = "create_gateway", tag = "gateways",
@@ -119,19 +169,19 @@ async fn create(
     let node = gateway::create(&mut change, name, advertise).await?;
     let token = gateway::issue_token(&mut change, &node).await?;
     change.commit().await?;
-    let view = NewGateway { gateway: Node::clone(&node), token: TokenView::from(&token) };
+    let view = NewGateway { gateway: GatewayView::of(&state, &node), token: TokenView::from(&token) };
     Ok((StatusCode::CREATED, Json(view)))
 }
 
 #[utoipa::path(patch, path = "/api/v1/gateways/{id}", operation_id = "update_gateway", tag = "gateways",
-    params(("id" = String, Path,)), request_body = GatewayInput, responses((status = 200, body = Node)))]
+    params(("id" = String, Path,)), request_body = GatewayInput, responses((status = 200, body = GatewayView)))]
 /// Change a gateway
 async fn update(
     State(state): State<AppState>,
     Admin(caller): Admin,
     Path(id): Path<String>,
     Input(body): Input<GatewayInput>,
-) -> Answer<Json<Node>> {
+) -> Answer<Json<GatewayView>> {
     let mut change = state.store.change(caller.actor).await?;
     let mut node = Node::clone(&*find(change.catalogue(), &id)?);
     let mut broken = Violations::default();
@@ -148,7 +198,7 @@ async fn update(
     broken.none()?;
     let node = change.put(node).await?;
     change.commit().await?;
-    Ok(Json(Node::clone(&node)))
+    Ok(Json(GatewayView::of(&state, &node)))
 }
 
 #[utoipa::path(delete, path = "/api/v1/gateways/{id}", operation_id = "delete_gateway", tag = "gateways",

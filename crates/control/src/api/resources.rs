@@ -9,11 +9,12 @@ use axum::{
 };
 use postern_proto::{
     bind::{self, Network, Wish},
+    filter::{Subject, Value},
     id::ResourceId,
     name::{check_host, check_name, name_key},
-    resource::{BindAddress, BindMode, Kind, Tags},
+    resource::{BindAddress, BindMode, Health, Kind, Tags},
 };
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
@@ -37,12 +38,45 @@ const FIELDS: &[&str] = &[
     "bind.ip",
     "bind.port",
     "bind.dns_name",
+    "health",
 ];
 const KNOWN: &[&str] = &["name", "kind", "host", "port", "tags", "bind", "allow_local", "strict"];
 const KNOWN_BIND: &[&str] = &["mode", "ip", "port", "dns_name"];
 
 pub(super) fn routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new().routes(routes!(list, create)).routes(routes!(show, update, delete))
+}
+
+/// A resource and how it is.
+#[derive(Serialize, ToSchema)]
+pub(super) struct ResourceView {
+    #[serde(flatten)]
+    resource: Resource,
+    #[schema(value_type = HealthSchema)]
+    health: Health,
+}
+
+/// Whether a resource answers, as the gateways see it.
+#[derive(ToSchema)]
+#[schema(as = Health)]
+#[expect(dead_code, reason = "describes the type of postern-proto, which knows nothing of OpenAPI")]
+struct HealthSchema {
+    /// `unknown`, `healthy` or `unhealthy`.
+    state: String,
+    /// Only where unhealthy: what the check saw.
+    error: Option<String>,
+}
+
+impl ResourceView {
+    pub(super) fn of(state: &AppState, resource: &Resource) -> Self {
+        Self { resource: resource.clone(), health: state.exchange.health(resource.id) }
+    }
+}
+
+impl Subject for ResourceView {
+    fn value(&self, field: &str) -> Value<'_> {
+        if field == "health" { self.health.as_str().into() } else { self.resource.value(field) }
+    }
 }
 
 /// What a resource is created from or changed to. In a change, what is left out stays.
@@ -109,30 +143,29 @@ struct BindInput {
 }
 
 #[utoipa::path(get, path = "/api/v1/resources", operation_id = "list_resources", tag = "resources",
-    params(ListParams), responses((status = 200, body = Page<Resource>)))]
+    params(ListParams), responses((status = 200, body = Page<ResourceView>)))]
 /// List resources, by name
-async fn list(State(state): State<AppState>, _: Admin, list: List) -> Answer<Json<Page<Resource>>> {
+async fn list(State(state): State<AppState>, _: Admin, list: List) -> Answer<Json<Page<ResourceView>>> {
     let catalogue = state.store.catalogue();
-    let resources = catalogue.resources.values().cloned();
-    let page = list.page(resources, FIELDS, |resource| name_key(&resource.name))?;
-    Ok(Json(page.map(|resource| Resource::clone(&resource))))
+    let resources = catalogue.resources.values().map(|resource| ResourceView::of(&state, resource));
+    Ok(Json(list.page(resources, FIELDS, |view| name_key(&view.resource.name))?))
 }
 
 #[utoipa::path(get, path = "/api/v1/resources/{id}", operation_id = "show_resource", tag = "resources",
-    params(("id" = String, Path,)), responses((status = 200, body = Resource)))]
+    params(("id" = String, Path,)), responses((status = 200, body = ResourceView)))]
 /// Show a resource
-async fn show(State(state): State<AppState>, _: Admin, Path(id): Path<String>) -> Answer<Json<Resource>> {
-    find(&state.store.catalogue(), &id).map(|resource| Json(Resource::clone(&resource)))
+async fn show(State(state): State<AppState>, _: Admin, Path(id): Path<String>) -> Answer<Json<ResourceView>> {
+    find(&state.store.catalogue(), &id).map(|resource| Json(ResourceView::of(&state, &resource)))
 }
 
 #[utoipa::path(post, path = "/api/v1/resources", operation_id = "create_resource", tag = "resources",
-    request_body = ResourceInput, responses((status = 201, body = Resource)))]
+    request_body = ResourceInput, responses((status = 201, body = ResourceView)))]
 /// Create a resource
 async fn create(
     State(state): State<AppState>,
     Admin(caller): Admin,
     Input(body): Input<ResourceInput>,
-) -> Answer<(StatusCode, Json<Resource>)> {
+) -> Answer<(StatusCode, Json<ResourceView>)> {
     let mut broken = Violations::default();
     broken.unknown(&body.unknown, KNOWN);
     let name = broken.required("name", body.name);
@@ -156,11 +189,11 @@ async fn create(
     let resource = Resource { id, name, kind, host, port, tags, bind, allow_local, strict, created_at, revision };
     let resource = change.put(resource).await?;
     change.commit().await?;
-    Ok((StatusCode::CREATED, Json(Resource::clone(&resource))))
+    Ok((StatusCode::CREATED, Json(ResourceView::of(&state, &resource))))
 }
 
 #[utoipa::path(patch, path = "/api/v1/resources/{id}", operation_id = "update_resource", tag = "resources",
-    params(("id" = String, Path,)), request_body = ResourceInput, responses((status = 200, body = Resource)))]
+    params(("id" = String, Path,)), request_body = ResourceInput, responses((status = 200, body = ResourceView)))]
 /// Change a resource
 ///
 /// Within `bind`, what is left out stays and what is null is assigned anew; a change of the mode assigns all that is not
@@ -170,7 +203,7 @@ async fn update(
     Admin(caller): Admin,
     Path(id): Path<String>,
     Input(body): Input<ResourceInput>,
-) -> Answer<Json<Resource>> {
+) -> Answer<Json<ResourceView>> {
     let mut change = state.store.change(caller.actor).await?;
     let before = find(change.catalogue(), &id)?;
     let mut resource = Resource::clone(&before);
@@ -203,7 +236,7 @@ async fn update(
     broken.none()?;
     let resource = change.put(resource).await?;
     change.commit().await?;
-    Ok(Json(Resource::clone(&resource)))
+    Ok(Json(ResourceView::of(&state, &resource)))
 }
 
 #[utoipa::path(delete, path = "/api/v1/resources/{id}", operation_id = "delete_resource", tag = "resources",
