@@ -75,11 +75,12 @@ impl Api {
         loop {
             let wanted = PAGE.min(limit - all.items.len());
             let page = self.page(collection, filter, wanted, all.next.as_deref()).await?;
-            let moved = !page.items.is_empty() && page.next != all.next;
+            // A page may be empty and yet have a next one: a filter looks through a part at a time. A cursor that stays
+            // the same leads nowhere.
+            let over = page.next.is_none() || page.next == all.next;
             all.items.extend(page.items);
             all.next = page.next;
-            // A page that leads nowhere new would be asked for again and again.
-            if all.next.is_none() || all.items.len() >= limit || !moved {
+            if over || all.items.len() >= limit {
                 all.items.truncate(limit);
                 return Ok(all);
             }

@@ -194,7 +194,7 @@ fn is_named(item: &Value, field: &str, name: &str) -> bool {
 }
 
 /// A value of a filter that matches just this text (case aside).
-fn quoted(text: &str) -> String {
+pub(super) fn quoted(text: &str) -> String {
     let mut quoted = String::with_capacity(text.len() + 2);
     quoted.push('"');
     for c in text.chars() {
@@ -211,7 +211,6 @@ fn quoted(text: &str) -> String {
 async fn with_names(noun: &Noun, mut items: Vec<Value>, api: &Api) -> Vec<Value> {
     let fields: &[(&str, &Noun)] = match noun.singular {
         "grant" => &[("account", &super::noun::ACCOUNT), ("resource", &super::noun::RESOURCE)],
-        "member" | "device" => &[("account", &super::noun::ACCOUNT)],
         "rule" => &[("resources", &super::noun::RESOURCE)],
         _ => &[],
     };

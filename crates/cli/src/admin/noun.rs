@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::show::{flag, health, id, instant, number, size, tags, text};
+use super::show::{flag, health, id, instant, number, size, state, tags, text};
 use crate::table::{Field, Tone};
 
 /// One kind of thing.
@@ -87,7 +87,11 @@ pub(super) const MEMBER: Noun = Noun {
     collection: "members",
     prefix: "acc_",
     names: &[],
-    columns: &[column("ACCOUNT", |it| text(it, "/account"))],
+    columns: &[
+        column("EMAIL", |it| text(it, "/email")),
+        column("NAME", |it| text(it, "/name")),
+        column("ID", |it| text(it, "/account")),
+    ],
 };
 
 pub(super) const GRANT: Noun = Noun {
@@ -132,9 +136,9 @@ pub(super) const GATEWAY: Noun = Noun {
     columns: &[
         column("NAME", |it| text(it, "/name")),
         column("ADDRESS", |it| text(it, "/advertise")),
-        column("ENROLLED", |it| instant(it, "/enrolled_at")),
-        column("ONLINE", |it| flag(it, "/online", Tone::Good)),
+        column("STATE", |it| state(it, "/state")),
         column("LAST SEEN", |it| instant(it, "/last_seen_at")),
+        column("PROGRAM", |it| text(it, "/agent")),
         column("ID", id),
     ],
 };
@@ -148,8 +152,9 @@ pub(super) const DEVICE: Noun = Noun {
     columns: &[
         column("NAME", |it| text(it, "/name")),
         column("OS", |it| text(it, "/os")),
-        column("ACCOUNT", |it| text(it, "/account")),
+        column("ACCOUNT", |it| text(it, "/email")),
         column("LAST SEEN", |it| instant(it, "/last_seen_at")),
+        column("REVOKED", |it| instant(it, "/revoked_at")),
         column("ID", id),
     ],
 };

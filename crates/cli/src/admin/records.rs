@@ -10,7 +10,7 @@ use super::{
     show,
 };
 use crate::{
-    args::admin::{AuditCommand, ExportArgs, ListArgs, RecordsCommand},
+    args::admin::{AuditCommand, ExportArgs, ListArgs, RecordsCommand, ShowArgs},
     context::Context,
     exit::Exit,
     failure::Failure,
@@ -23,9 +23,23 @@ pub(super) async fn run(command: RecordsCommand, noun: &Noun, api: &Api, context
             let args = ListArgs { filter: args.filter, limit: args.limit, json: args.json };
             entity::list(noun, &args, api, context).await
         }
-        RecordsCommand::Show(args) => entity::show(noun, &args.reference, args.json, api, context).await,
+        RecordsCommand::Show(args) => show_record(&args, noun, api, context).await,
         RecordsCommand::Export(args) => export(&args, noun, api, context).await,
     }
+}
+
+/// Records have no place of their own in the API; each is found by its id.
+async fn show_record(args: &ShowArgs, noun: &Noun, api: &Api, context: &mut Context) -> Result<(), Failure> {
+    let filter = format!("id:{}", entity::quoted(&args.reference));
+    let found = api.list(noun.collection, Some(&filter), 1).await?.items;
+    let Some(record) = found.first() else {
+        return Err(Failure::new(Exit::NotFound, format!("there is no {} {:?}", noun.singular, args.reference))
+            .next(format!("name it by its id: `postern admin {} list`", noun.plural)));
+    };
+    if args.json {
+        return Ok(context.screen.json(record)?);
+    }
+    show::thing(record, context)
 }
 
 /// Page by page, so that any number of records takes little memory.

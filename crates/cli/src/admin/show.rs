@@ -88,6 +88,18 @@ pub(super) fn tags(item: &Value, pointer: &str) -> Field {
     }
 }
 
+/// How a gateway is.
+pub(super) fn state(item: &Value, pointer: &str) -> Field {
+    let state = plain(item.pointer(pointer).unwrap_or(&Value::Null));
+    let tone = match state.as_str() {
+        "connected" => Tone::Good,
+        "draining" | "waiting" => Tone::Warn,
+        "away" => Tone::Bad,
+        _ => Tone::Plain,
+    };
+    Field::new(state, tone)
+}
+
 /// The state, and what the check saw when it is bad.
 pub(super) fn health(item: &Value, pointer: &str) -> Field {
     let health = item.pointer(pointer);

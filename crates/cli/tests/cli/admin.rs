@@ -31,10 +31,14 @@ fn control() -> Fake {
         (
             "gateways",
             NOD,
-            json!({ "id": NOD, "name": "gw-1", "advertise": "gw:5000", "enrolled_at": AT, "created_at": AT }),
+            json!({ "id": NOD, "name": "gw-1", "advertise": "gw:5000", "state": "connected", "last_seen_at": AT }),
         ),
         ("grants", GRT, json!({ "id": GRT, "account": ACC, "resource": RES, "ends_at": AT, "reason": "incident 7" })),
-        ("devices", DEV, json!({ "id": DEV, "name": "laptop", "os": "Linux", "account": ACC, "last_seen_at": AT })),
+        (
+            "devices",
+            DEV,
+            json!({ "id": DEV, "name": "laptop", "os": "Linux", "account": ACC, "email": "ana@example.com", "last_seen_at": AT }),
+        ),
     ];
     for (collection, id, thing) in &things {
         fake.answer(&format!("GET /api/v1/{collection}/{id}"), 200, thing.clone());
@@ -173,7 +177,11 @@ fn roles_are_shown_with_their_rules_and_members() {
     let fake = control();
     let rules = json!([{ "id": RUL, "role": ROL, "query": "tags:env=prod" }, { "id": "rul_2", "role": ROL, "resources": [RES] }]);
     fake.answer(&format!("GET /api/v1/roles/{ROL}/rules"), 200, page(&rules));
-    fake.answer(&format!("GET /api/v1/roles/{ROL}/members"), 200, page(&json!([{ "role": ROL, "account": ACC }])));
+    fake.answer(
+        &format!("GET /api/v1/roles/{ROL}/members"),
+        200,
+        page(&json!([{ "role": ROL, "account": ACC, "email": "ana@example.com", "name": "Ana" }])),
+    );
     let ran = fake.run(&["admin", "roles", "show", "ops"]).ends(0);
     let ran = ran.says("name      ops\n").says("Rules\n").says("tags:env=prod").says("orders-db");
     ran.says("Members\n").says("ana@example.com");
@@ -315,7 +323,7 @@ fn gateways_are_made_with_a_token_for_stdout() {
     assert_eq!(fake.run(&["admin", "gateways", "token", "gw-1"]).ends(0).out, "enr_again\n");
     fake.run(&["admin", "gateways", "update", "gw-1", "--advertise", "h:1"]).ends(0);
     fake.run(&["admin", "gateways", "delete", "gw-1", "--yes"]).ends(0);
-    fake.run(&["admin", "gateways", "list"]).ends(0).says("gw-1  gw:5000");
+    fake.run(&["admin", "gateways", "list"]).ends(0).says("gw-1  gw:5000  connected  2026-11-21 01:20:00Z");
     assert_eq!(changes(&fake)[0].1, json!({ "name": "gw-2", "advertise": "gw2:5000" }));
 }
 
@@ -365,6 +373,47 @@ fn a_server_that_gives_the_same_page_for_ever_is_not_followed() {
     fake.answer("GET /api/v1/roles", 200, json!({ "items": [], "next_cursor": "again" }));
     fake.run(&["admin", "roles", "list", "--limit", "0"]).ends(0);
     assert!(fake.control_calls().len() < 5);
+}
+
+#[test]
+fn an_empty_page_in_the_middle_does_not_end_a_list() {
+    let fake = control();
+    let roles = "GET /api/v1/roles?limit=1000&filter=name%3Ax";
+    let found = json!([{ "id": ROL, "name": "x" }]);
+    fake.answer(roles, 200, json!({ "items": [], "next_cursor": "b" }));
+    fake.answer(&format!("{roles}&cursor=b"), 200, json!({ "items": found, "next_cursor": null }));
+    fake.run(&["admin", "roles", "list", "-f", "name:x"]).ends(0).says(ROL);
+}
+
+#[test]
+fn records_are_listed_shown_and_exported() {
+    let fake = control();
+    let activity = |n: u64| {
+        json!({ "id": format!("act_{n}"), "seq": n, "at": AT, "revision": n, "verb": "role.created",
+            "actor": { "kind": "account", "id": ACC, "name": "ana@example.com" },
+            "subject": { "kind": "role", "id": ROL, "name": "ops" }, "before": null, "after": { "name": "ops" },
+            "from": { "address": "192.0.2.1", "agent": "posternd" } })
+    };
+    fake.answer("GET /api/v1/activities?limit=1", 200, json!({ "items": [activity(2)], "next_cursor": "c" }));
+    let ran = fake.run(&["admin", "activities", "list", "-n", "1"]).ends(0);
+    ran.says("2026-11-21 01:20:00Z  ana@example.com  role.created  ops").warns("There are more activities");
+    fake.answer("GET /api/v1/activities?limit=1&filter=id%3A%22act_2%22", 200, page(&json!([activity(2)])));
+    let ran = fake.run(&["admin", "activities", "show", "act_2"]).ends(0);
+    ran.says("actor name    ana@example.com\n")
+        .says("after name    ops\n")
+        .says("at            2026-11-21 01:20:00Z\n");
+    fake.answer("GET /api/v1/activities?limit=1&filter=id%3A%22act_9%22", 200, page(&json!([])));
+    fake.run(&["admin", "activities", "show", "act_9"]).ends(5).warns("there is no activity \"act_9\"");
+    fake.answer("GET /api/v1/activities?limit=1000", 200, json!({ "items": [activity(2)], "next_cursor": "c" }));
+    fake.answer("GET /api/v1/activities?limit=1000&cursor=c", 200, page(&json!([activity(1)])));
+    let lines: Vec<Value> = fake
+        .run(&["admin", "activities", "export"])
+        .ends(0)
+        .out
+        .lines()
+        .map(|l| serde_json::from_str(l).unwrap())
+        .collect();
+    assert_eq!(lines, [activity(2), activity(1)]);
 }
 
 #[test]

@@ -3,6 +3,8 @@
 #[cfg(test)]
 mod admin;
 #[cfg(test)]
+mod contract;
+#[cfg(test)]
 mod manual;
 #[cfg(test)]
 mod output;

@@ -20,6 +20,8 @@ use postern_proto::{
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use crate::contract;
+
 pub(crate) const POSTERN: &str = env!("CARGO_BIN_EXE_postern");
 
 /// What one call got: method and path with query, and the body.
@@ -386,7 +388,11 @@ fn answer(call: &str, body: Value, state: &mut State) -> (u16, Value) {
     // What the service passes on: the control plane's status and body in an answer of its own.
     let inner: ControlCall = serde_json::from_value(body).unwrap();
     let call = format!("{} {}", inner.method, inner.path);
-    state.calls.push((call.clone(), inner.body.unwrap_or_default()));
+    let body = inner.body.unwrap_or_default();
+    if let Err(error) = contract::check(&inner.method, &inner.path, &body) {
+        return (200, json!({ "status": 500, "body": { "status": 500, "code": "contract", "title": error } }));
+    }
+    state.calls.push((call.clone(), body));
     let without_query = call.split('?').next().unwrap();
     let found = state.answers.get(&call).or_else(|| state.answers.get(without_query)).cloned();
     let (status, body) = found.unwrap_or_else(|| (404, no_answer(&call)));
