@@ -102,6 +102,12 @@ impl Egress {
         lock(&self.revocations).add(revocations, now);
     }
 
+    /// This node may serve nothing any more.
+    pub fn forget_resources(&self) {
+        *lock(&self.catalogue) = Catalogue::default();
+        lock(&self.leases).clear();
+    }
+
     #[must_use]
     pub fn stored_revocations(&self) -> StoredRevocations {
         lock(&self.revocations).stored()

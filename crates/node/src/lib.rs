@@ -7,7 +7,15 @@
 
 pub mod address;
 pub mod catalogue;
+mod clock;
+pub mod contact;
 pub mod dial;
 pub mod egress;
+pub mod gateway;
+pub mod health;
+pub mod identity;
+pub mod live;
 pub mod revocations;
 pub mod spool;
+pub mod state;
+pub mod upload;

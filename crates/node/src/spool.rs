@@ -168,6 +168,11 @@ impl Spool {
         Ok((Self { shared }, lost))
     }
 
+    /// The last record that a folder holds; `None` when there is no chain in it. Nothing is changed.
+    pub fn tip_of(config: &SpoolConfig) -> Result<Option<Tip>, SpoolOpenError> {
+        recover::tip_of(config)
+    }
+
     /// Writes a start record; it is durable when this returns.
     pub async fn start(&self, at: UnixMillis, start: SessionStart) -> Result<(), SpoolError> {
         let (done, written) = oneshot::channel();

@@ -100,6 +100,14 @@ impl Replica {
         changes
     }
 
+    /// Whether everything that this peer is subscribed to has been received at least once on this connection or before.
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
+        let Link::Welcomed { scopes, incoming } = &self.link else { return false };
+        let held = |scope| self.scopes.get(scope).is_some_and(|held| held.rev.is_some());
+        incoming.is_empty() && scopes.iter().all(held)
+    }
+
     /// Makes the next [`Replica::hello`] ask for fresh snapshots; the items stay until those are complete.
     pub fn forget_revisions(&mut self) {
         for held in self.scopes.values_mut() {

@@ -43,6 +43,7 @@ pub(super) fn recover(config: &SpoolConfig, base: Tip) -> Result<Recovered, Spoo
         move |source| SpoolOpenError::Disk { path, source }
     };
     fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(disk(folder))?;
+    remove_prepared(folder).map_err(disk(folder))?;
     let firsts = list(folder).map_err(disk(folder))?;
     let mut open = carried(folder).map_err(disk(folder))?;
     let mut segments = VecDeque::new();
@@ -62,6 +63,20 @@ pub(super) fn recover(config: &SpoolConfig, base: Tip) -> Result<Recovered, Spoo
         segments.push_back(Segment { path, first: *first });
     }
     Ok(Recovered { segments, tip: tip.unwrap_or(base), open })
+}
+
+/// The last record of a folder, which need not exist.
+pub(super) fn tip_of(config: &SpoolConfig) -> Result<Option<Tip>, SpoolOpenError> {
+    let disk = |path: &Path, source| SpoolOpenError::Disk { path: path.to_owned(), source };
+    let firsts = match list(&config.folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        listed => listed.map_err(|source| disk(&config.folder, source))?,
+    };
+    let Some(last) = firsts.last() else { return Ok(None) };
+    let path = segment_path(&config.folder, *last);
+    let bytes = fs::read(&path).map_err(|source| disk(&path, source))?;
+    let scanned = scan(&path, &bytes, None, *last, &mut BTreeMap::new())?;
+    Ok(Some(scanned.tip))
 }
 
 struct Scanned {
@@ -114,22 +129,29 @@ fn cut(path: &Path, at: usize, end: usize) -> io::Result<()> {
     segment::open(path)?.write_all_at(&vec![0; end.saturating_sub(at)], at as u64)
 }
 
-/// The first numbers of all segments, in order. Files that were being prepared are removed.
+/// The first numbers of all segments, in order.
 fn list(folder: &Path) -> io::Result<Vec<u64>> {
     let mut firsts = Vec::new();
     for entry in fs::read_dir(folder)? {
         let path = entry?.path();
-        match path.extension().and_then(|extension| extension.to_str()) {
-            Some("records") => {
-                let stem = path.file_stem().and_then(|stem| stem.to_str());
-                firsts.extend(stem.and_then(|stem| stem.parse::<u64>().ok()));
-            }
-            Some("prepared") => fs::remove_file(&path)?,
-            _ => {}
+        if path.extension().is_some_and(|extension| extension == "records") {
+            let stem = path.file_stem().and_then(|stem| stem.to_str());
+            firsts.extend(stem.and_then(|stem| stem.parse::<u64>().ok()));
         }
     }
     firsts.sort_unstable();
     Ok(firsts)
+}
+
+/// Removes files that were being prepared.
+fn remove_prepared(folder: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let path = entry?.path();
+        if path.is_file() && path.extension().is_some_and(|extension| extension == "prepared") {
+            fs::remove_file(&path)?;
+        }
+    }
+    Ok(())
 }
 
 /// Sessions whose start record was deleted while they went on.

@@ -1,0 +1,10 @@
+//! The wall clock, asked only by shells; decisions take the time as an argument.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use postern_proto::time::UnixMillis;
+
+pub(crate) fn now() -> UnixMillis {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    UnixMillis(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+}

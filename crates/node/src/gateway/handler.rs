@@ -1,0 +1,215 @@
+//! One stream: decided, recorded, dialled, and its end written down whatever happens.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use postern_proto::{
+    head::{Refused, Request},
+    id::StreamId,
+    lease::Holder,
+    problem::Problem,
+    record::{EndReason, Event, SessionEnd, SessionStart, StreamRefused},
+    time::UnixMillis,
+};
+use postern_tunnel::{
+    node::{OpenRequest, Opened, StreamHandler},
+    stream::{EndCause, StreamControl, StreamEnd},
+};
+use tokio::net::TcpStream;
+
+use super::throttle::Throttle;
+use crate::{
+    clock,
+    contact::ContactRecord,
+    dial::{DialError, Dialer, Target},
+    egress::{Denial, Egress, Permit},
+    live::{LiveSession, LiveSessions},
+    spool::Spool,
+};
+
+/// What a gateway decides and carries with. Clones are the same gateway.
+#[derive(Clone)]
+pub struct Gateway(Arc<Inner>);
+
+/// The parts of a [`Gateway`].
+pub struct GatewayParts {
+    pub egress: Arc<Egress>,
+    pub live: Arc<LiveSessions>,
+    pub contact: Arc<ContactRecord>,
+    pub dialer: Dialer,
+    pub spool: Spool,
+    /// Streams that may run at the same time.
+    pub max_streams: usize,
+}
+
+struct Inner {
+    parts: GatewayParts,
+    refusals: Throttle,
+}
+
+impl Gateway {
+    #[must_use]
+    pub fn new(parts: GatewayParts) -> Self {
+        Self(Arc::new(Inner { parts, refusals: Throttle::new() }))
+    }
+
+    fn decide(&self, peer: &OpenRequest<'_>, now: UnixMillis) -> Result<Permit, Problem> {
+        let parts = &self.0.parts;
+        if parts.live.len() >= parts.max_streams {
+            let problem = Problem::new(429, "too_many_streams", "The gateway carries as many connections as it can");
+            return Err(problem.with_detail(format!("It carries at most {}.", parts.max_streams)));
+        }
+        let Some(holder) = peer.peer.holder() else {
+            return Err(Problem::new(403, "not_a_device", "Only users' devices open streams"));
+        };
+        let request = peer.request;
+        let contact = parts.contact.at(now);
+        let decided = parts.egress.decide(&holder, request.resource(), request.lease(), contact, now);
+        decided.map_err(|denial| {
+            self.note_denial(&denial, &holder, request, peer.client, now);
+            denial.problem()
+        })
+    }
+
+    /// Writes down what no honest client does.
+    fn note_denial(&self, denial: &Denial, holder: &Holder, request: &Request, client: SocketAddr, now: UnixMillis) {
+        tracing::debug!(%denial, stream = %request.stream(), "stream refused");
+        if denial.suspicious() {
+            self.note_refusal(denial.problem().code, holder, request, client, now);
+        }
+    }
+
+    fn note_refusal(&self, code: String, holder: &Holder, request: &Request, client: SocketAddr, now: UnixMillis) {
+        if !self.0.refusals.allow(now) {
+            return;
+        }
+        let refused = StreamRefused {
+            stream: Some(request.stream()),
+            account: Some(holder.account),
+            device: Some(holder.device),
+            resource: Some(request.resource()),
+            client,
+            code,
+        };
+        self.0.parts.spool.note(now, Event::Refused(refused));
+    }
+
+    /// Takes the session up, so that revocations find it, and looks once more whether one has come meanwhile.
+    fn take_up(&self, stream: StreamId, permit: &Permit, control: &StreamControl) -> Result<Recording, Problem> {
+        let parts = &self.0.parts;
+        let session = LiveSession::new(&permit.claims, permit.subject(), control.clone());
+        if !parts.live.insert(stream, session) {
+            return Err(Problem::new(409, "stream_in_use", "A connection with this identifier is running already"));
+        }
+        let recording = Recording { inner: Arc::clone(&self.0), stream, begun: false, dialled: None, ended: false };
+        parts.egress.still_good(&permit.claims).map_err(|denial| denial.problem())?;
+        Ok(recording)
+    }
+}
+
+impl StreamHandler for Gateway {
+    async fn open(&self, request: OpenRequest<'_>) -> Result<Opened, Refused> {
+        let now = clock::now();
+        let permit = self.decide(&request, now)?;
+        let stream = request.request.stream();
+        let control = StreamControl::new();
+        let mut recording = self.take_up(stream, &permit, &control)?;
+        let target = Target::from(permit.resource.as_ref());
+        let start = start_record(&permit, stream, request.client, &target);
+        let parts = &self.0.parts;
+        // Side by side: the disk is not on the path of a dial that takes longer.
+        let (written, dialled) = tokio::join!(parts.spool.start(now, start), dial(&parts.dialer, &target, &request));
+        if let Err(error) = written {
+            tracing::error!(%error, "a stream is refused because its start cannot be recorded");
+            return Err(error.problem().into());
+        }
+        recording.begun = true;
+        let target = match dialled {
+            Dialled::Connected(target) => target,
+            Dialled::Failed(error) => {
+                recording.end(EndReason::DialFailed, (0, 0), Some(error.to_string()));
+                return Err(error.problem().into());
+            }
+            Dialled::ClientGone => {
+                recording.end(EndReason::Abandoned, (0, 0), Some("the client went away while dialling".into()));
+                return Err(Problem::new(499, "client_gone", "The client went away").into());
+            }
+        };
+        recording.dialled = target.peer_addr().ok();
+        if let Some(code) = control.cut_code() {
+            let cause = EndCause::Cut(code);
+            recording.end(cause.at_node(), (0, 0), None);
+            return Err(Problem::new(401, "lease_revoked", "Your access was changed").into());
+        }
+        let done = Box::new(move |end: StreamEnd| recording.finish(&end));
+        Ok(Opened { target, control, done })
+    }
+}
+
+enum Dialled {
+    Connected(TcpStream),
+    Failed(DialError),
+    ClientGone,
+}
+
+async fn dial(dialer: &Dialer, target: &Target, request: &OpenRequest<'_>) -> Dialled {
+    tokio::select! {
+        dialled = dialer.dial(target) => match dialled {
+            Ok(stream) => Dialled::Connected(stream),
+            Err(error) => Dialled::Failed(error),
+        },
+        () = request.gone.cancelled() => Dialled::ClientGone,
+    }
+}
+
+fn start_record(permit: &Permit, stream: StreamId, client: SocketAddr, target: &Target) -> SessionStart {
+    SessionStart {
+        stream,
+        account: permit.claims.account,
+        device: permit.claims.device,
+        resource: permit.resource.id,
+        resource_name: permit.resource.name.clone(),
+        resource_tags: permit.resource.tags.clone(),
+        grant: permit.claims.grant.clone(),
+        client,
+        target: target.address(),
+    }
+}
+
+/// A session from being taken up to its end record. Dropped without an end, it writes one all the same.
+struct Recording {
+    inner: Arc<Inner>,
+    stream: StreamId,
+    /// The start record is durable, so there must be an end.
+    begun: bool,
+    dialled: Option<SocketAddr>,
+    ended: bool,
+}
+
+impl Recording {
+    fn finish(mut self, end: &StreamEnd) {
+        let detail = match &end.cause {
+            EndCause::Protocol => Some("the client sent what it must not send".to_owned()),
+            EndCause::LinkLost => Some("the connection to the client was lost".to_owned()),
+            _ => None,
+        };
+        self.end(end.cause.at_node(), (end.up, end.down), detail);
+    }
+
+    fn end(&mut self, reason: EndReason, (bytes_up, bytes_down): (u64, u64), detail: Option<String>) {
+        self.ended = true;
+        let cut_for = self.inner.parts.live.remove(self.stream);
+        if self.begun {
+            let (stream, dialled) = (self.stream, self.dialled);
+            let end = SessionEnd { stream, dialled, bytes_up, bytes_down, reason, detail: detail.or(cut_for) };
+            self.inner.parts.spool.note(clock::now(), Event::End(end));
+        }
+    }
+}
+
+impl Drop for Recording {
+    fn drop(&mut self) {
+        if !self.ended {
+            self.end(EndReason::Abandoned, (0, 0), None);
+        }
+    }
+}

@@ -1,0 +1,385 @@
+//! From the options to a running gateway and back to nothing.
+
+use std::{
+    net::{IpAddr, SocketAddr, UdpSocket},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use postern_proto::{
+    frame::ResetCode,
+    id::{NodeId, StreamId},
+    record::{EndReason, Event, SessionEnd},
+    replica::Replica,
+    time::UnixMillis,
+};
+use postern_tunnel::{
+    control::{Backoff, CallError, ControlClient, SyncLoop, SyncTiming},
+    node::Server,
+};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use serde::Serialize;
+use tokio::{
+    net::{TcpListener, TcpSocket},
+    sync::{mpsc, watch},
+    task::JoinSet,
+    time::{sleep, timeout},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    Gateway, GatewayOptions, GatewayParts,
+    follow::{Follower, HEARD_FILE, Presence, REPLICA_FILE, REVOCATIONS_FILE},
+    options::BadOption,
+};
+use crate::{
+    catalogue::Catalogue,
+    clock,
+    contact::ContactRecord,
+    dial::Dialer,
+    egress::Egress,
+    health,
+    identity::{IdentityError, NodeIdentity, renewal_retry},
+    live::LiveSessions,
+    revocations::{Revocations, StoredRevocations},
+    spool::{Spool, SpoolConfig, SpoolOpenError},
+    state::{StateError, StateFolder},
+    upload,
+};
+
+/// File descriptors kept for everything that is not a stream.
+const RESERVED_FDS: u64 = 256;
+/// How long the start waits for what the control plane has to say; then it goes on with what it has.
+const FIRST_SYNC: Duration = Duration::from_secs(10);
+/// How long records and the last frames have when everything else has ended.
+const LAST_WORDS: Duration = Duration::from_secs(5);
+/// Connections that may wait to be accepted.
+const BACKLOG: u32 = 4096;
+
+/// The line on stdout when the gateway is ready.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Ready {
+    pub ready: bool,
+    pub node: NodeId,
+    pub listen: SocketAddr,
+}
+
+/// Why a gateway does not run.
+#[derive(Debug, thiserror::Error)]
+pub enum GatewayError {
+    #[error(transparent)]
+    Option(#[from] BadOption),
+    #[error(transparent)]
+    State(#[from] StateError),
+    #[error("cannot listen on {listen}: {source}")]
+    Listen { listen: SocketAddr, source: std::io::Error },
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    #[error(
+        "this gateway is not enrolled yet; give it a token from `postern admin gateways create` with --enrol-token-file or POSTERN_ENROL_TOKEN"
+    )]
+    NotEnrolled,
+    #[error(
+        "the certificate of this gateway has ended; enrol it again with a new token from `postern admin gateways token`"
+    )]
+    CertificateEnded,
+    #[error(transparent)]
+    Records(#[from] SpoolOpenError),
+    #[error("the control plane does not say which session records it has: {0}")]
+    Resume(CallError),
+}
+
+/// Runs until `stop` is cancelled and the drain is over, or until `stop_now`. `ready` is called once, when clients may
+/// come.
+pub async fn run(
+    options: GatewayOptions,
+    stop: CancellationToken,
+    stop_now: CancellationToken,
+    ready: impl FnOnce(&Ready) + Send,
+) -> Result<(), GatewayError> {
+    let state = Arc::new(StateFolder::open(&options.state)?);
+    let client = Arc::new(ControlClient::new(options.control.clone(), options.trust()?));
+    let listener = listen(options.listen)?;
+    let address = listener.local_addr().map_err(|source| GatewayError::Listen { listen: options.listen, source })?;
+    let advertise = advertised(&options, address, &client).await;
+    let Some(identity) = stop.run_until_cancelled(identify(&options, &state, &client, advertise.clone())).await else {
+        return Ok(());
+    };
+    let identity = identity?;
+    client.set_identity(Some(identity.client_identity()?));
+    let (spool, lost) = open_spool(&options, &state, &client, identity.node).await?;
+    lost.into_iter().for_each(|stream| spool.note(clock::now(), node_lost(stream)));
+
+    let running = start(&options, &state, &client, &identity, spool.clone(), advertise)?;
+    let Running { server, live, presence, mut complete, mut tasks, background, uploading } = running;
+    let _ = timeout(FIRST_SYNC, stop.run_until_cancelled(complete.wait_for(|complete| *complete))).await;
+    let renewals = renew(identity.clone(), Arc::clone(&state), Arc::clone(&client), Arc::clone(&server));
+    tasks.spawn(until(background.clone(), renewals));
+
+    tracing::info!(node = %identity.node, name = ?identity.name, listen = %address, "gateway is ready");
+    ready(&Ready { ready: true, node: identity.node, listen: address });
+    let announce = announce_drain(presence, stop.clone());
+    tasks.spawn(until(background.clone(), announce));
+    let serving = server.serve(listener, stop, options.drain());
+    tokio::pin!(serving);
+    tokio::select! {
+        () = &mut serving => {}
+        () = stop_now.cancelled() => {
+            let cut = live.cut_all(ResetCode::Draining, "the gateway was stopped at once");
+            tracing::warn!(cut, "stopping at once");
+            let _ = timeout(LAST_WORDS, serving).await;
+        }
+    }
+    finish(spool, tasks, &background, &uploading).await;
+    Ok(())
+}
+
+/// What runs beside the server.
+struct Running {
+    server: Arc<Server<Gateway>>,
+    live: Arc<LiveSessions>,
+    presence: watch::Sender<Presence>,
+    complete: watch::Receiver<bool>,
+    tasks: JoinSet<()>,
+    /// Ends what follows the control plane.
+    background: CancellationToken,
+    /// Ends the upload, which then sends what is left.
+    uploading: CancellationToken,
+}
+
+fn start(
+    options: &GatewayOptions,
+    state: &Arc<StateFolder>,
+    client: &Arc<ControlClient>,
+    identity: &NodeIdentity,
+    spool: Spool,
+    advertise: Option<String>,
+) -> Result<Running, GatewayError> {
+    let replica = kept::<Replica>(state, REPLICA_FILE).unwrap_or_default();
+    let replica = if replica.org().is_none_or(|org| org == identity.org) { replica } else { Replica::default() };
+    let revocations = kept::<StoredRevocations>(state, REVOCATIONS_FILE).map_or_else(Revocations::default, Into::into);
+    let heard = kept::<UnixMillis>(state, HEARD_FILE).unwrap_or_default();
+    let egress = Arc::new(Egress::new(Catalogue::new(replica.items()), revocations));
+    let live = Arc::new(LiveSessions::default());
+    let contact = Arc::new(ContactRecord::new(heard));
+    let dialer = Dialer::default();
+    let gateway = Gateway::new(GatewayParts {
+        egress: Arc::clone(&egress),
+        live: Arc::clone(&live),
+        contact: Arc::clone(&contact),
+        dialer: dialer.clone(),
+        spool: spool.clone(),
+        max_streams: max_streams(),
+    });
+    let server = Server::new(gateway, identity.server_tls()?);
+    let agent = concat!("postern-node/", env!("CARGO_PKG_VERSION"));
+    let (sync, handle) = SyncLoop::new(Arc::clone(client), agent, replica, SyncTiming::default());
+    let (wishes, wished) = mpsc::channel(health::WISHES);
+    let watched = egress.resources().iter().map(|resource| resource.id).collect();
+    let _ = wishes.try_send(health::HealthWish::Watch(watched));
+    let (presence, told) = watch::channel(Presence { advertise, draining: false });
+    let (completed, complete) = watch::channel(false);
+    let outbox = handle.outbox.clone();
+    let follower = Follower {
+        node: identity.node,
+        control: options.control.clone(),
+        state: Arc::clone(state),
+        egress: Arc::clone(&egress),
+        live: Arc::clone(&live),
+        contact,
+        dialer: dialer.clone(),
+        health: wishes,
+        presence: told,
+        handle,
+        complete: completed,
+    };
+    let (background, uploading) = (CancellationToken::new(), CancellationToken::new());
+    let mut tasks = JoinSet::new();
+    tasks.spawn(sync.run(background.clone()));
+    tasks.spawn(follower.run(background.clone()));
+    tasks.spawn(health::run(egress, dialer, wished, outbox, background.clone()));
+    tasks.spawn(upload::run(spool, Arc::clone(client), uploading.clone()));
+    Ok(Running { server, live, presence, complete, tasks, background, uploading })
+}
+
+/// Writes the last records, sends what the control plane takes, and ends the tasks.
+async fn finish(spool: Spool, mut tasks: JoinSet<()>, background: &CancellationToken, uploading: &CancellationToken) {
+    let deadline = Instant::now() + LAST_WORDS;
+    let closing = spool.clone();
+    let _ = tokio::task::spawn_blocking(move || closing.close(deadline)).await;
+    background.cancel();
+    uploading.cancel();
+    let ended = async { while tasks.join_next().await.is_some() {} };
+    if timeout(LAST_WORDS, ended).await.is_err() {
+        tracing::info!("session records wait on disk for the next start");
+    }
+    tasks.shutdown().await;
+}
+
+/// Who this node is: from the disk, or by enrolment.
+async fn identify(
+    options: &GatewayOptions,
+    state: &StateFolder,
+    client: &ControlClient,
+    advertise: Option<String>,
+) -> Result<NodeIdentity, GatewayError> {
+    let known = NodeIdentity::load(state)?;
+    let over = known.as_ref().is_some_and(|identity| identity.is_over(clock::now()));
+    match (known, options.enrol_token()?) {
+        (Some(identity), token) if !over => {
+            if token.is_some() {
+                tracing::info!(node = %identity.node, "enrolled already; the enrolment token is not used");
+            }
+            Ok(identity)
+        }
+        (None, None) => Err(GatewayError::NotEnrolled),
+        (Some(_), None) => Err(GatewayError::CertificateEnded),
+        (_, Some(token)) => enrol(state, client, &token, advertise).await,
+    }
+}
+
+/// Tries until the control plane answers: it may be started after its gateways.
+async fn enrol(
+    state: &StateFolder,
+    client: &ControlClient,
+    token: &str,
+    advertise: Option<String>,
+) -> Result<NodeIdentity, GatewayError> {
+    let mut backoff = Backoff::default();
+    loop {
+        match NodeIdentity::enrol(state, client, token, advertise.clone(), clock::now()).await {
+            Err(IdentityError::Call(error @ CallError::Unreachable { .. })) => {
+                let wait = backoff.next(rand::random());
+                tracing::warn!(%error, ?wait, "cannot enrol yet");
+                sleep(wait).await;
+            }
+            result => return Ok(result?),
+        }
+    }
+}
+
+/// Renews the certificate ahead of its end, for ever.
+async fn renew(
+    mut identity: NodeIdentity,
+    state: Arc<StateFolder>,
+    client: Arc<ControlClient>,
+    server: Arc<Server<Gateway>>,
+) {
+    loop {
+        // The wall clock may jump: it is asked often.
+        while clock::now() < identity.renew_at() {
+            let left = identity.renew_at().since(clock::now());
+            sleep(left.clamp(Duration::from_secs(1), Duration::from_secs(60))).await;
+        }
+        let renewed = identity.renew(&state, &client, clock::now()).await;
+        match renewed.and_then(|renewed| Ok((renewed.server_tls()?, renewed.client_identity()?, renewed))) {
+            Ok((tls, shown, renewed)) => {
+                server.set_tls(tls);
+                client.set_identity(Some(shown));
+                tracing::info!(not_after = %renewed.not_after, "certificate renewed");
+                identity = renewed;
+            }
+            Err(error) => {
+                tracing::warn!(%error, ends = %identity.not_after, "the certificate cannot be renewed yet");
+                sleep(renewal_retry(rand::random())).await;
+            }
+        }
+    }
+}
+
+async fn announce_drain(presence: watch::Sender<Presence>, stop: CancellationToken) {
+    stop.cancelled().await;
+    tracing::info!("stopping: no new connections; running ones may end");
+    presence.send_modify(|presence| presence.draining = true);
+    // Keeps the sender alive: the follower listens to it.
+    std::future::pending::<()>().await;
+}
+
+async fn until(stop: CancellationToken, work: impl Future<Output = ()>) {
+    let _ = stop.run_until_cancelled(work).await;
+}
+
+/// Opens the session records. Where there are none, the control plane says where the chain goes on; where it knows more
+/// than is here, the state folder is an old copy, and what it holds is put aside.
+async fn open_spool(
+    options: &GatewayOptions,
+    state: &StateFolder,
+    client: &ControlClient,
+    node: NodeId,
+) -> Result<(Spool, Vec<StreamId>), GatewayError> {
+    let config = SpoolConfig { limit_bytes: options.spool_limit(), ..SpoolConfig::new(state.file("records")) };
+    let here = Spool::tip_of(&config)?;
+    let there = timeout(Duration::from_secs(3), upload::stored(client)).await;
+    let base = match (here, there) {
+        (Some(here), Ok(Ok(there))) if there.seq > here.seq => {
+            let aside = state.file(&format!("records-{}", clock::now()));
+            tracing::error!(here = here.seq, there = there.seq, aside = %aside.display(),
+                "the control plane has session records that are missing here; putting the old ones aside");
+            std::fs::rename(&config.folder, &aside)
+                .map_err(|source| SpoolOpenError::Disk { path: config.folder.clone(), source })?;
+            there
+        }
+        (Some(here), _) => here,
+        (None, Ok(Ok(there))) => there,
+        (None, Ok(Err(error))) => return Err(GatewayError::Resume(error)),
+        (None, Err(_)) => {
+            return Err(GatewayError::Resume(CallError::Unreachable {
+                url: client.url().to_string(),
+                reason: "no answer within 3 s".into(),
+            }));
+        }
+    };
+    Ok(Spool::open(config, node, base)?)
+}
+
+fn node_lost(stream: StreamId) -> Event {
+    let detail = Some("the gateway stopped without writing the end".to_owned());
+    Event::End(SessionEnd { stream, dialled: None, bytes_up: 0, bytes_down: 0, reason: EndReason::NodeLost, detail })
+}
+
+/// What an earlier run wrote down; without it the control plane says everything again.
+fn kept<T: serde::de::DeserializeOwned>(state: &StateFolder, name: &str) -> Option<T> {
+    state.read(name).unwrap_or_else(|error| {
+        tracing::warn!(%error, "ignored; the control plane says it again");
+        None
+    })
+}
+
+fn listen(listen: SocketAddr) -> Result<TcpListener, GatewayError> {
+    let bind = || {
+        let socket = if listen.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+        socket.set_reuseaddr(true)?;
+        socket.bind(listen)?;
+        socket.listen(BACKLOG)
+    };
+    bind().map_err(|source| GatewayError::Listen { listen, source })
+}
+
+/// Where clients dial: as given; else, with a port from the kernel, the address that was bound; else as the
+/// administrator said.
+async fn advertised(options: &GatewayOptions, bound: SocketAddr, client: &ControlClient) -> Option<String> {
+    if options.advertise.is_some() || options.listen.port() != 0 {
+        return options.advertise.clone();
+    }
+    let seen = if bound.ip().is_unspecified() { source_towards(client).await } else { None };
+    Some(seen.map_or(bound, |ip| SocketAddr::new(ip, bound.port())).to_string())
+}
+
+/// The address of this machine that the control plane sees. No packet is sent.
+async fn source_towards(client: &ControlClient) -> Option<IpAddr> {
+    let control = tokio::net::lookup_host((client.url().host(), client.url().port())).await.ok()?.next()?;
+    let any: IpAddr = if control.is_ipv4() { [0, 0, 0, 0].into() } else { [0_u16; 8].into() };
+    let socket = UdpSocket::bind((any, 0)).ok()?;
+    socket.connect(control).ok()?;
+    Some(socket.local_addr().ok()?.ip())
+}
+
+/// Raises the file limit as far as it goes; each stream takes two descriptors.
+fn max_streams() -> usize {
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {
+        tracing::warn!(%error, "the limit of open files cannot be raised");
+    }
+    let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    usize::try_from(limit.saturating_sub(RESERVED_FDS) / 2).unwrap_or(usize::MAX)
+}

@@ -1,0 +1,77 @@
+//! `postern-node`.
+
+use std::{io::Write as _, process::ExitCode};
+
+use anyhow::Context as _;
+use clap::{Parser, Subcommand};
+use postern_node::gateway::{self, GatewayOptions, Ready};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tracing_subscriber::EnvFilter;
+
+/// Carries authorised connections to private resources and records them
+#[derive(Parser)]
+#[command(name = "postern-node", version)]
+struct Arguments {
+    #[command(subcommand)]
+    role: Role,
+}
+
+#[derive(Subcommand)]
+enum Role {
+    /// Listens for clients and dials resources
+    Gateway(Box<GatewayOptions>),
+}
+
+fn main() -> ExitCode {
+    postern_tunnel::tls::install_crypto_provider();
+    let Arguments { role: Role::Gateway(options) } = Arguments::parse();
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    match start(*options) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let _ = writeln!(std::io::stderr(), "postern-node: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn start(options: GatewayOptions) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start")?;
+    let stopped = runtime.block_on(async {
+        let (stop, stop_now) = (CancellationToken::new(), CancellationToken::new());
+        let signals = (listen_for(SignalKind::terminate())?, listen_for(SignalKind::interrupt())?);
+        tokio::spawn(wait_for_signals(signals, stop.clone(), stop_now.clone()));
+        gateway::run(options, stop, stop_now, announce).await.context("the gateway does not run")
+    });
+    // Name look-ups in flight are not waited for.
+    runtime.shutdown_background();
+    stopped
+}
+
+/// The first signal drains, the second stops at once.
+async fn wait_for_signals(
+    (mut terminate, mut interrupt): (Signal, Signal),
+    stop: CancellationToken,
+    stop_now: CancellationToken,
+) {
+    for token in [stop, stop_now] {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        token.cancel();
+    }
+}
+
+fn listen_for(kind: SignalKind) -> anyhow::Result<Signal> {
+    signal(kind).context("cannot listen for signals")
+}
+
+/// One line for whoever started this program.
+fn announce(ready: &Ready) {
+    let line = serde_json::to_string(ready).unwrap_or_default();
+    let mut out = std::io::stdout().lock();
+    let _ = writeln!(out, "{line}").and_then(|()| out.flush());
+}
