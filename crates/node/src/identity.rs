@@ -71,8 +71,8 @@ impl NodeIdentity {
         advertise: Option<String>,
         now: UnixMillis,
     ) -> Result<Self, IdentityError> {
-        let (key, csr) = request()?;
-        let request = EnrolRequest { token: token.to_owned(), csr, advertise };
+        let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
+        let request = EnrolRequest { token: token.to_owned(), csr: request(&key)?, advertise };
         let answer: EnrolResponse = client.call(Method::POST, "/api/v1/nodes/enrol", Some(&request)).await?;
         let identity = Self {
             org: answer.ca.org,
@@ -81,7 +81,7 @@ impl NodeIdentity {
             certificate: answer.certificate.certificate,
             issued_at: now,
             not_after: answer.certificate.not_after,
-            key,
+            key: Zeroizing::new(key.serialize_pem()),
             ca: answer.ca.certificate,
         };
         identity.check()?;
@@ -89,18 +89,18 @@ impl NodeIdentity {
         Ok(identity)
     }
 
-    /// Asks for the next certificate, with a new key; the identity is on disk when this returns.
+    /// Asks for the next certificate of the same key; the identity is on disk when this returns.
     pub async fn renew(
         &self,
         state: &StateFolder,
         client: &ControlClient,
         now: UnixMillis,
     ) -> Result<Self, IdentityError> {
-        let (key, csr) = request()?;
+        let csr = request(&KeyPair::from_pem(&self.key)?)?;
         let answer: CertificateResponse =
             client.call(Method::POST, "/api/v1/nodes/certificate", Some(&CertificateRequest { csr })).await?;
         let CertificateResponse { certificate, not_after } = answer;
-        let renewed = Self { certificate, issued_at: now, not_after, key, ..self.clone() };
+        let renewed = Self { certificate, issued_at: now, not_after, ..self.clone() };
         renewed.check()?;
         renewed.save(state)?;
         Ok(renewed)
@@ -158,11 +158,9 @@ impl fmt::Debug for NodeIdentity {
     }
 }
 
-/// A new P-256 key (PKCS#8 in PEM) and the request for its certificate. No name in the request counts.
-fn request() -> Result<(Zeroizing<String>, String), rcgen::Error> {
-    let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
-    let csr = CertificateParams::default().serialize_request(&key)?.pem()?;
-    Ok((Zeroizing::new(key.serialize_pem()), csr))
+/// A request for a certificate in PEM. No name in it counts.
+fn request(key: &KeyPair) -> Result<String, rcgen::Error> {
+    CertificateParams::default().serialize_request(key)?.pem()
 }
 
 /// How long to wait before a failed renewal is tried again: a minute or two, so that a week has room for thousands.

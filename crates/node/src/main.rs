@@ -1,6 +1,9 @@
 //! `postern-node`.
 
-use std::{io::Write as _, process::ExitCode};
+use std::{
+    io::{IsTerminal as _, Write as _},
+    process::ExitCode,
+};
 
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
@@ -27,7 +30,11 @@ fn main() -> ExitCode {
     postern_tunnel::tls::install_crypto_provider();
     let Arguments { role: Role::Gateway(options) } = Arguments::parse();
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .init();
     match start(*options) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
