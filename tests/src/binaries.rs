@@ -13,7 +13,7 @@ use anyhow::Context as _;
 /// Names a folder with the programs ready to use; nothing is built then.
 pub const FOLDER_VARIABLE: &str = "POSTERN_BIN_DIR";
 
-const PACKAGES: [&str; 4] = ["postern-cli", "postern-control", "postern-daemon", "postern-node"];
+const PACKAGES: [&str; 5] = ["postern-cli", "postern-control", "postern-daemon", "postern-node", "xtask"];
 
 /// Where the programs are.
 #[derive(Clone, Debug)]
@@ -40,6 +40,18 @@ impl Binaries {
     #[must_use]
     pub fn cli(&self) -> PathBuf {
         self.folder.join("postern")
+    }
+
+    /// The command of this repository, for the demo.
+    #[must_use]
+    pub fn xtask(&self) -> PathBuf {
+        self.folder.join("xtask")
+    }
+
+    /// Where all of them are.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        &self.folder
     }
 
     /// Copies one of them into `folder`, for users who cannot read the build folder.

@@ -44,6 +44,9 @@ pub(crate) struct Args {
     /// Folder of the demo [default: postern-demo in the user's state folder]
     #[arg(long, value_name = "DIR")]
     home: Option<PathBuf>,
+    /// Start the programs in this folder instead of building them
+    #[arg(long, value_name = "DIR", hide = true)]
+    programs: Option<PathBuf>,
 }
 
 /// `NAME=HOST:PORT`.
@@ -102,9 +105,14 @@ struct ResourceLine<'a> {
 }
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    let workspace = Workspace::find()?;
-    install_compiler(Consent::from_environment(args.yes))?;
-    let programs = Programs::in_folder(&release::build(&workspace, &Programs::PACKAGES)?)?;
+    let programs = match &args.programs {
+        Some(folder) => folder.clone(),
+        None => {
+            install_compiler(Consent::from_environment(args.yes))?;
+            release::build(&Workspace::find()?, &Programs::PACKAGES)?
+        }
+    };
+    let programs = Programs::in_folder(&programs)?;
     let home = Home::open(args.home.as_deref(), args.fresh)?;
     let interrupt = Interrupt::on_signals()?;
     let steps = Steps::new();

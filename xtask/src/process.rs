@@ -26,6 +26,8 @@ use crate::interrupt::Interrupt;
 const READY_DEADLINE: Duration = Duration::from_secs(60);
 /// How long a program may take to end after SIGTERM.
 const STOP_DEADLINE: Duration = Duration::from_secs(10);
+/// The same where something went wrong before.
+const DROP_DEADLINE: Duration = Duration::from_secs(3);
 /// How much of a log is shown when a program fails.
 const LOG_TAIL: usize = 2_000;
 
@@ -48,7 +50,7 @@ pub(crate) fn launch(args: &LaunchArgs) -> anyhow::Result<ExitCode> {
     Err(error).with_context(|| format!("cannot start {}", Path::new(program).display()))
 }
 
-/// A running program; killed when dropped.
+/// A running program; ended when dropped.
 pub(crate) struct Process {
     name: String,
     child: Child,
@@ -148,30 +150,34 @@ impl Process {
         String::from_utf8_lossy(tail).trim().to_owned()
     }
 
-    /// SIGTERM, then SIGKILL when it takes too long. True when it ended by itself.
-    pub(crate) fn stop(mut self) -> bool {
-        if let Ok(pid) = i32::try_from(self.pid())
+    /// SIGTERM, then SIGKILL when it takes too long.
+    pub(crate) fn stop(mut self) {
+        self.end(STOP_DEADLINE);
+    }
+
+    fn end(&mut self, patience: Duration) {
+        if self.ended().is_none()
+            && let Ok(pid) = i32::try_from(self.pid())
             && let Some(pid) = Pid::from_raw(pid)
-            && self.ended().is_none()
         {
             // Not reaped yet, so the id is still its own.
             let _ = kill_process(pid, Signal::TERM);
         }
-        let deadline = Instant::now() + STOP_DEADLINE;
-        while Instant::now() < deadline {
-            if self.ended().is_some() {
-                return true;
+        let deadline = Instant::now() + patience;
+        while self.ended().is_none() {
+            if Instant::now() >= deadline {
+                let _ = self.child.kill();
+                let _ = self.child.wait();
+                return;
             }
             thread::sleep(Duration::from_millis(5));
         }
-        false
     }
 }
 
 impl Drop for Process {
     fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        self.end(DROP_DEADLINE);
     }
 }
 

@@ -195,7 +195,7 @@ impl Stack {
             }
             self.interrupt.sleep(Duration::from_millis(500))?;
         }
-        self.cli(&[&["ready", "--quiet", "--wait", "30s"], names].concat())
+        self.cli(&[&["ready", "--wait", "30s"], names].concat())
             .context("not everything that was connected became ready")?;
         let found = self.cli_json(&["resources", "--json"])?;
         names.iter().map(|name| address_of(&found, name)).collect()

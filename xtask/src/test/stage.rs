@@ -106,9 +106,13 @@ fn cargo(setting: &Setting, args: &[&str]) -> Ran {
     Ok((outcome_of(&mut command)?, None))
 }
 
+/// Private items are documented too: these docs are for those who work here, and links to private items hold then.
+/// Plain URLs are right in the texts that become `--help`.
 fn build_docs(setting: &Setting) -> Ran {
     let mut command = setting.workspace.cargo();
-    command.args(["doc", "--locked", "--workspace", "--no-deps"]).env("RUSTDOCFLAGS", "-D warnings");
+    command
+        .args(["doc", "--locked", "--workspace", "--no-deps", "--document-private-items", "--keep-going"])
+        .env("RUSTDOCFLAGS", "-D warnings -A rustdoc::private_intra_doc_links -A rustdoc::bare_urls");
     Ok((outcome_of(&mut command)?, None))
 }
 
@@ -170,8 +174,8 @@ struct Tool {
 }
 
 impl Tool {
-    const DENY: Self = Self { name: "cargo-deny", version: "0.20" };
-    const AUDIT: Self = Self { name: "cargo-audit", version: "0.22" };
+    const DENY: Self = Self { name: "cargo-deny", version: "0.20.2" };
+    const AUDIT: Self = Self { name: "cargo-audit", version: "0.22.2" };
 
     /// The program, or why there is none.
     fn find_or_install(&self, setting: &Setting) -> anyhow::Result<Result<PathBuf, String>> {
