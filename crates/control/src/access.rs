@@ -207,3 +207,6 @@ fn reachers(catalogue: &Catalogue, resource: ResourceId) -> impl Iterator<Item =
     let by_grant = index.grants_on.get(&resource).into_iter().flatten();
     by_role.chain(by_grant.filter_map(|id| catalogue.grants.get(id)).map(|grant| grant.account))
 }
+
+#[cfg(test)]
+mod tests;

@@ -7,11 +7,13 @@ use std::time::Duration;
 
 use axum::{
     Router,
+    body::Body,
     extract::{DefaultBodyLimit, Request},
     http::{HeaderValue, Method, StatusCode, Uri, header},
     middleware::{self, Next},
     response::{IntoResponse as _, Response},
 };
+use futures_util::StreamExt as _;
 use postern_proto::problem::Problem;
 use utoipa_axum::router::OpenApiRouter;
 
@@ -45,6 +47,8 @@ mod tokens;
 
 /// No body is longer; a longer one is refused before anything of it is read.
 pub const MAX_BODY: usize = 1 << 20;
+/// What is read at most of a body that is too long.
+const MAX_SWALLOWED: usize = 8 << 20;
 /// How long a body may take to arrive.
 pub const BODY: Duration = Duration::from_secs(30);
 
@@ -91,9 +95,26 @@ async fn method_not_allowed(method: Method, uri: Uri) -> Refusal {
 async fn bound_body(request: Request, next: Next) -> Response {
     let length = request.headers().get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
     if length.is_some_and(|length: u64| length > MAX_BODY as u64) {
+        swallow(request.into_body()).await;
         return refusal::too_large().into_response();
     }
     next.run(request).await
+}
+
+/// Reads some of a body that is refused: a connection that is closed with bytes unread is reset, and the caller would
+/// never see why.
+async fn swallow(body: Body) {
+    let mut left = MAX_SWALLOWED;
+    let mut pieces = body.into_data_stream();
+    let swallowed = async {
+        while let Some(Ok(piece)) = pieces.next().await
+            && let Some(after) = left.checked_sub(piece.len())
+        {
+            left = after;
+        }
+    };
+    // What does not come in time is not waited for.
+    let _ = tokio::time::timeout(Duration::from_secs(2), swallowed).await;
 }
 
 async fn harden(request: Request, next: Next) -> Response {

@@ -4,7 +4,7 @@
 //! revision, and appends change log, revocations and activities before it commits. What merely happened (session
 //! records, health, last use) is appended with [`Store::append`], which moves no revision.
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{fs::OpenOptions, os::unix::fs::OpenOptionsExt as _, path::Path, sync::Arc, time::Duration};
 
 use postern_proto::{
     lease::Revocation,
@@ -118,6 +118,8 @@ impl From<sqlx::Error> for StoreError {
 pub enum OpenError {
     #[error("{0} holds no organisation; `postern-control serve` makes one")]
     NoOrganisation(String),
+    #[error("cannot open {path}")]
+    File { path: String, source: std::io::Error },
     #[error("the database cannot be brought to this version: {0}")]
     Migration(#[from] sqlx::migrate::MigrateError),
     #[error(transparent)]
@@ -140,9 +142,11 @@ impl Store {
         if matches!(absent, Absent::Refuse) && !path.exists() {
             return Err(OpenError::NoOrganisation(data.display().to_string()));
         }
+        // SQLite gives its other files the mode of this one.
+        let made = OpenOptions::new().append(true).create(true).mode(0o600).open(&path);
+        made.map_err(|source| OpenError::File { path: path.display().to_string(), source })?;
         let options = SqliteConnectOptions::new()
             .filename(&path)
-            .create_if_missing(true)
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Full)
             .foreign_keys(true)

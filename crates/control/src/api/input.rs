@@ -182,8 +182,14 @@ impl Violations {
 
     /// Notes fields that the request has not, since a misspelt one would be lost silently.
     pub fn unknown(&mut self, fields: &Unknown, known: &[&str]) {
+        self.unknown_in("", fields, known);
+    }
+
+    /// The same for an object within the body; `prefix` is its name and a dot.
+    pub fn unknown_in(&mut self, prefix: &str, fields: &Unknown, known: &[&str]) {
         for (field, value) in fields {
-            self.add(field, value, format_args!("is not a field here; fields are {}", known.join(", ")));
+            let rule = format_args!("is not a field here; fields are {}", known.join(", "));
+            self.add(&format!("{prefix}{field}"), value, rule);
         }
     }
 

@@ -288,7 +288,7 @@ fn wish(broken: &mut Violations, given: Given<BindInput>, known: Option<&BindAdd
             dns_name: None,
         });
     };
-    broken.unknown(&input.unknown, KNOWN_BIND);
+    broken.unknown_in("bind.", &input.unknown, KNOWN_BIND);
     let wrong = matches!(input.mode, Given::Wrong(..))
         || matches!(input.ip, Given::Wrong(..))
         || matches!(input.port, Given::Wrong(..))

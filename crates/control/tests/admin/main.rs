@@ -1,0 +1,16 @@
+//! The control plane as administrators meet it: real HTTPS, a real database, a folder of its own.
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test that cannot go on fails, also in its helpers"
+)]
+
+mod access;
+mod accounts;
+mod audit;
+mod errors;
+mod network;
+mod offline;
+mod resources;
+mod support;
