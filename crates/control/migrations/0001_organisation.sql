@@ -221,10 +221,12 @@ CREATE TABLE node_chain (
     hash    TEXT NOT NULL
 );
 
--- One row for each session, made from its records.
+-- One row for each session, made from its records. A stream's id is the client's choice and may come twice.
 CREATE TABLE session (
-    id             TEXT PRIMARY KEY,  -- the stream
+    seq            BIGINT PRIMARY KEY, -- order of arrival
+    id             TEXT NOT NULL,      -- the stream
     node_id        TEXT NOT NULL,
+    start_seq      BIGINT NOT NULL,    -- the record that it began with
     node_name      TEXT NOT NULL,
     account_id     TEXT NOT NULL,
     account_email  TEXT NOT NULL,
@@ -242,15 +244,9 @@ CREATE TABLE session (
     bytes_up       BIGINT,
     bytes_down     BIGINT,
     reason         TEXT,
-    detail         TEXT
+    detail         TEXT,
+    UNIQUE (node_id, start_seq)
 );
-CREATE INDEX session_start ON session (started_at, id);
-
-CREATE TABLE device_event (
-    seq        BIGINT PRIMARY KEY,
-    device_id  TEXT NOT NULL,
-    account_id TEXT NOT NULL,
-    at         BIGINT NOT NULL,
-    received_at BIGINT NOT NULL,
-    event      TEXT NOT NULL          -- JSON
-);
+CREATE INDEX session_stream ON session (id);
+CREATE INDEX session_account ON session (account_id);
+CREATE INDEX session_device ON session (device_id);

@@ -28,6 +28,7 @@ use crate::state::AppState;
 mod accounts;
 mod activities;
 pub mod caller;
+mod checks;
 mod devices;
 mod enrolment;
 pub mod export;
@@ -39,9 +40,11 @@ mod login;
 mod machine;
 mod network;
 pub mod page;
+mod records;
 pub mod refusal;
 mod resources;
 mod roles;
+mod sessions;
 mod sync;
 mod tokens;
 
@@ -68,6 +71,9 @@ pub fn routes() -> OpenApiRouter<AppState> {
         .merge(gateways::routes())
         .merge(network::routes())
         .merge(activities::routes())
+        .merge(checks::routes())
+        .merge(records::routes())
+        .merge(sessions::routes())
 }
 
 /// The whole service.
@@ -94,7 +100,8 @@ async fn method_not_allowed(method: Method, uri: Uri) -> Refusal {
 /// Refuses a body by its announced length, before the caller is looked at; one without a length is cut off later.
 async fn bound_body(request: Request, next: Next) -> Response {
     let length = request.headers().get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
-    if length.is_some_and(|length: u64| length > MAX_BODY as u64) {
+    let most = if request.uri().path() == records::PATH { records::MAX_BATCH } else { MAX_BODY };
+    if length.is_some_and(|length: u64| length > most as u64) {
         swallow(request.into_body()).await;
         return refusal::too_large().into_response();
     }

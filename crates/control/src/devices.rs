@@ -210,7 +210,7 @@ impl NewLogin<'_> {
             .map_err(StoreError::from)?;
         let about = Subject { kind: "device", id: device.to_string(), name: shown(&self.info.name) };
         let id = ActivityId::from_ulid(clock.ulid());
-        Activity::new("account.signed_in", about).insert(connection, actor, 0, (id, self.now)).await?;
+        Activity::new("account.login", about).insert(connection, actor, 0, (id, self.now)).await?;
         Ok(MadeLogin { login, device, token, expires_at })
     }
 

@@ -4,6 +4,7 @@
 
 pub mod access;
 pub mod api;
+pub mod audit;
 pub mod authority;
 pub mod catalogue;
 pub mod clock;
@@ -13,6 +14,7 @@ pub mod devices;
 pub mod expiry;
 pub mod gateway;
 pub mod health;
+pub mod journal;
 pub mod lease_keys;
 pub mod lockout;
 pub mod offline;

@@ -23,6 +23,7 @@ use crate::{
     clock::Clock,
     config::{Command, Serve},
     expiry,
+    journal::Journal,
     lease_keys::LeaseKeys,
     offline, openapi,
     password::Passwords,
@@ -113,6 +114,7 @@ impl Running {
         let tls = server::tls_config(&authority, Arc::clone(&certificate) as _).context("TLS")?;
         let lease_keys = LeaseKeys::open_or_create(data, clock.now()).context("the lease keys")?;
         let (exchange, follower) = Exchange::new(store.clone(), lease_keys.announced().collect())?;
+        let (journal, writer) = Journal::new(store.clone());
         let state = AppState {
             store,
             clock: clock.clone(),
@@ -120,6 +122,7 @@ impl Running {
             passwords: Arc::new(passwords),
             lease_keys: Arc::new(RwLock::new(lease_keys)),
             exchange,
+            journal,
             stop: stop.clone(),
         };
         let admin = offline::first_admin(&state, &admin_email).await.context("the first administrator")?;
@@ -127,6 +130,7 @@ impl Running {
         let mut tasks = JoinSet::new();
         tasks.spawn(server.run(stop.clone()));
         tasks.spawn(follower.run(stop.clone()));
+        tasks.spawn(writer.run(stop.clone()));
         tasks.spawn(rotate_lease_keys(state.clone()));
         let ticking = stop.clone();
         tasks.spawn(async move {

@@ -5,7 +5,8 @@ use std::sync::{Arc, RwLock};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    authority::Authority, clock::Clock, lease_keys::LeaseKeys, password::Passwords, store::Store, sync::Exchange,
+    authority::Authority, clock::Clock, journal::Journal, lease_keys::LeaseKeys, password::Passwords, store::Store,
+    sync::Exchange,
 };
 
 /// Handed to every handler; clones share everything.
@@ -17,6 +18,7 @@ pub struct AppState {
     pub passwords: Arc<Passwords>,
     pub lease_keys: Arc<RwLock<LeaseKeys>>,
     pub exchange: Exchange,
+    pub journal: Journal,
     /// Cancelled when the control plane is told to stop.
     pub stop: CancellationToken,
 }

@@ -59,7 +59,7 @@ async fn login(
 ) -> Answer<Json<LoginResponse>> {
     let key = RequestedKey::from_pem(&request.csr)?;
     let proved = match request.credential {
-        Credential::Password { email, password } => by_password(&state, &email, password.into()).await?,
+        Credential::Password { email, password } => by_password(&state, &email, password.into(), &parts).await?,
         Credential::ServiceToken { token } => by_service_token(&state, &token).await?,
     };
     let who = Who::Account { id: proved.account.id, email: proved.account.email.to_string() };
@@ -94,7 +94,7 @@ async fn logout(State(state): State<AppState>, caller: Caller) -> Answer<StatusC
     if let Some(device) = caller.device {
         change.revoke(RevokedSubject::Device { device }, "the device was signed out");
     }
-    change.note(&Activity::new("account.signed_out", credential::subject(&caller.account))).await?;
+    change.note(&Activity::new("account.logout", credential::subject(&caller.account))).await?;
     change.commit().await?;
     Ok(StatusCode::NO_CONTENT)
 }
@@ -195,7 +195,7 @@ impl Proved {
     }
 }
 
-async fn by_password(state: &AppState, email: &str, password: Password) -> Answer<Proved> {
+async fn by_password(state: &AppState, email: &str, password: Password, parts: &Parts) -> Answer<Proved> {
     let parsed = email.parse::<Email>().ok();
     let canonical = parsed.as_ref().map_or_else(|| name_key(email.trim()), |email| email.as_str().to_owned());
     let account = parsed.and_then(|email| state.store.catalogue().account_by_email(email.as_str()).cloned());
@@ -204,7 +204,12 @@ async fn by_password(state: &AppState, email: &str, password: Password) -> Answe
     let id = account.as_ref().map_or(AccountId::from_ulid(Ulid::nil()), |account| account.id);
     let stored = stored_password(state, id).await?;
     let hash = stored.as_ref().map(|stored| stored.hash.clone());
-    match state.passwords.verify(&canonical, hash, password).await? {
+    let verdict = state.passwords.verify(&canonical, hash, password).await?;
+    if let (Verdict::Wrong | Verdict::Locked { .. }, Some(account)) = (verdict, &account) {
+        let activity = Activity::new("account.login_failed", credential::subject(account));
+        state.journal.note(activity, origin(Who::System, parts), state.clock.now());
+    }
+    match verdict {
         Verdict::Right => {}
         Verdict::Wrong => return Err(failed()),
         Verdict::Locked { left } => return Err(locked(left)),

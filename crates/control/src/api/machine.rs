@@ -121,9 +121,7 @@ impl From<Barred> for Refusal {
         let (status, code, advice) = match barred {
             Barred::Unknown => (401, "device_unknown", "Sign in again."),
             Barred::SignedOut => (401, "login_ended", "Sign in again."),
-            Barred::Revoked => {
-                (403, "device_revoked", "Ask an administrator to delete the device, then sign in again.")
-            }
+            Barred::Revoked => (403, "device_revoked", "Its key never signs in again; sign in with a new one."),
             Barred::Suspended => (403, "account_suspended", "Ask an administrator."),
         };
         Problem::new(status, code, capitalised(&barred.to_string())).with_detail(advice).into()

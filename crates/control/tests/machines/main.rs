@@ -10,5 +10,6 @@
 mod enrolment;
 mod leases;
 mod login;
+mod records;
 mod support;
 mod sync;
