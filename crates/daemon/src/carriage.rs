@@ -4,7 +4,7 @@
 //! one that a gateway would not take, asks for one and waits.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     net::SocketAddr,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, RwLock,
@@ -41,6 +41,8 @@ use guide::Guide;
 pub struct Carriage {
     pub streams: Streams,
     leases: RwLock<HashMap<ResourceId, Arc<Lease>>>,
+    /// Resources for which the control plane gives no lease.
+    denied: RwLock<HashSet<ResourceId>>,
     /// Changes with every change of the leases.
     lease_news: watch::Sender<u64>,
     gateways: Mutex<Gateways>,
@@ -76,6 +78,7 @@ impl Carriage {
         Self {
             streams: Streams::default(),
             leases: RwLock::default(),
+            denied: RwLock::default(),
             lease_news: watch::Sender::new(0),
             gateways: Mutex::new(Gateways::new(seed)),
             inputs,
@@ -90,6 +93,17 @@ impl Carriage {
 
     pub fn drop_lease(&self, resource: ResourceId) {
         self.leases.write().unwrap_or_else(PoisonError::into_inner).remove(&resource);
+    }
+
+    pub fn set_denied(&self, resource: ResourceId, denied: bool) {
+        let mut all = self.denied.write().unwrap_or_else(PoisonError::into_inner);
+        if denied {
+            all.insert(resource)
+        } else {
+            all.remove(&resource)
+        };
+        drop(all);
+        self.lease_news.send_modify(|news| *news += 1);
     }
 
     pub fn gateways(&self) -> MutexGuard<'_, Gateways> {
@@ -120,6 +134,10 @@ impl Carriage {
     fn lease(&self, resource: ResourceId) -> Option<Arc<Lease>> {
         let leases = self.leases.read().unwrap_or_else(PoisonError::into_inner);
         leases.get(&resource).filter(|lease| lease.until > clock::now().boot).cloned()
+    }
+
+    fn is_denied(&self, resource: ResourceId) -> bool {
+        self.denied.read().unwrap_or_else(PoisonError::into_inner).contains(&resource)
     }
 
     fn note_end(&self, stream: &Stream, destination: &Destination, end: &StreamEnd) {

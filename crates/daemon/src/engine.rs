@@ -123,6 +123,11 @@ pub enum Command {
         until: Duration,
     },
     DropLease(ResourceId),
+    /// Whether the control plane gives no lease for this resource: new streams need not wait for one.
+    SetDenied {
+        resource: ResourceId,
+        denied: bool,
+    },
     SaveChoices(BTreeMap<ResourceId, bool>),
     SaveLeases(Vec<IssuedLease>),
     RenewCertificate,
@@ -137,6 +142,7 @@ pub struct Engine {
     entries: BTreeMap<ResourceId, Entry>,
     choices: BTreeMap<ResourceId, bool>,
     leases: LeaseBook,
+    denied: BTreeSet<ResourceId>,
     certificate: Option<CertificatePlan>,
     next_ticket: u64,
     commands: VecDeque<Command>,
@@ -165,6 +171,7 @@ impl Engine {
             entries: BTreeMap::new(),
             choices: BTreeMap::new(),
             leases: LeaseBook::default(),
+            denied: BTreeSet::new(),
             certificate: None,
             next_ticket: 1,
             commands: VecDeque::new(),
@@ -321,6 +328,7 @@ impl Engine {
                 if self.leases.remove(id) {
                     self.commands.push_back(Command::DropLease(id));
                 }
+                self.set_denied(id, false);
                 self.commands.push_back(Command::Cut { resource: id });
             }
         }
@@ -328,11 +336,13 @@ impl Engine {
             match self.entries.get_mut(&id) {
                 Some(entry) if entry.resource == resource => {}
                 Some(entry) => {
-                    if entry.resource.revision != resource.revision {
-                        self.leases.expire(id);
-                    }
+                    let revised = entry.resource.revision != resource.revision;
                     entry.resource = resource;
                     self.changed.insert(id);
+                    if revised {
+                        self.leases.expire(id);
+                        self.set_denied(id, false);
+                    }
                 }
                 None => {
                     self.leases.expire(id);
@@ -385,6 +395,7 @@ impl Engine {
             if !self.entries.contains_key(&id) {
                 continue;
             }
+            self.set_denied(id, false);
             let until = self.leases.issued(lease.clone(), grant.clone(), now, &mut self.jitter);
             self.commands.push_back(Command::PutLease { lease, grant, until });
             self.changed.insert(id);
@@ -393,10 +404,18 @@ impl Engine {
             if self.leases.denied(*id, now) {
                 self.commands.push_back(Command::DropLease(*id));
             }
+            self.set_denied(*id, self.entries.contains_key(id));
             self.changed.insert(*id);
         }
         self.leases.answered(now);
         self.commands.push_back(Command::SaveLeases(self.leases.all()));
+    }
+
+    fn set_denied(&mut self, resource: ResourceId, denied: bool) {
+        let differs = if denied { self.denied.insert(resource) } else { self.denied.remove(&resource) };
+        if differs {
+            self.commands.push_back(Command::SetDenied { resource, denied });
+        }
     }
 
     fn revoke(&mut self, revocations: Vec<Revocation>) {

@@ -87,6 +87,3 @@ fn is_shortage(error: &io::Error) -> bool {
     let Some(number) = error.raw_os_error() else { return true };
     [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM].contains(&Errno::from_raw_os_error(number))
 }
-
-#[cfg(test)]
-mod tests;

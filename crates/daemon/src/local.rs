@@ -167,4 +167,25 @@ pub(crate) async fn no_such_call(request: Request) -> Refusal {
 }
 
 #[cfg(test)]
-mod tests;
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_owner_and_root_are_admitted() {
+        assert!(is_admitted(1000, 1000));
+        assert!(is_admitted(0, 1000));
+        assert!(!is_admitted(1001, 1000));
+        assert!(!is_admitted(1001, 0));
+        assert!(!is_admitted(65534, 1000));
+    }
+
+    #[tokio::test]
+    async fn a_leftover_socket_is_replaced_and_the_new_one_is_private() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("s");
+        drop(listen(&path).unwrap());
+        assert!(path.exists());
+        let _listener = listen(&path).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    }
+}

@@ -202,6 +202,8 @@ impl Shell {
         let list = ids.iter().copied().collect();
         self.waiting.push(Waiting { ids, before, until: now.boot + SETTLE, reply });
         self.tell(if connected { Input::Connect(list) } else { Input::Disconnect(list) }).await;
+        // What was answered is remembered, whatever happens next.
+        self.saver.flush().await;
     }
 
     /// How long there is nothing to do, as far as we know.

@@ -124,6 +124,9 @@ impl Guide {
             if let Some(lease) = self.usable() {
                 return Ok(lease);
             }
+            if self.carriage.is_denied(self.destination.id) {
+                return Err(denied());
+            }
             if !matches!(timeout_at(deadline, news.changed()).await, Ok(Ok(()))) {
                 return Err(self.last.take().unwrap_or_else(no_lease));
             }
@@ -169,8 +172,13 @@ impl StreamGuide for Guide {
 }
 
 fn no_lease() -> Problem {
-    Problem::new(502, "no-lease", "The control plane has given no lease for this resource")
-        .with_detail("It may be away, or the access was taken back; postern status says which.")
+    Problem::new(502, "no-lease", "There is no lease for this resource")
+        .with_detail("The control plane has not answered; postern status says whether it can be reached.")
+}
+
+fn denied() -> Problem {
+    Problem::new(403, "no-lease", "The control plane gives no lease for this resource")
+        .with_detail("The access may have been taken back, or may need something more; ask an administrator.")
 }
 
 fn unreachable(why: &str) -> Problem {

@@ -34,6 +34,8 @@ pub(super) struct LeaseBook {
     /// Asked for by streams, whatever the renewal time says.
     needed: BTreeSet<ResourceId>,
     under_way: Option<BTreeSet<ResourceId>>,
+    /// Resources whose access changed since the request under way was made: its answer is about the time before.
+    overtaken: BTreeSet<ResourceId>,
     failures: u32,
     retry_at: Duration,
     /// The earliest time at which something is to be done, as of the last look.
@@ -88,7 +90,8 @@ impl LeaseBook {
     /// Returns whether a lease is lost by it.
     pub(super) fn denied(&mut self, id: ResourceId, now: Now) -> bool {
         self.needed.remove(&id);
-        self.not_before.insert(id, now.boot.saturating_add(DENIED_PAUSE));
+        let pause = if self.overtaken.contains(&id) { LEAST_APART } else { DENIED_PAUSE };
+        self.not_before.insert(id, now.boot.saturating_add(pause));
         self.held.remove(&id).is_some()
     }
 
@@ -98,12 +101,14 @@ impl LeaseBook {
             let not_before = self.not_before.entry(id).or_default();
             *not_before = (*not_before).max(now.boot.saturating_add(LEAST_APART));
         }
+        self.overtaken.clear();
         self.failures = 0;
         self.retry_at = Duration::ZERO;
     }
 
     pub(super) fn failed(&mut self, now: Now, jitter: &mut Jitter) {
         self.under_way = None;
+        self.overtaken.clear();
         self.failures = self.failures.saturating_add(1);
         self.retry_at = now.boot.saturating_add(backoff(self.failures, FIRST_RETRY, LAST_RETRY, jitter));
     }
@@ -111,6 +116,7 @@ impl LeaseBook {
     /// Nobody will answer the request under way.
     pub(super) fn void_request(&mut self) {
         self.under_way = None;
+        self.overtaken.clear();
         self.retry_at = Duration::ZERO;
     }
 
@@ -121,6 +127,9 @@ impl LeaseBook {
     /// The resource or its grant changed: renew at once, but keep what is held until then.
     pub(super) fn expire(&mut self, id: ResourceId) {
         self.not_before.remove(&id);
+        if self.under_way.is_some() {
+            self.overtaken.insert(id);
+        }
         if let Some(held) = self.held.get_mut(&id) {
             held.renew_at = Duration::ZERO;
         }

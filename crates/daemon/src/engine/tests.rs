@@ -63,6 +63,7 @@ struct Shell {
     /// Closed while their answer was on its way.
     stale: BTreeSet<Ticket>,
     leases: BTreeSet<ResourceId>,
+    denied: BTreeSet<ResourceId>,
     request: Option<Vec<ResourceId>>,
     renewing: bool,
     cut: BTreeSet<ResourceId>,
@@ -109,6 +110,8 @@ impl Shell {
                 Command::DropLease(id) => {
                     assert!(self.leases.remove(&id), "dropped a lease that was not there");
                 }
+                Command::SetDenied { resource, denied: true } => assert!(self.denied.insert(resource)),
+                Command::SetDenied { resource, denied: false } => assert!(self.denied.remove(&resource)),
                 Command::SaveChoices(choices) => self.saved_choices = Some(choices),
                 Command::SaveLeases(_) => {}
                 Command::RenewCertificate => {
@@ -302,6 +305,8 @@ impl World {
         }
         let known: BTreeSet<_> = self.model.access.keys().copied().collect();
         assert!(self.shell.leases.is_subset(&known), "a lease outlived its grant");
+        assert!(self.shell.denied.is_subset(&known), "a denial outlived its grant");
+        assert!(self.shell.denied.is_disjoint(&self.shell.leases), "denied and given at a time");
         let shown: BTreeSet<_> = self.engine.resources().map(|resource| resource.id).collect();
         assert_eq!(shown, known);
     }
@@ -588,6 +593,19 @@ fn a_denied_lease_is_not_asked_for_in_a_hurry_but_a_new_grant_is() {
     assert!(world.shell.request.is_none());
     world.give(Input::Access(Vec::new()));
     world.give(Input::Access(vec![resource(0, 2000)]));
+    assert!(world.shell.request.is_some());
+}
+
+#[test]
+fn a_denial_from_before_a_new_grant_does_not_count_against_it() {
+    let mut world = World::new(7);
+    world.give(signed_in(0, false, at(0)));
+    world.give(Input::Access(vec![resource(0, 2000)]));
+    world.give(Input::Connect(vec![id(0)]));
+    world.give(Input::Access(Vec::new()));
+    world.give(Input::Access(vec![resource(0, 2000)]));
+    world.answer_leases(true, 0);
+    world.pass(Duration::from_secs(1));
     assert!(world.shell.request.is_some());
 }
 

@@ -1,1 +1,137 @@
+use postern_proto::{
+    id::{AccountId, DeviceId, OrgId},
+    sync::Peer,
+};
+use postern_tunnel::{
+    identity,
+    tls::{Identity, Trust, install_crypto_provider},
+};
+use proptest::prelude::*;
 
+use super::*;
+
+fn tls() -> ClientTls {
+    install_crypto_provider();
+    let org = OrgId::from_ulid(1.into());
+    let peer = Peer::Device { account: AccountId::from_ulid(2.into()), device: DeviceId::from_ulid(3.into()) };
+    let ca_key = rcgen::KeyPair::generate().unwrap();
+    let mut ca = rcgen::CertificateParams::default();
+    ca.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Constrained(0));
+    let pem = ca.self_signed(&ca_key).unwrap().pem();
+    let key = rcgen::KeyPair::generate().unwrap();
+    let mut leaf = rcgen::CertificateParams::default();
+    leaf.subject_alt_names = vec![rcgen::SanType::URI(identity::uri(org, peer).try_into().unwrap())];
+    leaf.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::ClientAuth];
+    let leaf = leaf.signed_by(&key, &rcgen::Issuer::new(ca, ca_key)).unwrap().pem();
+    let identity = Identity::from_pem(org, &leaf, &key.serialize_pem()).unwrap();
+    ClientTls::new(&Trust::from_pem(org, &pem).unwrap(), &identity).unwrap()
+}
+
+fn node(n: u128) -> NodeId {
+    NodeId::from_ulid(n.into())
+}
+
+fn info(n: u128) -> GatewayInfo {
+    GatewayInfo { id: node(n), name: format!("gw-{n}"), address: format!("127.0.0.1:{n}"), draining: false }
+}
+
+fn at(seconds: u64) -> Duration {
+    Duration::from_secs(1000 + seconds)
+}
+
+/// Gateways 1 to `count`.
+fn gateways(count: u128) -> Gateways {
+    let mut gateways = Gateways::new(7);
+    gateways.set_tls(Some(tls()));
+    gateways.set((1..=count).map(info).collect()).unwrap();
+    gateways
+}
+
+fn chosen(gateways: &Gateways, via: &[u128], tried: &[u128], now: Duration) -> Option<u128> {
+    let nodes = |list: &[u128]| list.iter().map(|n| node(*n)).collect::<Vec<_>>();
+    gateways.choose(&nodes(via), &nodes(tried), now).map(|entry| entry.node().ulid().0)
+}
+
+#[test]
+fn the_fastest_that_works_is_taken() {
+    let mut gateways = gateways(3);
+    gateways.note_reached(node(1), Some(Duration::from_millis(80)));
+    gateways.note_reached(node(2), Some(Duration::from_millis(12)));
+    gateways.note_reached(node(3), Some(Duration::from_millis(40)));
+    assert_eq!(chosen(&gateways, &[], &[], at(0)), Some(2));
+    assert_eq!(chosen(&gateways, &[], &[2], at(0)), Some(3));
+    assert_eq!(chosen(&gateways, &[], &[2, 3, 1], at(0)), None);
+}
+
+#[test]
+fn only_gateways_that_carry_the_resource_count_and_their_order_decides_between_equals() {
+    let gateways = gateways(3);
+    assert_eq!(chosen(&gateways, &[3, 2], &[], at(0)), Some(3));
+    assert_eq!(chosen(&gateways, &[3, 2], &[3], at(0)), Some(2));
+    assert_eq!(chosen(&gateways, &[9], &[], at(0)), None);
+}
+
+#[test]
+fn one_that_failed_is_left_alone_for_a_while_and_tried_all_the_same_when_all_have_failed() {
+    let mut gateways = gateways(2);
+    gateways.note_failed(node(1), "down".to_owned(), at(0));
+    assert_eq!(chosen(&gateways, &[], &[], at(0)), Some(2));
+    assert_eq!(chosen(&gateways, &[], &[], at(2)), Some(1), "its pause is over");
+    gateways.note_failed(node(2), "down".to_owned(), at(0));
+    assert!(chosen(&gateways, &[], &[], at(0)).is_some());
+}
+
+#[test]
+fn a_draining_one_comes_before_one_that_is_down_and_after_one_that_works() {
+    let mut gateways = gateways(3);
+    gateways.note_failed(node(1), "down".to_owned(), at(0));
+    gateways.note_draining(node(2), at(0));
+    assert_eq!(chosen(&gateways, &[], &[], at(0)), Some(3));
+    assert_eq!(chosen(&gateways, &[], &[3], at(0)), Some(2));
+    let mut draining = info(3);
+    draining.draining = true;
+    gateways.set(vec![info(1), info(2), draining]).unwrap();
+    assert_eq!(chosen(&gateways, &[], &[], at(60)), Some(1), "the others drain or did; its pause is over");
+}
+
+#[test]
+fn many_streams_that_fail_at_once_are_one_failure() {
+    let mut gateways = gateways(1);
+    for _ in 0..100 {
+        gateways.note_failed(node(1), "down".to_owned(), at(0));
+    }
+    assert!(gateways.take_due_probes(at(1)).len() == 1, "looked at again soon");
+}
+
+#[test]
+fn what_is_known_of_a_gateway_outlives_an_update_but_not_a_move() {
+    let mut gateways = gateways(2);
+    let before = gateways.entry(node(1)).unwrap();
+    gateways.note_failed(node(2), "down".to_owned(), at(0));
+    let mut moved = info(2);
+    moved.address = "127.0.0.1:99".to_owned();
+    gateways.set(vec![info(1), moved]).unwrap();
+    assert!(Arc::ptr_eq(&before, &gateways.entry(node(1)).unwrap()), "its warm connections are kept");
+    assert!(matches!(gateways.status(at(0))[1].state, GatewayState::Unknown));
+    gateways.set(vec![info(2)]).unwrap();
+    assert!(gateways.entry(node(1)).is_none());
+}
+
+proptest! {
+    #[test]
+    fn a_stream_that_tries_one_after_another_tries_each_once(
+        failed in prop::collection::vec((1_u128..=4, 0_u64..5), 0..12),
+        now in 0_u64..10,
+    ) {
+        let mut gateways = gateways(4);
+        for (n, when) in failed {
+            gateways.note_failed(node(n), String::new(), at(when));
+        }
+        let mut tried = Vec::new();
+        while let Some(n) = chosen(&gateways, &[], &tried, at(now)) {
+            prop_assert!(!tried.contains(&n));
+            tried.push(n);
+        }
+        prop_assert_eq!(tried.len(), 4);
+    }
+}

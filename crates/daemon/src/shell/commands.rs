@@ -37,6 +37,7 @@ impl Shell {
                 Command::RequestLeases(ids) => self.request_leases(ids),
                 Command::PutLease { lease, grant, until } => self.put_lease(lease, grant, until),
                 Command::DropLease(resource) => self.parts.carriage.drop_lease(resource),
+                Command::SetDenied { resource, denied } => self.parts.carriage.set_denied(resource, denied),
                 Command::SaveChoices(connected) => {
                     if let Some(account) = &self.account {
                         let choices = Choices { account: account.owner().account, connected };
