@@ -40,6 +40,8 @@ async fn enrol(
     let advertise = request.advertise.and_then(|given| broken.check("advertise", &given, check_address(&given)));
     broken.none()?;
     let hash = TokenHash::of(&request.token);
+    // The token may come from `postern-control gateway-token` a moment ago.
+    state.store.catch_up().await?;
     // Who is asking, for the activity. Whether the token counts is decided in the write transaction below.
     let mut connection = state.store.reader().acquire().await?;
     let token =

@@ -1,6 +1,10 @@
 use std::{sync::Arc, time::Duration};
 
 use axum::http::Method;
+use postern_control::{
+    clock::Clock,
+    store::{Absent, Actor, Store},
+};
 use postern_proto::{
     api::{CertificateResponse, EnrolRequest, EnrolResponse},
     problem::Problem,
@@ -36,6 +40,18 @@ async fn of_a_hundred_parallel_tries_with_one_token_exactly_one_succeeds() {
         }
     }
     assert_eq!((enrolled, refused), (vec![node], 99));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_made_by_another_process_is_good_at_once() {
+    let world = World::start().await;
+    let other = Store::open(&world.data(), Absent::Refuse, Clock::system()).await.unwrap();
+    let mut change = other.change(Actor::operator()).await.unwrap();
+    let node = postern_control::gateway::create(&mut change, "gw".to_owned(), None).await.unwrap();
+    let token = postern_control::gateway::issue_token(&mut change, &node).await.unwrap();
+    change.commit().await.unwrap();
+    assert_eq!(enrol(&world, token.token.expose()).await.unwrap().node, node.id);
+    other.close().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
