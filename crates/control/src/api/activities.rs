@@ -1,6 +1,10 @@
 //! Activities: who changed what, listed and exported.
 
-use axum::{Json, extract::State, response::Response};
+use axum::{
+    Json,
+    extract::{Path, State},
+    response::Response,
+};
 use postern_proto::{
     filter::{Subject, Value},
     id::ActivityId,
@@ -15,6 +19,7 @@ use super::{
     Admin, Answer, List, Page,
     export::{self, Lines},
     page::ListParams,
+    refusal::unknown,
 };
 use crate::{
     state::AppState,
@@ -24,7 +29,7 @@ use crate::{
 const FIELDS: &[&str] = &["verb", "actor", "actor.kind", "actor.id", "subject", "subject.kind", "subject.id", "id"];
 
 pub(super) fn routes() -> OpenApiRouter<AppState> {
-    OpenApiRouter::new().routes(routes!(list)).routes(routes!(export))
+    OpenApiRouter::new().routes(routes!(list)).routes(routes!(export)).routes(routes!(show))
 }
 
 /// One administrative event.
@@ -115,6 +120,15 @@ async fn export(State(state): State<AppState>, _: Admin) -> Response {
             Lines::of(rows)
         }
     })
+}
+
+#[utoipa::path(get, path = "/api/v1/activities/{id}", operation_id = "show_activity", tag = "audit",
+    params(("id" = String, Path,)), responses((status = 200, body = ActivityView)))]
+/// Show an activity
+async fn show(State(state): State<AppState>, _: Admin, Path(id): Path<String>) -> Answer<Json<ActivityView>> {
+    let query = sqlx::query("SELECT * FROM activity WHERE id = $1").bind(&id);
+    let row = query.fetch_optional(state.store.reader()).await?.ok_or_else(|| unknown("activity", &id))?;
+    Ok(Json(view(&row)?.1))
 }
 
 async fn rows(

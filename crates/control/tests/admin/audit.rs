@@ -20,6 +20,7 @@ async fn a_change_is_told_with_who_what_from_what_to_what_when_and_from_where() 
     let robot = world.admin.get("/accounts?filter=kind:service").await["items"][0].clone();
     assert_eq!((&activity["actor"]["id"], &activity["actor"]["name"]), (&robot["id"], &robot["email"]));
     assert!(activity["at"].as_u64().unwrap() <= world.now().0);
+    assert_eq!(world.admin.get(&format!("/activities/{}", text(&activity, "id"))).await, activity);
     assert_eq!(activity["revision"].as_u64(), Some(world.store().catalogue().revision));
 }
 
@@ -119,4 +120,21 @@ async fn a_refused_change_leaves_neither_activity_nor_revision() {
     let revision = before.0;
     world.create_resource("x", json!({})).await;
     assert_eq!(world.store().catalogue().revision, revision + 1, "revisions are dense");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_has_had_its_time_is_deleted_and_the_audit_stays() {
+    let world = World::start().await;
+    let db = world.create_resource("db", json!({})).await;
+    world.admin.delete(&format!("/resources/{db}")).await;
+    let (store, start) = (world.store(), postern_proto::time::UnixMillis(0));
+    assert_eq!(postern_control::upkeep::delete_old(store).await.unwrap(), 0);
+    assert_eq!(store.revocations_since(start).await.unwrap().len(), 1);
+    assert!(store.changes_since(0).await.unwrap().is_some());
+    let activities = world.admin.get("/activities").await;
+    world.pass(std::time::Duration::from_secs(8 * 86_400));
+    assert!(postern_control::upkeep::delete_old(store).await.unwrap() > 0);
+    assert_eq!(store.revocations_since(start).await.unwrap(), []);
+    assert_eq!(store.changes_since(0).await.unwrap(), None, "who is that far behind takes a snapshot");
+    assert_eq!(world.admin.get("/activities").await, activities);
 }

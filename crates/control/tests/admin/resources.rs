@@ -213,3 +213,11 @@ async fn a_deleted_resource_is_revoked_and_leaves_rules_and_grants() {
     let rules = world.admin.get(&format!("/roles/{role}/rules")).await;
     assert_eq!(rules["items"][0]["resources"], json!([keep]));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_gateway_a_check_answers_at_once_that_nothing_is_known() {
+    let world = World::start().await;
+    let db = world.create_resource("db", json!({})).await;
+    let answer = world.admin.send("POST", &format!("/resources/{db}/check"), Some(json!({}))).await;
+    assert_eq!(answer.json(), json!({"id": db, "name": "db", "health": {"state": "unknown"}, "gateways": []}));
+}
