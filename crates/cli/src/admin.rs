@@ -18,8 +18,8 @@ mod roles;
 mod show;
 
 pub(crate) async fn run(command: AdminCommand, context: &mut Context) -> Result<(), Failure> {
-    let (service, _) = context.signed_in().await?;
-    let api = api::Api::new(service);
+    let (service, status) = context.signed_in().await?;
+    let api = api::Api::new(service, &status.control);
     match command {
         AdminCommand::Accounts(command) => accounts::run(command, &api, context).await,
         AdminCommand::Tokens(command) => accounts::tokens(command, &api, context).await,

@@ -128,6 +128,7 @@ impl From<ClientError> for Failure {
 impl From<Problem> for Failure {
     fn from(problem: Problem) -> Self {
         let mut failure = Self::new(Exit::of_status(problem.status), as_clause(&problem.title));
+        let told = problem.detail.clone().unwrap_or_default();
         // The violations say the same as the detail, one by one.
         failure.why.extend(problem.detail.filter(|_| problem.violations.is_empty()));
         failure.why.extend(
@@ -138,14 +139,13 @@ impl From<Problem> for Failure {
         );
         // The control plane writes codes with `_`, the service with `-`.
         match (problem.status, problem.code.replace('-', "_").as_str()) {
-            (_, "password_change_required") => {
-                failure.with_exit(Exit::NotSignedIn).next("choose a new password: `postern password`")
-            }
             (_, "control_untrusted") => failure
                 .with_exit(Exit::Failed)
                 .next("name its certificate with --ca FILE or --ca-fingerprint HEX; `postern-control` prints both"),
             (_, "not_admin") => failure.next("ask an administrator, or sign in as one: `postern login`"),
+            (423, _) | (_, "locked") if told.contains("postern unlock") => failure.with_exit(Exit::NotSignedIn),
             (423, _) | (_, "locked") => failure.with_exit(Exit::NotSignedIn).next("unlock first: `postern unlock`"),
+            (401, _) if told.contains("postern login") => failure,
             (401, _) => failure.next("sign in: `postern login`"),
             _ => failure,
         }

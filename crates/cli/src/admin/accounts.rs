@@ -13,7 +13,9 @@ use crate::{
     },
     context::Context,
     failure::Failure,
-    prompt, text,
+    prompt,
+    screen::Line,
+    text,
 };
 
 pub(super) async fn run(command: AccountsCommand, api: &Api, context: &mut Context) -> Result<(), Failure> {
@@ -30,7 +32,7 @@ async fn create(args: AccountCreate, api: &Api, context: &mut Context) -> Result
     let is_user = !matches!(args.kind, Some(AccountKind::Service));
     let password = match (args.password_stdin, is_user && prompt::possible()) {
         (true, _) => Some(prompt::secret_from_stdin()?),
-        (false, true) => Some(prompt::new_secret("First password, to be changed at the first sign-in:").await?),
+        (false, true) => Some(prompt::new_secret("First password:").await?),
         (false, false) => None,
     };
     let body = Body::new()
@@ -39,7 +41,8 @@ async fn create(args: AccountCreate, api: &Api, context: &mut Context) -> Result
         .set("kind", if is_user { "user" } else { "service" })
         .flag("admin", args.admin)
         .tags(&args.tags.tags)
-        .set_if("password", password.as_ref());
+        .set_if("password", password.as_ref())
+        .flag("must_change_password", password.is_some() && !args.keep_password);
     let account =
         api.post(ACCOUNT.collection, body.finish()).await.map_err(|f| f.while_("cannot create the account"))?;
     entity::report("Created", &ACCOUNT, &account, args.output.json, context)?;
@@ -58,6 +61,7 @@ async fn update(args: AccountUpdate, api: &Api, context: &mut Context) -> Result
         .set_if("name", args.name)
         .set_if("admin", args.admin)
         .set_if("suspended", args.suspended)
+        .flag("must_change_password", password.is_some() && !args.keep_password)
         .set_if("password", password)
         .tag_changes(&args.tags, &account)
         .not_empty()?;
@@ -92,7 +96,11 @@ async fn create_token(args: TokenCreate, api: &Api, context: &mut Context) -> Re
     let token = api.post(&tokens_of(&account), body.finish()).await.map_err(failed)?;
     let about =
         format!("A token of {}; it is shown this once. Sign in with POSTERN_SERVICE_TOKEN set to it:", account.name);
-    entity::secret(&token, "token", &about, args.output.json, context)
+    if args.output.json {
+        return Ok(context.screen.json(&token)?);
+    }
+    context.note(Line::of(about));
+    entity::secret(&token, "token", context)
 }
 
 async fn delete_tokens(args: TokenDelete, api: &Api, context: &mut Context) -> Result<(), Failure> {

@@ -2,7 +2,10 @@
 
 use std::fmt::Write as _;
 
-use postern_local_api::{client::LocalClient, message::ControlCall};
+use postern_local_api::{
+    client::LocalClient,
+    message::{ControlCall, ControlLink},
+};
 use serde_json::Value;
 
 use crate::{exit::Exit, failure::Failure, waiting};
@@ -12,6 +15,7 @@ pub(super) const PAGE: usize = 1000;
 
 pub(super) struct Api {
     service: LocalClient,
+    control: Option<String>,
 }
 
 /// Items of a list, and the cursor of what comes after them.
@@ -21,8 +25,19 @@ pub(super) struct Items {
 }
 
 impl Api {
-    pub(super) const fn new(service: LocalClient) -> Self {
-        Self { service }
+    pub(super) fn new(service: LocalClient, link: &ControlLink) -> Self {
+        let control = match link {
+            ControlLink::None => None,
+            ControlLink::Connecting { url } | ControlLink::Connected { url, .. } | ControlLink::Away { url, .. } => {
+                Some(url.clone())
+            }
+        };
+        Self { service, control }
+    }
+
+    /// Where the control plane is.
+    pub(super) fn control_url(&self) -> Option<&str> {
+        self.control.as_deref()
     }
 
     /// `path` is what comes after `/api/v1/`.

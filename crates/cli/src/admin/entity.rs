@@ -261,21 +261,11 @@ async fn names(noun: &Noun, ids: &BTreeSet<String>, api: &Api) -> BTreeMap<Strin
     names
 }
 
-/// Prints a secret that is shown once: alone on stdout, so that `$(…)` takes it, with what to know about it on stderr.
-pub(super) fn secret(
-    item: &Value,
-    field: &str,
-    about: &str,
-    as_json: bool,
-    context: &mut Context,
-) -> Result<(), Failure> {
-    if as_json {
-        return Ok(context.screen.json(item)?);
-    }
+/// Prints a secret that is shown once: alone on stdout, so that `$(…)` takes it.
+pub(super) fn secret(item: &Value, field: &str, context: &mut Context) -> Result<(), Failure> {
     let Some(secret) = item.get(field).and_then(Value::as_str) else {
         return Err(Failure::new(Exit::Failed, format!("the control plane's answer holds no {}", text::clean(field))));
     };
-    context.note(Line::of(about));
     Ok(context.screen.line(&Line::of(secret))?)
 }
 

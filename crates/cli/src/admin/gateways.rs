@@ -1,10 +1,15 @@
 //! Gateways.
 
+use postern_proto::time::UnixMillis;
+use serde_json::Value;
+
 use super::{api::Api, body::Body, entity, noun::GATEWAY};
 use crate::{
     args::admin::{GatewayCreate, GatewayUpdate, GatewaysCommand, ShowArgs},
     context::Context,
     failure::Failure,
+    screen::{DIM, Line},
+    text,
 };
 
 /// The field that holds the one-time token.
@@ -25,7 +30,7 @@ async fn create(args: GatewayCreate, api: &Api, context: &mut Context) -> Result
     let body = Body::new().set("name", &args.name).set_if("advertise", args.advertise);
     let failed = |f: Failure| f.while_(&format!("cannot create gateway {}", args.name));
     let gateway = api.post(GATEWAY.collection, body.finish()).await.map_err(failed)?;
-    entity::secret(&gateway, TOKEN, &about(&args.name), args.output.json, context)
+    enrolment(&gateway, &args.name, args.output.json, api, context).await
 }
 
 async fn update(args: GatewayUpdate, api: &Api, context: &mut Context) -> Result<(), Failure> {
@@ -41,11 +46,22 @@ async fn token(args: ShowArgs, api: &Api, context: &mut Context) -> Result<(), F
     let path = format!("{}/token", entity::path(&GATEWAY, &gateway));
     let failed = |f: Failure| f.while_(&format!("cannot make a token for gateway {}", gateway.name));
     let answer = api.post(&path, Body::new().finish()).await.map_err(failed)?;
-    entity::secret(&answer, TOKEN, &about(&gateway.name), args.json, context)
+    enrolment(&answer, &gateway.name, args.json, api, context).await
 }
 
-fn about(name: &str) -> String {
-    format!(
-        "Gateway {name} enrols once with this token, shown this once: set POSTERN_ENROL_TOKEN for `postern-node gateway`."
-    )
+/// Prints the token, and the command that uses it.
+async fn enrolment(answer: &Value, name: &str, as_json: bool, api: &Api, context: &mut Context) -> Result<(), Failure> {
+    if as_json {
+        return Ok(context.screen.json(answer)?);
+    }
+    let ends = answer.get("enrol_token_expires_at").and_then(Value::as_u64).map(|at| text::instant(UnixMillis(at)));
+    let until = ends.map(|at| format!(", until {at}")).unwrap_or_default();
+    // The command is a help; without it the token is of use all the same.
+    let fingerprint = api.get("ca").await.ok().and_then(|ca| Some(ca.get("fingerprint")?.as_str()?.to_owned()));
+    let control = api.control_url().unwrap_or("https://…");
+    let trust = fingerprint.map(|hex| format!(" --ca-fingerprint {hex}")).unwrap_or_default();
+    let command = format!("  POSTERN_ENROL_TOKEN=… postern-node gateway --control {control}{trust} --state DIR");
+    context.note(Line::of(format!("Gateway {name} enrols with this token, once{until}. It is shown this once. Use:")));
+    context.note(Line::new().styled(DIM, command));
+    entity::secret(answer, TOKEN, context)
 }

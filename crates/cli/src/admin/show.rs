@@ -22,12 +22,17 @@ pub(super) fn grid(noun: &Noun, items: &[Value]) -> Grid {
     grid
 }
 
+/// The fields that a thing begins with; the others follow by name.
+const FIRST: [&str; 5] = ["name", "email", "id", "kind", "state"];
+
 /// One thing, a line for each of its fields.
 pub(super) fn thing(item: &Value, context: &mut Context) -> Result<(), Failure> {
     let mut fields = Vec::new();
     if let Value::Object(map) = item {
         flatten("", map, &mut fields);
     }
+    // What it is called stands first.
+    fields.sort_by_key(|(label, _)| FIRST.iter().position(|first| first == label).unwrap_or(FIRST.len()));
     let width = fields.iter().map(|(label, _)| label.len()).max().unwrap_or_default() + 2;
     for (label, value) in fields {
         context.screen.line(&Line::new().styled(DIM, label).pad(width).plain(value))?;
@@ -39,7 +44,7 @@ fn flatten(prefix: &str, map: &Map<String, Value>, fields: &mut Vec<(String, Str
     for (key, value) in map {
         let label = format!("{prefix}{}", key.trim_end_matches("_at").replace('_', " "));
         match value {
-            Value::Object(tags) if key.ends_with("tags") => fields.push((label, tag_text(tags))),
+            Value::Object(tags) if key.ends_with("tags") => fields.push((label, dash(tag_text(tags)))),
             Value::Object(inner) if inner.is_empty() => fields.push((label, "-".to_owned())),
             Value::Object(inner) => flatten(&format!("{label} "), inner, fields),
             Value::Number(number) if key.ends_with("_at") || key == "at" => {

@@ -168,6 +168,9 @@ pub(crate) struct AccountCreate {
     /// Read the first password from standard input; without it, a terminal asks
     #[arg(long)]
     pub(crate) password_stdin: bool,
+    /// Do not ask for another password at the first sign-in
+    #[arg(long)]
+    pub(crate) keep_password: bool,
     #[command(flatten)]
     pub(crate) output: Output,
 }
@@ -191,9 +194,12 @@ pub(crate) struct AccountUpdate {
     pub(crate) suspended: Option<bool>,
     #[command(flatten)]
     pub(crate) tags: TagChanges,
-    /// Read a new password for the account from standard input
+    /// Read a new password for the account from standard input; all its logins end
     #[arg(long)]
     pub(crate) password_stdin: bool,
+    /// Do not ask for another password at the next sign-in
+    #[arg(long, requires = "password_stdin")]
+    pub(crate) keep_password: bool,
     #[command(flatten)]
     pub(crate) output: Output,
 }

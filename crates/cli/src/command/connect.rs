@@ -2,8 +2,9 @@
 
 use postern_local_api::{
     client::{ClientError, LocalClient},
-    message::{ChangeReport, Connection, ResourceStatus, Selection, Status},
+    message::{ChangeReport, Connection, GatewayState, ResourceStatus, Selection, Status},
 };
+use postern_proto::resource::Health;
 
 use super::resources;
 use crate::{
@@ -25,6 +26,15 @@ pub(crate) async fn connect(args: SelectArgs, context: &mut Context) -> Result<(
         context.screen.json(&report)?;
     } else {
         show_connected(&report, context)?;
+        context.screen.flush()?;
+        for resource in report.resources.iter().filter(|resource| is_listening(resource)) {
+            if let Health::Unhealthy { error } = &resource.resource.health {
+                context.warn(format!("{} does not answer the gateways: {error}", resource.resource.name));
+            }
+        }
+        if let Some(why) = no_way_out(&status) {
+            context.warn(format!("{why}, so connections fail for now"));
+        }
     }
     refused(&report.resources)
 }
@@ -139,6 +149,16 @@ fn refused(resources: &[ResourceStatus]) -> Result<(), Failure> {
         failure.because(format!("{}: {why}", resource.resource.name))
     });
     Err(failure.next("it is tried again by itself; follow it with `postern status --watch`"))
+}
+
+/// Why no gateway can carry anything at the moment, if that is so.
+fn no_way_out(status: &Status) -> Option<String> {
+    let Some(first) = status.gateways.first() else { return Some("no gateway is known".to_owned()) };
+    let all_away = status.gateways.iter().all(|gateway| matches!(gateway.state, GatewayState::Unreachable { .. }));
+    match &first.state {
+        GatewayState::Unreachable { error } if all_away => Some(format!("no gateway can be reached ({error})")),
+        _ => None,
+    }
 }
 
 const fn is_listening(resource: &ResourceStatus) -> bool {

@@ -16,6 +16,8 @@ use crate::{
     waiting,
 };
 
+const LATER: &str = "your password was for one use; choose a new one soon: `postern password`";
+
 pub(crate) async fn change(args: &PasswordArgs, context: &mut Context) -> Result<(), Failure> {
     let (service, status) = context.signed_in().await?;
     if let SignIn::SignedIn { account, .. } | SignIn::Locked { account, .. } = &status.sign_in
@@ -33,16 +35,23 @@ pub(crate) async fn change(args: &PasswordArgs, context: &mut Context) -> Result
     Ok(context.screen.line(&Line::new().styled(GOOD, "Your password is changed."))?)
 }
 
-/// After a login with a one-time password: nothing else works before there is a new one.
+/// After a login with a one-time password. It works until it is changed, so who does not want to now may do it later.
 pub(crate) async fn choose_first(service: &LocalClient, current: String, context: &mut Context) -> Result<(), Failure> {
     if !prompt::possible() {
-        context.warn("your password was for one use; choose a new one with `postern password` before anything else");
+        context.warn(LATER);
         return Ok(());
     }
     context.screen.line(&Line::of("Your password was for one use. Choose a new one, of 12 characters or more."))?;
     context.screen.flush()?;
     loop {
-        let new = prompt::new_secret("New password:").await?;
+        let new = match prompt::new_secret("New password:").await {
+            Ok(new) => new,
+            Err(failure) if failure.exit == Exit::Interrupted => {
+                context.warn(LATER);
+                return Ok(());
+            }
+            Err(failure) => return Err(failure),
+        };
         match submit(service, current.clone(), new).await {
             Ok(()) => break,
             Err(failure) if failure.exit == Exit::Invalid => crate::screen::note(context.colours, &failure.lines()),

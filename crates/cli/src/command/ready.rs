@@ -73,10 +73,6 @@ fn judge(status: &Status, wanted: &[String]) -> Result<(), Failure> {
         SignIn::Locked { .. } => {
             return Err(Failure::new(Exit::NotSignedIn, "everything is locked").next("unlock: `postern unlock`"));
         }
-        SignIn::SignedIn { must_change_password: true, .. } => {
-            return Err(Failure::new(Exit::NotSignedIn, "your password was for one use")
-                .next("choose a new one: `postern password`"));
-        }
         SignIn::SignedIn { .. } => {}
     }
     for wanted in wanted {

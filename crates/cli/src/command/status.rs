@@ -1,7 +1,7 @@
 //! `status`: everything at a glance.
 
 use postern_local_api::message::{
-    Connection, ControlLink, GatewayState, GatewayStatus, KeyStorage, ResourceStatus, SignIn, Status, StatusApi,
+    Connection, ControlLink, GatewayState, GatewayStatus, KeyStorage, SignIn, Status, StatusApi,
 };
 use postern_proto::time::UnixMillis;
 
@@ -38,6 +38,9 @@ pub(super) fn overview(status: &Status, now: UnixMillis) -> Vec<Line> {
         let label = if n == 0 { "Gateways" } else { "" };
         gateway_line(labelled(label), gateway)
     }));
+    if status.gateways.is_empty() && matches!(status.sign_in, SignIn::SignedIn { .. }) {
+        lines.push(labelled("Gateways").styled(WARN, "none is known").plain(", so nothing can be reached yet"));
+    }
     if let Some(ends) = status.certificate_ends {
         lines.push(match ends > now {
             true => labelled("Certificate").plain(format!("good for {}", text::span(ends.since(now)))),
@@ -59,7 +62,7 @@ pub(super) fn overview(status: &Status, now: UnixMillis) -> Vec<Line> {
         let uids = status.allowed_uids.iter().map(u32::to_string).collect::<Vec<_>>().join(", ");
         lines.push(labelled("Open also to").styled(WARN, format!("uid {uids}")));
     }
-    lines.push(resources(&status.resources));
+    lines.push(resources(status));
     lines.extend(status.warnings.iter().map(|text| Line::new().styled(WARN, "warning: ").plain(text)));
     lines
 }
@@ -148,11 +151,13 @@ fn gateway_line(line: Line, gateway: &GatewayStatus) -> Line {
     }
 }
 
-fn resources(resources: &[ResourceStatus]) -> Line {
-    let connected = resources.iter().filter(|r| matches!(r.connection, Connection::Listening { .. })).count();
-    let total = resources.len();
+fn resources(status: &Status) -> Line {
+    let connected = status.resources.iter().filter(|r| matches!(r.connection, Connection::Listening { .. })).count();
+    let total = status.resources.len();
+    let wanted = status.resources.iter().any(|r| !matches!(r.connection, Connection::Disconnected));
     labelled("Resources").plain(match (total, connected) {
         (0, _) => "none that you may reach".to_owned(),
+        (_, 0) if wanted => format!("{total} that you may reach, none connected"),
         (_, 0) => format!("{total} that you may reach, none connected – `postern connect NAME`"),
         _ => format!("{total} that you may reach, {connected} connected"),
     })

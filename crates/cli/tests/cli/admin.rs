@@ -148,8 +148,13 @@ fn a_password_for_an_account_comes_from_stdin() {
     fake.run_with_input(&["admin", "accounts", "create", "bo@example.com", "--password-stdin"], "long enough it is\n")
         .ends(0);
     fake.run_with_input(&["admin", "accounts", "update", ACC, "--password-stdin"], "another long one\n").ends(0);
-    let passwords: Vec<_> = changes(&fake).iter().map(|(_, body)| body["password"].clone()).collect();
-    assert_eq!(passwords, ["long enough it is", "another long one"]);
+    let keep = &["admin", "accounts", "update", ACC, "--password-stdin", "--keep-password"];
+    fake.run_with_input(keep, "the third long one\n").ends(0);
+    let sent: Vec<_> = changes(&fake).into_iter().map(|(_, body)| body).collect();
+    let passwords: Vec<_> = sent.iter().map(|body| body["password"].clone()).collect();
+    assert_eq!(passwords, ["long enough it is", "another long one", "the third long one"]);
+    let asked: Vec<_> = sent.iter().map(|body| body["must_change_password"].clone()).collect();
+    assert_eq!(asked, [json!(true), json!(true), Value::Null]);
 }
 
 #[test]
@@ -313,12 +318,17 @@ fn a_broken_rule_is_named_with_field_value_and_rule() {
 #[test]
 fn gateways_are_made_with_a_token_for_stdout() {
     let fake = control();
-    let made = json!({ "id": NOD, "name": "gw-2", "enrol_token": "enr_secret" });
+    let made = json!({ "id": NOD, "name": "gw-2", "enrol_token": "enr_secret", "enrol_token_expires_at": AT });
+    fake.answer("GET /api/v1/ca", 200, json!({ "fingerprint": "abcd" }));
     fake.answer("POST /api/v1/gateways", 201, made.clone());
     fake.answer(&format!("POST /api/v1/gateways/{NOD}/token"), 201, json!({ "enrol_token": "enr_again" }));
     let ran = fake.run(&["admin", "gateways", "create", "gw-2", "--advertise", "gw2:5000"]).ends(0);
     assert_eq!(ran.out, "enr_secret\n");
-    ran.warns("POSTERN_ENROL_TOKEN");
+    assert_eq!(
+        ran.err,
+        "Gateway gw-2 enrols with this token, once, until 2026-11-21 01:20:00Z. It is shown this once. Use:\n  \
+         POSTERN_ENROL_TOKEN=… postern-node gateway --control https://control.example:8443 --ca-fingerprint abcd --state DIR\n"
+    );
     assert_eq!(fake.run(&["admin", "gateways", "create", "gw-2", "--json"]).ends(0).json(), made);
     assert_eq!(fake.run(&["admin", "gateways", "token", "gw-1"]).ends(0).out, "enr_again\n");
     fake.run(&["admin", "gateways", "update", "gw-1", "--advertise", "h:1"]).ends(0);

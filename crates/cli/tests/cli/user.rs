@@ -155,9 +155,9 @@ fn a_login_with_a_one_time_password_says_that_it_must_be_changed() {
     fake.answer("POST /v1/login", 200, json!(status));
     fake.set_status(&status);
     let ran = fake.run_with_input(&["login", "--email", "a@b.example", "--password-stdin"], "one-time");
-    ran.ends(0).warns("choose a new one with `postern password`");
+    ran.ends(0).warns("choose a new one soon: `postern password`");
     fake.run(&["status"]).ends(0).says("choose a new password");
-    fake.run(&["ready"]).ends(4).warns("for one use");
+    fake.run(&["ready"]).ends(0);
 }
 
 #[test]
@@ -385,6 +385,24 @@ fn a_port_that_is_taken_is_explained_and_what_did_connect_is_shown() {
          why:  orders-db: 127.0.0.1:15432 is in use by postgres (process 812)\n  \
          next: it is tried again by itself; follow it with `postern status --watch`\n"
     );
+}
+
+#[test]
+fn connecting_warns_when_nothing_can_be_carried() {
+    let fake = Fake::start();
+    let mut connected = resource(1, "orders-db", Kind::Postgres, 15432, listening(15432));
+    connected.resource.health = Health::Unhealthy { error: "connection refused".to_owned() };
+    fake.answer("POST /v1/connect", 200, report(&[connected], 1));
+    let ran = fake.run(&["connect", "orders-db"]).ends(0);
+    assert_eq!(ran.err, "warning: orders-db does not answer the gateways: connection refused\n");
+    let mut alone = status();
+    alone.gateways[0].state = GatewayState::Unreachable { error: "no route to host".to_owned() };
+    fake.set_status(&alone);
+    fake.run(&["connect", "orders-db"]).ends(0).warns("no gateway can be reached (no route to host), so");
+    alone.gateways.clear();
+    fake.set_status(&alone);
+    fake.run(&["connect", "orders-db"]).ends(0).warns("warning: no gateway is known, so connections fail for now");
+    fake.run(&["status"]).ends(0).says("Gateways       none is known");
 }
 
 #[test]
