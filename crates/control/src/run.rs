@@ -22,7 +22,7 @@ use crate::{
     authority::{Authority, ServerCertificate},
     clock::Clock,
     config::{Command, Serve},
-    expiry,
+    epoch, expiry, housekeeping,
     journal::Journal,
     lease_keys::LeaseKeys,
     offline, openapi,
@@ -103,6 +103,7 @@ impl Running {
         make_folder(data).with_context(|| format!("cannot make the data folder {}", data.display()))?;
         let lock = lock(data)?;
         let store = Store::open(data, Absent::Create { org }, clock.clone()).await.context("cannot open the store")?;
+        epoch::settle(&store, data).await.context("the mark of the last run")?;
         let org = store.org();
         let authority = Authority::open_or_create(data, org.id, &org.name, clock.now()).context("the CA")?;
         let authority = Arc::new(authority);
@@ -132,6 +133,8 @@ impl Running {
         tasks.spawn(server.run(stop.clone()));
         tasks.spawn(follower.run(stop.clone()));
         tasks.spawn(writer.run(stop.clone()));
+        tasks.spawn(epoch::keep(state.store.clone(), data.clone(), stop.clone()));
+        tasks.spawn(housekeeping::run(state.store.clone(), stop.clone()));
         tasks.spawn(rotate_lease_keys(state.clone()));
         let ticking = stop.clone();
         tasks.spawn(async move {

@@ -232,6 +232,16 @@ impl Store {
         Ok(Append { tx, _turn: turn })
     }
 
+    /// Begins another epoch: what devices and nodes hold of this organisation is void.
+    pub async fn begin_epoch(&self) -> Result<(), StoreError> {
+        let (mut tx, _turn) = self.write().await?;
+        sqlx::query("UPDATE org SET epoch = $1").bind(self.clock().ulid().to_string()).execute(&mut *tx).await?;
+        let catalogue = load::catalogue(&mut tx).await?;
+        tx.commit().await?;
+        self.shared.catalogue.send_replace(Arc::new(catalogue));
+        Ok(())
+    }
+
     /// Takes over what another process wrote to the database (the offline commands do), and announces it.
     pub async fn catch_up(&self) -> Result<(), StoreError> {
         let revision: i64 = sqlx::query_scalar("SELECT rev FROM org").fetch_one(self.reader()).await?;

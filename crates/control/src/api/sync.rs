@@ -74,6 +74,13 @@ impl Follower {
         }
     }
 
+    /// Notes that a device is here; `hello` names its program.
+    fn was_seen(&self, state: &AppState, hello: Option<&Hello>) {
+        let Peer::Device { device, .. } = self.peer else { return };
+        let agent = hello.map(|hello| hello.agent.chars().filter(|c| !c.is_control()).take(200).collect());
+        state.journal.saw(device, Actor { agent, ..self.actor.clone() }, state.clock.now());
+    }
+
     /// What a node may have missed; nothing for a device, which is told by its scopes.
     async fn backlog(&self, exchange: &Exchange) -> Result<Vec<Revocation>, StoreError> {
         match self.peer {

@@ -331,6 +331,26 @@ async fn an_ended_grant_leaves_the_device_and_is_revoked_by_itself() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_device_that_follows_is_seen_with_its_program() {
+    let world = World::start().await;
+    let account = world.create_account("ada@example.org").await;
+    world.update_account(account, |account| account.admin = true).await;
+    let device = world.sign_in("ada@example.org").await;
+    let signed_in = world.state().clock.now();
+    world.pass(Duration::from_secs(60));
+    let mut socket = device.follow().await;
+    socket.settle().await;
+    loop {
+        let seen: serde_json::Value = device.get(&format!("/api/v1/devices/{}", device.given.device)).await.unwrap();
+        if seen["agent"] == "test 1.0" {
+            assert!(seen["last_seen_at"].as_u64().unwrap() >= signed_in.0 + 60_000);
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn sync_needs_a_certificate_and_a_version_that_both_speak() {
     let world = World::start().await;
     world.create_account("ada@example.org").await;

@@ -30,6 +30,7 @@ pub(super) async fn answer(state: AppState, caller: Follower, parts: Parts) -> A
     let subscription = state.exchange.admit_poll(caller.peer, &hello);
     // What ended between the check and the admission has told nobody.
     Follower::of(&state, &parts).await?;
+    caller.was_seen(&state, None);
     let backlog = caller.backlog(&state.exchange).await?;
     subscription.send_revocations(&backlog);
     // The welcome and the backlog are no news.

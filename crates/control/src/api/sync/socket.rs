@@ -47,8 +47,10 @@ pub(super) async fn converse(state: AppState, caller: Follower, parts: Parts, mu
         }
     }
     tracing::debug!(peer = ?caller.peer, agent = %hello.agent.escape_debug(), "a peer follows");
+    caller.was_seen(&state, Some(&hello));
     let mut conversation = Conversation { state, caller, socket, subscription };
     let Over = conversation.run().await;
+    conversation.caller.was_seen(&conversation.state, None);
     tracing::debug!(peer = ?conversation.caller.peer, "a peer follows no more");
 }
 

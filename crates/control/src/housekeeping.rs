@@ -1,0 +1,69 @@
+//! Removes what nobody can need any more: ended logins, used and expired enrolment tokens, old revocations and old
+//! entries of the change log. Session records and activities stay for ever.
+
+#[cfg(test)]
+mod tests;
+
+use std::time::Duration;
+
+use postern_proto::time::UnixMillis;
+use tokio_util::sync::CancellationToken;
+
+use crate::store::{Store, StoreError, read::signed};
+
+/// How often it is done.
+const EVERY: Duration = Duration::from_secs(3600);
+/// How long ended logins and spent tokens are kept, for whoever asks what happened.
+pub const KEEP_ENDED: Duration = Duration::from_secs(30 * 86_400);
+/// How long revocations and changes are kept: far longer than any lease can be in use.
+pub const KEEP_CHANGES: Duration = Duration::from_secs(7 * 86_400);
+/// Rows of one transaction, so that no other writer waits long.
+const BATCH: i64 = 1000;
+
+/// Does it every hour until it is cancelled.
+pub async fn run(store: Store, cancel: CancellationToken) {
+    let mut ticks = tokio::time::interval(EVERY);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    while cancel.run_until_cancelled(ticks.tick()).await.is_some() {
+        match sweep(&store).await {
+            Ok(0) => {}
+            Ok(rows) => tracing::debug!(rows, "old rows were removed"),
+            Err(error) => tracing::warn!(%error, "old rows could not be removed"),
+        }
+    }
+}
+
+/// Removes all that is old now; how many rows.
+pub async fn sweep(store: &Store) -> Result<u64, StoreError> {
+    let now = store.clock().now();
+    let before = |span: Duration| UnixMillis(now.0.saturating_sub(u64::try_from(span.as_millis()).unwrap_or(u64::MAX)));
+    let (ended, changed) = (before(KEEP_ENDED), before(KEEP_CHANGES));
+    let mut rows = 0;
+    for (statement, before) in [
+        ("DELETE FROM login WHERE id IN (SELECT id FROM login WHERE expires_at < $1 LIMIT $2)", ended),
+        ("DELETE FROM enrol_token WHERE hash IN (SELECT hash FROM enrol_token WHERE expires_at < $1 LIMIT $2)", ended),
+        ("DELETE FROM revocation WHERE (rev, n) IN (SELECT rev, n FROM revocation WHERE at < $1 LIMIT $2)", changed),
+        ("DELETE FROM change_log WHERE (rev, n) IN (SELECT rev, n FROM change_log WHERE at < $1 LIMIT $2)", changed),
+    ] {
+        rows += delete(store, statement, before).await?;
+    }
+    Ok(rows)
+}
+
+async fn delete(store: &Store, statement: &'static str, before: UnixMillis) -> Result<u64, StoreError> {
+    let mut rows = 0;
+    loop {
+        let mut append = store.append().await?;
+        let done = sqlx::query(statement)
+            .bind(signed(before.0))
+            .bind(BATCH)
+            .execute(append.connection())
+            .await?
+            .rows_affected();
+        append.commit().await?;
+        rows += done;
+        if done < BATCH.unsigned_abs() {
+            return Ok(rows);
+        }
+    }
+}
