@@ -49,8 +49,10 @@ use crate::{
 
 /// File descriptors kept for everything that is not a stream.
 const RESERVED_FDS: u64 = 256;
-/// How long the start waits for what the control plane has to say; then it goes on with what it has.
+/// How long the first start waits for what the control plane has to say; without it there is nothing to carry.
 const FIRST_SYNC: Duration = Duration::from_secs(10);
+/// How long a later start waits before it goes on with what it was told before.
+const NEXT_SYNC: Duration = Duration::from_secs(2);
 /// How long records and the last frames have when everything else has ended.
 const LAST_WORDS: Duration = Duration::from_secs(5);
 /// Connections that may wait to be accepted.
@@ -111,8 +113,9 @@ pub async fn run(
     lost.into_iter().for_each(|stream| spool.note(clock::now(), node_lost(stream)));
 
     let running = start(&options, &state, &client, &identity, spool.clone(), advertise)?;
-    let Running { server, live, presence, mut complete, mut tasks, background, uploading } = running;
-    let _ = timeout(FIRST_SYNC, stop.run_until_cancelled(complete.wait_for(|complete| *complete))).await;
+    let Running { server, live, presence, mut complete, knows_something, mut tasks, background, uploading } = running;
+    let patience = if knows_something { NEXT_SYNC } else { FIRST_SYNC };
+    let _ = timeout(patience, stop.run_until_cancelled(complete.wait_for(|complete| *complete))).await;
     let renewals = renew(identity.clone(), Arc::clone(&state), Arc::clone(&client), Arc::clone(&server));
     tasks.spawn(until(background.clone(), renewals));
 
@@ -140,6 +143,8 @@ struct Running {
     live: Arc<LiveSessions>,
     presence: watch::Sender<Presence>,
     complete: watch::Receiver<bool>,
+    /// Whether an earlier run was told something.
+    knows_something: bool,
     tasks: JoinSet<()>,
     /// Ends what follows the control plane.
     background: CancellationToken,
@@ -172,6 +177,7 @@ fn start(
         max_streams: max_streams(),
     });
     let server = Server::new(gateway, identity.server_tls()?);
+    let knows_something = replica.items().next().is_some();
     let agent = concat!("postern-node/", env!("CARGO_PKG_VERSION"));
     let (sync, handle) = SyncLoop::new(Arc::clone(client), agent, replica, SyncTiming::default());
     let (wishes, wished) = mpsc::channel(health::WISHES);
@@ -199,7 +205,7 @@ fn start(
     tasks.spawn(follower.run(background.clone()));
     tasks.spawn(health::run(egress, dialer, wished, outbox, background.clone()));
     tasks.spawn(upload::run(spool, Arc::clone(client), uploading.clone()));
-    Ok(Running { server, live, presence, complete, tasks, background, uploading })
+    Ok(Running { server, live, presence, complete, knows_something, tasks, background, uploading })
 }
 
 /// Writes the last records, sends what the control plane takes, and ends the tasks.

@@ -1,0 +1,186 @@
+//! Starting, stopping, restarting, renewing.
+
+use std::{
+    io::{BufRead as _, BufReader},
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
+
+use postern_node::gateway::GatewayError;
+use postern_proto::{frame::ResetCode, record::EndReason};
+use postern_tunnel::stream::EndCause;
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::bench::{Bench, Control, Device, Running, Stream, arguments, echo, resource_id, until};
+
+#[tokio::test]
+async fn draining_refuses_new_streams_and_lets_running_ones_end() {
+    let bench = Bench::start().await;
+    let mut running = bench.carrying().await;
+    let warm = bench.carrying().await;
+    assert_eq!(warm.close().await, EndCause::Done);
+    bench.gateway.stop.cancel();
+    let refused = loop {
+        let stream = bench.open(1).await;
+        match stream.close().await {
+            EndCause::Refused(problem) => break problem,
+            cause => assert_eq!(cause, EndCause::Done),
+        }
+    };
+    assert_eq!(refused.status, 503, "{refused}");
+    running.ping(b"still carried").await.unwrap();
+    let id = running.id;
+    assert_eq!(running.close().await, EndCause::Done);
+    bench.gateway.ended().await;
+    assert_eq!(bench.control.end_of(id).await.reason, EndReason::Closed);
+}
+
+#[tokio::test]
+async fn a_second_signal_cuts_what_runs_and_records_it() {
+    let bench = Bench::start().await;
+    let stream = bench.carrying().await;
+    let id = stream.id;
+    bench.gateway.stop.cancel();
+    bench.gateway.stop_now.cancel();
+    assert_eq!(stream.ended().await, EndCause::PeerReset(ResetCode::Draining));
+    bench.gateway.ended().await;
+    assert_eq!(bench.control.end_of(id).await.reason, EndReason::Drained);
+}
+
+#[tokio::test]
+async fn when_the_drain_is_over_the_rest_is_cut_and_recorded() {
+    let control = Control::start(vec![echo(1).await]).await;
+    let state = tempfile::tempdir().unwrap();
+    let gateway = Running::try_start(&control, &state, &["--enrol-token", "token", "--drain", "0"]).await.unwrap();
+    let device = Device::new(&control.ca, 1);
+    let mut stream = Stream::open(&device.entry(gateway.ready.listen), 1, &device.lease(1)).await;
+    stream.ping(b"x").await.unwrap();
+    let id = stream.id;
+    gateway.stop.cancel();
+    assert_eq!(stream.ended().await, EndCause::PeerReset(ResetCode::Draining));
+    gateway.ended().await;
+    assert_eq!(control.end_of(id).await.reason, EndReason::Drained);
+}
+
+#[tokio::test]
+async fn two_gateways_do_not_share_a_state_folder() {
+    let bench = Bench::start().await;
+    let error = Running::try_start(&bench.control, &bench.state, &[]).await.err().unwrap();
+    assert!(matches!(error, GatewayError::State(_)), "{error}");
+    bench.gateway.finish().await;
+}
+
+#[tokio::test]
+async fn a_restart_needs_neither_token_nor_control_plane() {
+    let mut bench = Bench::start().await;
+    until(|| !bench.control.shared.health.lock().unwrap().is_empty()).await;
+    bench.gateway.finish().await;
+    bench.control.stop().await;
+    let gateway = Running::try_start(&bench.control, &bench.state, &[]).await.unwrap();
+    let entry = bench.device.entry(gateway.ready.listen);
+    let mut stream = Stream::open(&entry, 1, &bench.device.lease(1)).await;
+    stream.ping(b"on what was known").await.unwrap();
+    let id = stream.id;
+    assert_eq!(stream.close().await, EndCause::Done);
+    bench.control.resume().await;
+    assert_eq!(bench.control.end_of(id).await.reason, EndReason::Closed);
+    gateway.finish().await;
+}
+
+#[tokio::test]
+async fn the_certificate_is_renewed_ahead_of_its_end_without_cutting_anything() {
+    let control = Control::start(vec![echo(1).await]).await;
+    *control.shared.life.lock().unwrap() = Duration::from_secs(6);
+    let state = tempfile::tempdir().unwrap();
+    let gateway = Running::start(&control, &state).await;
+    let device = Device::new(&control.ca, 1);
+    let entry = device.entry(gateway.ready.listen);
+    let mut stream = Stream::open(&entry, 1, &device.lease(1)).await;
+    stream.ping(b"before").await.unwrap();
+    *control.shared.life.lock().unwrap() = Duration::from_secs(3600);
+    until(|| *control.shared.certificates.lock().unwrap() > 1 && *control.shared.connected.lock().unwrap() > 1).await;
+    stream.ping(b"after").await.unwrap();
+    let mut next = Stream::open(&device.entry(gateway.ready.listen), 1, &device.lease(1)).await;
+    next.ping(b"new").await.unwrap();
+    gateway.finish().await;
+    let gateway = Running::try_start(&control, &state, &[]).await.unwrap();
+    gateway.finish().await;
+}
+
+/// The program itself, as a process.
+struct Process {
+    child: Child,
+    listen: std::net::SocketAddr,
+}
+
+impl Process {
+    fn start(control: &Control, state: &tempfile::TempDir) -> Self {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_postern-node"))
+            .arg("gateway")
+            .args(arguments(control, state))
+            .env("POSTERN_ENROL_TOKEN", "token")
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+        let ready: serde_json::Value = serde_json::from_str(&line).unwrap();
+        assert_eq!(ready["ready"], true);
+        let listen = ready["listen"].as_str().unwrap().parse().unwrap();
+        Self { child, listen }
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_gateway_loses_no_session_and_ends_them_at_its_next_start() {
+    let control = Control::start(vec![echo(1).await]).await;
+    let state = tempfile::tempdir().unwrap();
+    let device = Device::new(&control.ca, 1);
+    let mut begun = Vec::new();
+    let mut open = Vec::new();
+    for round in 0..4 {
+        let process = Process::start(&control, &state);
+        let entry = device.entry(process.listen);
+        for n in 0..25 {
+            let mut stream = Stream::open(&entry, 1, &device.lease(1)).await;
+            stream.ping(b"x").await.unwrap();
+            begun.push(stream.id);
+            if n % 2 == 0 {
+                assert_eq!(stream.close().await, EndCause::Done);
+            } else {
+                open.push(stream);
+            }
+        }
+        // While records are under way, and in the last round while the control plane takes none.
+        *control.shared.deaf.lock().unwrap() = round >= 2;
+        process.signal(Signal::KILL);
+    }
+    for stream in open {
+        assert_eq!(stream.ended().await, EndCause::LinkLost);
+    }
+    *control.shared.deaf.lock().unwrap() = false;
+    let mut process = Process::start(&control, &state);
+    until(|| control.ends().len() == begun.len()).await;
+    let mut starts: Vec<_> = control.starts().iter().map(|start| start.stream).collect();
+    starts.sort();
+    begun.sort();
+    assert_eq!(starts, begun);
+    let mut ends: Vec<_> = control.ends().iter().map(|end| end.stream).collect();
+    ends.sort();
+    assert_eq!(ends, begun);
+    assert!(control.ends().iter().filter(|end| end.reason == EndReason::NodeLost).count() >= 48);
+    process.signal(Signal::TERM);
+    assert!(process.child.wait().unwrap().success());
+    assert_eq!(control.starts()[0].resource, resource_id(1));
+}
