@@ -46,8 +46,8 @@ async fn a_reset_gives_an_administrator_a_new_password() {
     let signed_in = world.sign_in(ADMIN, &old).await.unwrap();
     let admin = world.admin.get(&format!("/accounts?filter=email:{ADMIN}")).await["items"][0]["id"].clone();
     world.admin.patch(&format!("/accounts/{}", admin.as_str().unwrap()), json!({"suspended": true})).await;
-    let made = control(&world.data(), &["admin-reset", "--email", "Admin@Example.org"]).unwrap();
     let revision = world.store().catalogue().revision;
+    let made = control(&world.data(), &["admin-reset", "--email", "Admin@Example.org"]).unwrap();
     let caught_up = async {
         while world.store().catalogue().revision == revision {
             tokio::time::sleep(Duration::from_millis(20)).await;
