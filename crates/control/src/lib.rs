@@ -28,4 +28,3 @@ pub mod server;
 pub mod state;
 pub mod store;
 pub mod sync;
-pub mod upkeep;

@@ -31,7 +31,6 @@ use crate::{
     state::AppState,
     store::{Absent, Store},
     sync::Exchange,
-    upkeep,
 };
 
 /// How often changes by other processes (the offline commands) are looked for.
@@ -142,7 +141,6 @@ impl Running {
             ticking.run_until_cancelled(fresh).await;
         });
         tasks.spawn(expiry::run(state.store.clone(), stop.clone()));
-        tasks.spawn(upkeep::run(state.store.clone(), stop.clone()));
         tasks.spawn(catch_up(state.store.clone(), stop));
         let ready = Ready {
             ready: true,

@@ -128,12 +128,12 @@ async fn what_has_had_its_time_is_deleted_and_the_audit_stays() {
     let db = world.create_resource("db", json!({})).await;
     world.admin.delete(&format!("/resources/{db}")).await;
     let (store, start) = (world.store(), postern_proto::time::UnixMillis(0));
-    assert_eq!(postern_control::upkeep::delete_old(store).await.unwrap(), 0);
+    assert_eq!(postern_control::housekeeping::sweep(store).await.unwrap(), 0);
     assert_eq!(store.revocations_since(start).await.unwrap().len(), 1);
     assert!(store.changes_since(0).await.unwrap().is_some());
     let activities = world.admin.get("/activities").await;
     world.pass(std::time::Duration::from_secs(8 * 86_400));
-    assert!(postern_control::upkeep::delete_old(store).await.unwrap() > 0);
+    assert!(postern_control::housekeeping::sweep(store).await.unwrap() > 0);
     assert_eq!(store.revocations_since(start).await.unwrap(), []);
     assert_eq!(store.changes_since(0).await.unwrap(), None, "who is that far behind takes a snapshot");
     assert_eq!(world.admin.get("/activities").await, activities);
