@@ -38,12 +38,14 @@ pub mod input;
 mod leases;
 mod login;
 mod machine;
+mod members;
 mod network;
 pub mod page;
 mod records;
 pub mod refusal;
 mod resources;
 mod roles;
+mod rules;
 mod sessions;
 mod sync;
 mod tokens;
@@ -66,6 +68,8 @@ pub fn routes() -> OpenApiRouter<AppState> {
         .merge(tokens::routes())
         .merge(devices::routes())
         .merge(roles::routes())
+        .merge(rules::routes())
+        .merge(members::routes())
         .merge(grants::routes())
         .merge(resources::routes())
         .merge(gateways::routes())

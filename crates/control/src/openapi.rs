@@ -102,6 +102,37 @@ pub(crate) fn route(openapi: &OpenApi) -> Router<AppState> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
+    use serde_json::Value;
+
+    /// Every object of a document.
+    fn objects<'a>(value: &'a Value, found: &mut Vec<&'a serde_json::Map<String, Value>>) {
+        match value {
+            Value::Object(object) => {
+                found.push(object);
+                object.values().for_each(|inner| objects(inner, found));
+            }
+            Value::Array(items) => items.iter().for_each(|inner| objects(inner, found)),
+            _ => {}
+        }
+    }
+
+    #[test]
+    fn references_lead_somewhere_and_operations_have_names_of_their_own() {
+        let document: Value = serde_json::from_str(&super::text().unwrap()).unwrap();
+        let mut found = Vec::new();
+        objects(&document, &mut found);
+        for reference in found.iter().filter_map(|object| object.get("$ref")?.as_str()) {
+            let pointer = reference.strip_prefix('#').unwrap();
+            assert!(document.pointer(pointer).is_some(), "{reference} leads nowhere");
+        }
+        let names: Vec<_> = found.iter().filter_map(|object| object.get("operationId")).collect();
+        let distinct: BTreeSet<_> = names.iter().filter_map(|name| name.as_str()).collect();
+        assert!(names.len() > 40);
+        assert_eq!(names.len(), distinct.len());
+    }
+
     #[test]
     fn the_committed_document_is_that_of_the_code() {
         let committed = include_str!("../openapi.json");

@@ -27,7 +27,7 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new().routes(routes!(enrol)).routes(routes!(certificate))
 }
 
-#[utoipa::path(post, path = "/api/v1/nodes/enrol", tag = "machines", security(()), request_body = Object,
+#[utoipa::path(post, path = "/api/v1/nodes/enrol", operation_id = "enrol_node", tag = "machines", security(()), request_body = Object,
     responses((status = 200, body = Object)))]
 /// Enrol a gateway with its one-time token
 async fn enrol(
@@ -72,7 +72,7 @@ async fn enrol(
     Ok(Json(EnrolResponse { node: id, name: node.name.clone(), certificate, ca }))
 }
 
-#[utoipa::path(post, path = "/api/v1/nodes/certificate", tag = "machines", request_body = Object,
+#[utoipa::path(post, path = "/api/v1/nodes/certificate", operation_id = "renew_node_certificate", tag = "machines", request_body = Object,
     responses((status = 200, body = Object)))]
 /// Renew a gateway's certificate, with its certificate
 async fn certificate(

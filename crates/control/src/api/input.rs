@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fmt::Display};
 use axum::{
     body::Bytes,
     extract::{FromRequest, Request, rejection::BytesRejection},
-    http::{StatusCode, header},
+    http::{HeaderValue, StatusCode, header},
 };
 use postern_proto::{
     name::unseen,
@@ -37,27 +37,35 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Input<T> {
     type Rejection = Refusal;
 
     async fn from_request(request: Request, state: &S) -> Answer<Self> {
-        let is_json = request.headers().get(header::CONTENT_TYPE).is_some_and(|kind| {
-            let kind = kind.to_str().unwrap_or_default().split(';').next().unwrap_or_default().trim();
-            kind.eq_ignore_ascii_case("application/json")
-        });
-        if !is_json {
-            let problem = Problem::new(415, "unsupported_media_type", "The body must be application/json");
-            return Err(problem.with_detail("Set the header Content-Type: application/json.").into());
-        }
+        let kind = request.headers().get(header::CONTENT_TYPE).cloned();
         let bytes = tokio::time::timeout(BODY, Bytes::from_request(request, state))
             .await
             .map_err(|_| Refusal::from(Problem::new(408, "timeout", "The body took too long to arrive")))?
             .map_err(unreadable)?;
-        let value: Value = serde_json::from_slice(&bytes).map_err(|error| {
-            Refusal::from(Problem::new(400, "malformed_json", "The body is not JSON").with_detail(error.to_string()))
-        })?;
+        let value = match kind {
+            // A call without a body gives nothing; what it must give is told field by field.
+            None if bytes.is_empty() => Value::Object(serde_json::Map::new()),
+            kind if kind.as_ref().is_some_and(is_json) => serde_json::from_slice(&bytes).map_err(malformed)?,
+            _ => {
+                let problem = Problem::new(415, "unsupported_media_type", "The body must be application/json");
+                return Err(problem.with_detail("Set the header Content-Type: application/json.").into());
+            }
+        };
         T::deserialize(&value).map(Self).map_err(|error| {
             let mut broken = Violations::default();
             broken.add("body", value, error);
             broken.into()
         })
     }
+}
+
+fn is_json(kind: &HeaderValue) -> bool {
+    let kind = kind.to_str().unwrap_or_default().split(';').next().unwrap_or_default();
+    kind.trim().eq_ignore_ascii_case("application/json")
+}
+
+fn malformed(error: serde_json::Error) -> Refusal {
+    Problem::new(400, "malformed_json", "The body is not JSON").with_detail(error.to_string()).into()
 }
 
 fn unreadable(rejection: BytesRejection) -> Refusal {

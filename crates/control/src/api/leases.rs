@@ -24,7 +24,7 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new().routes(routes!(issue))
 }
 
-#[utoipa::path(post, path = "/api/v1/leases", tag = "machines", request_body = Object,
+#[utoipa::path(post, path = "/api/v1/leases", operation_id = "issue_leases", tag = "machines", request_body = Object,
     responses((status = 200, body = Object)))]
 /// Issue leases to a device, with its certificate
 ///

@@ -40,7 +40,7 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
         .routes(routes!(certificate))
 }
 
-#[utoipa::path(get, path = "/api/v1/ca", tag = "sign-in", security(()), responses((status = 200, body = Object)))]
+#[utoipa::path(get, path = "/api/v1/ca", operation_id = "show_ca", tag = "sign-in", security(()), responses((status = 200, body = Object)))]
 /// Show the organisation's CA certificate and its fingerprint
 async fn ca(State(state): State<AppState>) -> Json<CaInfo> {
     Json(state.authority.info(&state.store.org().name))
@@ -154,7 +154,7 @@ async fn change_password(
     Ok(StatusCode::NO_CONTENT)
 }
 
-#[utoipa::path(post, path = "/api/v1/devices/certificate", tag = "machines", request_body = Object,
+#[utoipa::path(post, path = "/api/v1/devices/certificate", operation_id = "renew_device_certificate", tag = "machines", request_body = Object,
     responses((status = 200, body = Object)))]
 /// Renew a device's certificate, with its certificate
 ///

@@ -41,6 +41,36 @@ pub trait Entity: Serialize + Clone + Send + Sync + 'static {
     fn erase(id: Self::Id, connection: &mut SqliteConnection) -> impl Future<Output = Result<(), StoreError>> + Send;
 }
 
+/// The table of an entity, and its `revision` field.
+macro_rules! kept_in {
+    ($table:ident) => {
+        fn stamp(&mut self, revision: u64) {
+            self.revision = revision;
+        }
+
+        fn table(catalogue: &Catalogue) -> &Table<Self::Id, Self> {
+            &catalogue.$table
+        }
+
+        fn table_mut(catalogue: &mut Catalogue) -> &mut Table<Self::Id, Self> {
+            &mut catalogue.$table
+        }
+    };
+}
+
+/// The `id` field of an entity is its identifier.
+macro_rules! named_by_id {
+    () => {
+        fn id(&self) -> Self::Id {
+            self.id
+        }
+
+        fn subject_id(&self) -> String {
+            self.id.to_string()
+        }
+    };
+}
+
 fn done(result: Result<SqliteQueryResult, sqlx::Error>) -> Result<(), StoreError> {
     Ok(result.map(drop)?)
 }
@@ -57,29 +87,13 @@ impl Entity for Account {
     type Id = AccountId;
     const KIND: &'static str = "account";
 
-    fn id(&self) -> AccountId {
-        self.id
-    }
-
-    fn subject_id(&self) -> String {
-        self.id.to_string()
-    }
+    named_by_id!();
 
     fn label(&self) -> String {
         self.email.to_string()
     }
 
-    fn stamp(&mut self, revision: u64) {
-        self.revision = revision;
-    }
-
-    fn table(catalogue: &Catalogue) -> &Table<AccountId, Self> {
-        &catalogue.accounts
-    }
-
-    fn table_mut(catalogue: &mut Catalogue) -> &mut Table<AccountId, Self> {
-        &mut catalogue.accounts
-    }
+    kept_in!(accounts);
 
     fn settle(_: &mut Catalogue, touched: &mut Touched, before: Option<&Self>, after: Option<&Self>) {
         touched.accounts.extend(before.or(after).map(|account| account.id));
@@ -112,29 +126,13 @@ impl Entity for Role {
     type Id = RoleId;
     const KIND: &'static str = "role";
 
-    fn id(&self) -> RoleId {
-        self.id
-    }
-
-    fn subject_id(&self) -> String {
-        self.id.to_string()
-    }
+    named_by_id!();
 
     fn label(&self) -> String {
         self.name.clone()
     }
 
-    fn stamp(&mut self, revision: u64) {
-        self.revision = revision;
-    }
-
-    fn table(catalogue: &Catalogue) -> &Table<RoleId, Self> {
-        &catalogue.roles
-    }
-
-    fn table_mut(catalogue: &mut Catalogue) -> &mut Table<RoleId, Self> {
-        &mut catalogue.roles
-    }
+    kept_in!(roles);
 
     fn settle(_: &mut Catalogue, touched: &mut Touched, before: Option<&Self>, after: Option<&Self>) {
         touched.roles.extend(before.or(after).map(|role| role.id));
@@ -161,13 +159,7 @@ impl Entity for Rule {
     type Id = RuleId;
     const KIND: &'static str = "rule";
 
-    fn id(&self) -> RuleId {
-        self.id
-    }
-
-    fn subject_id(&self) -> String {
-        self.id.to_string()
-    }
+    named_by_id!();
 
     fn label(&self) -> String {
         match &self.what {
@@ -176,17 +168,7 @@ impl Entity for Rule {
         }
     }
 
-    fn stamp(&mut self, revision: u64) {
-        self.revision = revision;
-    }
-
-    fn table(catalogue: &Catalogue) -> &Table<RuleId, Self> {
-        &catalogue.rules
-    }
-
-    fn table_mut(catalogue: &mut Catalogue) -> &mut Table<RuleId, Self> {
-        &mut catalogue.rules
-    }
+    kept_in!(rules);
 
     fn settle(catalogue: &mut Catalogue, touched: &mut Touched, before: Option<&Self>, after: Option<&Self>) {
         catalogue.index_rule(before, after);
@@ -230,17 +212,7 @@ impl Entity for Member {
         self.account.to_string()
     }
 
-    fn stamp(&mut self, revision: u64) {
-        self.revision = revision;
-    }
-
-    fn table(catalogue: &Catalogue) -> &Table<Self::Id, Self> {
-        &catalogue.members
-    }
-
-    fn table_mut(catalogue: &mut Catalogue) -> &mut Table<Self::Id, Self> {
-        &mut catalogue.members
-    }
+    kept_in!(members);
 
     fn settle(catalogue: &mut Catalogue, touched: &mut Touched, before: Option<&Self>, after: Option<&Self>) {
         if let Some(member) = before.or(after) {
@@ -269,29 +241,13 @@ impl Entity for Grant {
     type Id = GrantId;
     const KIND: &'static str = "grant";
 
-    fn id(&self) -> GrantId {
-        self.id
-    }
-
-    fn subject_id(&self) -> String {
-        self.id.to_string()
-    }
+    named_by_id!();
 
     fn label(&self) -> String {
         format!("{} to {}", self.resource, self.account)
     }
 
-    fn stamp(&mut self, revision: u64) {
-        self.revision = revision;
-    }
-
-    fn table(catalogue: &Catalogue) -> &Table<GrantId, Self> {
-        &catalogue.grants
-    }
-
-    fn table_mut(catalogue: &mut Catalogue) -> &mut Table<GrantId, Self> {
-        &mut catalogue.grants
-    }
+    kept_in!(grants);
 
     fn settle(catalogue: &mut Catalogue, touched: &mut Touched, before: Option<&Self>, after: Option<&Self>) {
         catalogue.index_grant(before, after);
@@ -322,29 +278,13 @@ impl Entity for Resource {
     type Id = ResourceId;
     const KIND: &'static str = "resource";
 
-    fn id(&self) -> ResourceId {
-        self.id
-    }
-
-    fn subject_id(&self) -> String {
-        self.id.to_string()
-    }
+    named_by_id!();
 
     fn label(&self) -> String {
         self.name.clone()
     }
 
-    fn stamp(&mut self, revision: u64) {
-        self.revision = revision;
-    }
-
-    fn table(catalogue: &Catalogue) -> &Table<ResourceId, Self> {
-        &catalogue.resources
-    }
-
-    fn table_mut(catalogue: &mut Catalogue) -> &mut Table<ResourceId, Self> {
-        &mut catalogue.resources
-    }
+    kept_in!(resources);
 
     fn settle(catalogue: &mut Catalogue, touched: &mut Touched, before: Option<&Self>, after: Option<&Self>) {
         if let Some(resource) = before.or(after) {
@@ -400,29 +340,13 @@ impl Entity for Node {
     type Id = NodeId;
     const KIND: &'static str = "gateway";
 
-    fn id(&self) -> NodeId {
-        self.id
-    }
-
-    fn subject_id(&self) -> String {
-        self.id.to_string()
-    }
+    named_by_id!();
 
     fn label(&self) -> String {
         self.name.clone()
     }
 
-    fn stamp(&mut self, revision: u64) {
-        self.revision = revision;
-    }
-
-    fn table(catalogue: &Catalogue) -> &Table<NodeId, Self> {
-        &catalogue.nodes
-    }
-
-    fn table_mut(catalogue: &mut Catalogue) -> &mut Table<NodeId, Self> {
-        &mut catalogue.nodes
-    }
+    kept_in!(nodes);
 
     fn settle(_: &mut Catalogue, touched: &mut Touched, before: Option<&Self>, after: Option<&Self>) {
         touched.nodes.extend(before.or(after).map(|node| node.id));

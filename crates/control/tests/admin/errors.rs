@@ -51,6 +51,9 @@ async fn bodies_that_are_no_json_are_problems() {
     for body in ["[]", "\"x\"", "3"] {
         assert_eq!(post(json, Body::from(body)).await.problem().status, 422, "{body}");
     }
+    let nothing = post(None, Body::empty()).await.problem();
+    let fields: Vec<_> = nothing.violations.iter().map(|broken| broken.field.as_str()).collect();
+    assert_eq!(fields, ["name", "host"], "no body gives no field");
     assert_eq!(post(Some("application/json; charset=utf-8"), Body::from("{}")).await.problem().status, 422);
 }
 

@@ -13,4 +13,6 @@ mod errors;
 mod network;
 mod offline;
 mod resources;
+mod server;
+mod store;
 mod support;

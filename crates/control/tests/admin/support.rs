@@ -77,6 +77,10 @@ impl World {
         &self.running().state.store
     }
 
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.running().address
+    }
+
     /// The same folder and the same port.
     pub(crate) async fn restart(&mut self) {
         self.stop.cancel();
