@@ -1,32 +1,73 @@
-//! One authenticated TLS connection between a client and a node, after its handshake.
+//! One authenticated TLS connection between a client and a node.
 //!
-//! rustls is driven directly: what the socket has is read in one call into a buffer of the thread, decrypted until
-//! nothing is left, and what is written goes out in one call. A link holds no buffer of its own while it is idle.
+//! rustls makes the handshake; afterwards a link seals and opens the records itself, with the keys that rustls derived
+//! (its interface for kernel TLS). What the socket has is read in one call into a buffer of the thread, and what is
+//! written goes out in one call from where it was sealed. A link holds no buffer of its own while it is idle: two cipher
+//! contexts and what it needs to renew its keys.
+
+mod handshake;
+mod record;
 
 use std::{
-    io::{self, IoSlice, Read as _, Write as _},
-    task::{Context, Poll, Waker},
+    io::{self, IoSlice},
+    task::{Context, Poll, Waker, ready},
 };
 
 use postern_proto::frame::ResetCode;
-use rustls::Connection;
+use rustls::{
+    AlertDescription, ConnectionTrafficSecrets, ExtractedSecrets, client::ClientConnectionData,
+    kernel::KernelConnection, server::ServerConnectionData,
+};
 use tokio::net::TcpStream;
 
-use crate::{scratch, socket};
+use self::record::{Content, FULL, HEADER, Key, TAIL};
+pub(crate) use self::{
+    handshake::{Established, accept, connect},
+    record::{RecordError, SEALED},
+};
+use crate::{scratch, socket, splice::Inbox};
 
-/// Stop gathering when less room than one record is left for the plaintext.
-const RECORD: usize = 16 * 1024 + 256;
+/// Keys that a peer may renew without sending any data between.
+const MOST_RENEWALS: u32 = 32;
+/// The `key_update` message without a wish for the peer's.
+const KEY_UPDATE: [u8; 5] = [24, 0, 0, 1, 0];
+const CLOSE_NOTIFY: [u8; 2] = [1, 0];
+/// Records sealed and written in one go.
+const RECORDS: usize = 20;
 
 pub(crate) struct Link {
     wire: Wire,
-    tls: Connection,
-    /// The socket has ended.
-    ended: bool,
+    sealing: Key,
+    opening: Key,
+    renewal: Renewal,
+    /// Sealing keys are renewed after so many records.
+    limit: u64,
+    renewed: u32,
+    /// Sealed, and not taken by the socket yet.
+    unsent: Inbox,
+    /// Received, and not opened yet: less than a record.
+    unread: Inbox,
+    end: End,
+    said_goodbye: bool,
+}
+
+/// How far the incoming side has come to its end.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum End {
+    Open,
+    /// The peer said goodbye.
+    Orderly,
 }
 
 /// What carries the TLS bytes. A carrier inside a WebSocket would be another variant.
 pub(crate) enum Wire {
     Tcp(TcpStream),
+}
+
+/// What rustls keeps to derive the next keys.
+pub(crate) enum Renewal {
+    Client(Box<KernelConnection<ClientConnectionData>>),
+    Server(Box<KernelConnection<ServerConnectionData>>),
 }
 
 /// Why a link is of no use any more.
@@ -37,89 +78,93 @@ pub(crate) enum LinkError {
     Closed(#[from] io::Error),
     #[error("the peer broke the TLS protocol")]
     Tls(#[from] rustls::Error),
+    #[error(transparent)]
+    Record(#[from] RecordError),
 }
 
 impl Link {
-    pub(crate) fn new(wire: TcpStream, tls: impl Into<Connection>) -> Self {
-        let mut tls = tls.into();
-        // The limit would make writes short; back-pressure is kept by not reading while something is unsent.
-        tls.set_buffer_limit(None);
-        Self { wire: Wire::Tcp(wire), tls, ended: false }
+    /// `received` came after the handshake.
+    fn new(wire: TcpStream, secrets: ExtractedSecrets, renewal: Renewal, received: &[u8]) -> Result<Self, LinkError> {
+        Ok(Self {
+            wire: Wire::Tcp(wire),
+            sealing: Key::new(secrets.tx)?,
+            opening: Key::new(secrets.rx)?,
+            limit: renewal.limit(),
+            renewal,
+            renewed: 0,
+            unsent: Inbox::default(),
+            unread: Inbox::new(received),
+            end: End::Open,
+            said_goodbye: false,
+        })
     }
 
-    /// Encrypts `plain` and writes what the socket takes at once; the rest waits for [`Link::poll_flush`]. The content of
-    /// `plain` is undefined afterwards.
+    /// Seals `plain` where it lies and writes what the socket takes at once; the rest waits for [`Link::poll_flush`]. At
+    /// most [`RECORDS`] full records; the content of `plain` is undefined afterwards.
     pub(crate) fn send(&mut self, cx: &mut Context<'_>, plain: &mut [u8]) -> Result<(), LinkError> {
-        self.tls.writer().write_all(plain)?;
-        match self.poll_flush(cx) {
-            Poll::Ready(result) => result,
-            Poll::Pending => Ok(()),
+        if self.sealing.records() >= self.limit {
+            self.renew_sealing()?;
         }
+        // Between two texts stand the tail of the first and the header of the second.
+        let mut between = [[0; TAIL + HEADER]; RECORDS + 1];
+        let mut count = 0;
+        for text in plain.chunks_mut(FULL) {
+            let (header, tail) = self.sealing.seal(Content::Data, text)?;
+            let Some([before, after, ..]) = between.get_mut(count..) else {
+                return Err(RecordError::BadHeader.into());
+            };
+            put(before, TAIL, &header);
+            put(after, 0, &tail);
+            count += 1;
+        }
+        let mut slices = [IoSlice::new(&[]); 2 * RECORDS + 1];
+        let mut used = 0;
+        let texts = plain.chunks(FULL).map(Some).chain([None]);
+        for (index, (edge, text)) in between.iter().zip(texts).enumerate() {
+            let from = if index == 0 { TAIL } else { 0 };
+            let to = if index == count { TAIL } else { TAIL + HEADER };
+            for part in [edge.get(from..to), text].into_iter().flatten() {
+                if let Some(slice) = slices.get_mut(used) {
+                    *slice = IoSlice::new(part);
+                    used += 1;
+                }
+            }
+        }
+        self.write(cx, slices.get(..used).unwrap_or_default())
     }
 
     /// Whether everything that was sent is with the socket.
-    pub(crate) fn is_flushed(&self) -> bool {
-        !self.tls.wants_write()
+    pub(crate) const fn is_flushed(&self) -> bool {
+        self.unsent.is_empty()
     }
 
     pub(crate) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), LinkError>> {
-        while self.tls.wants_write() {
-            match self.tls.write_tls(&mut Outgoing { wire: &self.wire, cx }) {
-                Ok(0) => return Poll::Ready(Err(LinkError::Closed(io::ErrorKind::WriteZero.into()))),
-                Ok(_) => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Poll::Pending,
-                Err(error) => return Poll::Ready(Err(error.into())),
+        while !self.unsent.is_empty() {
+            let written = ready!(self.wire.poll_write(cx, &[IoSlice::new(self.unsent.bytes())]))?;
+            if written == 0 {
+                return Poll::Ready(Err(LinkError::Closed(io::ErrorKind::WriteZero.into())));
             }
+            self.unsent.take(written);
         }
         Poll::Ready(Ok(()))
     }
 
-    /// Decrypts into `plain` until the socket has no more or `plain` is nearly full; `plain` has room for two records.
-    /// Zero means that the peer closed the connection in an orderly way.
+    /// Opens into `plain` until the socket has no more or `plain` is nearly full; `plain` has room for two records. Zero
+    /// means that the peer closed the connection in an orderly way.
     pub(crate) fn poll_recv(&mut self, cx: &mut Context<'_>, plain: &mut [u8]) -> Poll<Result<usize, LinkError>> {
-        let mut filled = 0;
-        if self.drain(plain, &mut filled)? || filled > 0 {
-            return Poll::Ready(Ok(filled));
-        }
-        if self.ended {
-            return Poll::Ready(Err(LinkError::Closed(io::ErrorKind::UnexpectedEof.into())));
-        }
         scratch::wire(|wire| {
-            loop {
-                let room = plain.len().saturating_sub(filled + RECORD).min(wire.len());
-                let Some(space) = wire.get_mut(..room).filter(|space| !space.is_empty()) else {
-                    return Poll::Ready(Ok(filled));
-                };
-                let count = match self.wire.poll_read(cx, space) {
-                    Poll::Ready(result) => result?,
-                    Poll::Pending if filled > 0 => return Poll::Ready(Ok(filled)),
-                    Poll::Pending => return Poll::Pending,
-                };
-                if count == 0 {
-                    self.ended = true;
-                    return Poll::Ready(if filled > 0 { Ok(filled) } else { Err(LinkError::Closed(eof())) });
-                }
-                let mut records = wire.get(..count).unwrap_or_default();
-                while !records.is_empty() {
-                    self.tls.read_tls(&mut records)?;
-                    self.tls.process_new_packets()?;
-                    if self.drain(plain, &mut filled)? {
-                        self.ended = true;
-                        return Poll::Ready(Ok(filled));
-                    }
-                }
-                if filled > 0 && count < room {
-                    return Poll::Ready(Ok(filled));
-                }
-            }
+            let mut received = put(wire, 0, self.unread.bytes());
+            self.unread = Inbox::default();
+            let result = self.fill(cx, wire, &mut received, plain);
+            self.unread = Inbox::new(wire.get(..received).unwrap_or_default());
+            result
         })
     }
 
     /// Whether an idle link may take a stream: nothing has come and it has not ended. A link that has something to say
     /// while no stream is on it says that it closes.
-    pub(crate) fn is_alive(&mut self) -> bool {
-        let quiet = matches!(self.tls.reader().read(&mut [0]), Err(error) if error.kind() == io::ErrorKind::WouldBlock);
-        quiet && !self.ended && self.is_flushed() && self.wire.is_quiet()
+    pub(crate) fn is_alive(&self) -> bool {
+        self.end == End::Open && self.is_flushed() && self.unread.is_empty() && self.wire.is_quiet()
     }
 
     /// Tells the peer why the stream is broken off and closes, without waiting: when the socket is full, the peer sees
@@ -130,23 +175,166 @@ impl Link {
 
     /// Says goodbye and closes, without waiting, so that the peer knows that nothing is on the way.
     pub(crate) fn close(mut self) {
-        self.tls.send_close_notify();
-        let _ = self.poll_flush(&mut Context::from_waker(Waker::noop()));
+        let _ = self.poll_close(&mut Context::from_waker(Waker::noop()));
     }
 
-    /// Moves decrypted bytes into `plain`; true at the orderly end.
-    fn drain(&mut self, plain: &mut [u8], filled: &mut usize) -> Result<bool, LinkError> {
+    /// Says goodbye once, and waits until that is with the socket.
+    pub(crate) fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), LinkError>> {
+        if !std::mem::replace(&mut self.said_goodbye, true) {
+            self.send_other(Content::Alert, CLOSE_NOTIFY)?;
+        }
+        self.poll_flush(cx)
+    }
+
+    /// Reads and opens. `received` bytes are at the front of `wire` before and after.
+    fn fill(
+        &mut self,
+        cx: &mut Context<'_>,
+        wire: &mut [u8],
+        received: &mut usize,
+        plain: &mut [u8],
+    ) -> Poll<Result<usize, LinkError>> {
+        let (mut filled, mut dry) = (0, false);
         loop {
-            let Some(space) = plain.get_mut(*filled..).filter(|space| !space.is_empty()) else {
-                return Ok(false);
-            };
-            match self.tls.reader().read(space) {
-                Ok(0) => return Ok(true),
-                Ok(count) => *filled += count,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
-                Err(error) => return Err(error.into()),
+            let used = self.open_all(cx, wire.get(..*received).unwrap_or_default(), plain, &mut filled)?;
+            wire.copy_within(used..*received, 0);
+            *received -= used;
+            let room = plain.len().saturating_sub(filled + SEALED);
+            if self.end == End::Orderly || (filled > 0 && (dry || room < SEALED)) {
+                return Poll::Ready(Ok(filled));
+            }
+            let free = wire.len().saturating_sub(*received).min(room);
+            let space = wire.get_mut(*received..*received + free).unwrap_or_default();
+            match self.wire.poll_read(cx, space) {
+                Poll::Ready(Ok(count)) if count > 0 => {
+                    *received += count;
+                    dry = count < free;
+                }
+                // What was opened is handed out first; the end is found again.
+                _ if filled > 0 => return Poll::Ready(Ok(filled)),
+                Poll::Ready(Ok(_)) => return Poll::Ready(Err(LinkError::Closed(io::ErrorKind::UnexpectedEof.into()))),
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error.into())),
+                Poll::Pending => return Poll::Pending,
             }
         }
+    }
+
+    /// Opens the records that are complete, and says how long they are. Data goes to `plain`.
+    fn open_all(
+        &mut self,
+        cx: &mut Context<'_>,
+        records: &[u8],
+        plain: &mut [u8],
+        filled: &mut usize,
+    ) -> Result<usize, LinkError> {
+        let mut used = 0;
+        while self.end == End::Open {
+            let rest = records.get(used..).unwrap_or_default();
+            let Some(record) = record::length(rest)?.and_then(|length| rest.get(..length)) else { break };
+            let Some(space) = plain.get_mut(*filled..).filter(|space| space.len() >= record.len()) else { break };
+            let (content, size) = self.opening.open(record, space)?;
+            used += record.len();
+            match content {
+                Content::Data => {
+                    *filled += size;
+                    self.renewed = 0;
+                }
+                Content::Alert => self.on_alert(space.get(..size).unwrap_or_default())?,
+                Content::Handshake => {
+                    let message = <[u8; 5]>::try_from(space.get(..size).unwrap_or_default());
+                    self.on_message(cx, message.map_err(|_| RecordError::BadContent)?)?;
+                }
+            }
+        }
+        Ok(used)
+    }
+
+    fn on_alert(&mut self, alert: &[u8]) -> Result<(), LinkError> {
+        let &[_, description] = alert else { return Err(RecordError::BadContent.into()) };
+        match AlertDescription::from(description) {
+            AlertDescription::CloseNotify => self.end = End::Orderly,
+            AlertDescription::UserCanceled => {}
+            other => return Err(rustls::Error::AlertReceived(other).into()),
+        }
+        Ok(())
+    }
+
+    /// The only message that follows a handshake here: the peer renews its key, and may want ours renewed too.
+    fn on_message(&mut self, cx: &mut Context<'_>, message: [u8; 5]) -> Result<(), LinkError> {
+        let [24, 0, 0, 1, wish @ 0..=1] = message else { return Err(RecordError::BadContent.into()) };
+        self.renewed += 1;
+        if self.renewed > MOST_RENEWALS {
+            return Err(RecordError::BadContent.into());
+        }
+        self.opening = Key::new(self.renewal.next_opening()?)?;
+        if wish == 1 {
+            self.renew_sealing()?;
+            self.try_flush(cx)?;
+        }
+        Ok(())
+    }
+
+    fn renew_sealing(&mut self) -> Result<(), LinkError> {
+        self.send_other(Content::Handshake, KEY_UPDATE)?;
+        self.sealing = Key::new(self.renewal.next_sealing()?)?;
+        Ok(())
+    }
+
+    /// Queues a record that holds no data.
+    fn send_other<const N: usize>(&mut self, content: Content, mut text: [u8; N]) -> Result<(), LinkError> {
+        let (header, tail) = self.sealing.seal(content, &mut text)?;
+        for part in [header.as_slice(), &text, &tail] {
+            self.unsent.push(part);
+        }
+        Ok(())
+    }
+
+    /// Writes behind what is unsent; what the socket does not take is kept.
+    fn write(&mut self, cx: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Result<(), LinkError> {
+        let mut written = 0;
+        if self.unsent.is_empty()
+            && let Poll::Ready(count) = self.wire.poll_write(cx, slices)
+        {
+            written = count?;
+        }
+        for slice in slices {
+            let rest = slice.get(written.min(slice.len())..).unwrap_or_default();
+            written -= slice.len() - rest.len();
+            self.unsent.push(rest);
+        }
+        self.try_flush(cx)
+    }
+
+    fn try_flush(&mut self, cx: &mut Context<'_>) -> Result<(), LinkError> {
+        match self.poll_flush(cx) {
+            Poll::Ready(result) => result,
+            Poll::Pending => Ok(()),
+        }
+    }
+}
+
+impl Renewal {
+    fn next_sealing(&mut self) -> Result<(u64, ConnectionTrafficSecrets), rustls::Error> {
+        match self {
+            Self::Client(kernel) => kernel.update_tx_secret(),
+            Self::Server(kernel) => kernel.update_tx_secret(),
+        }
+    }
+
+    fn next_opening(&mut self) -> Result<(u64, ConnectionTrafficSecrets), rustls::Error> {
+        match self {
+            Self::Client(kernel) => kernel.update_rx_secret(),
+            Self::Server(kernel) => kernel.update_rx_secret(),
+        }
+    }
+
+    /// How many records the cipher may seal with one key.
+    fn limit(&self) -> u64 {
+        let suite = match self {
+            Self::Client(kernel) => kernel.negotiated_cipher_suite(),
+            Self::Server(kernel) => kernel.negotiated_cipher_suite(),
+        };
+        suite.tls13().map_or(0, |suite| suite.common.confidentiality_limit)
     }
 }
 
@@ -172,29 +360,12 @@ impl Wire {
     }
 }
 
-/// Where rustls writes its records.
-struct Outgoing<'a, 'b> {
-    wire: &'a Wire,
-    cx: &'a mut Context<'b>,
+/// Copies `bytes` to `at`, and says how long they are. The buffers are large enough for all that is put there.
+fn put(buffer: &mut [u8], at: usize, bytes: &[u8]) -> usize {
+    let Some(space) = buffer.get_mut(at..at + bytes.len()) else { return 0 };
+    space.copy_from_slice(bytes);
+    bytes.len()
 }
 
-impl io::Write for Outgoing<'_, '_> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.write_vectored(&[IoSlice::new(bytes)])
-    }
-
-    fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
-        match self.wire.poll_write(self.cx, slices) {
-            Poll::Ready(result) => result,
-            Poll::Pending => Err(io::ErrorKind::WouldBlock.into()),
-        }
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-fn eof() -> io::Error {
-    io::ErrorKind::UnexpectedEof.into()
-}
+#[cfg(test)]
+mod tests;

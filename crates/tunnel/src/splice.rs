@@ -399,7 +399,7 @@ impl From<Break> for EndCause {
             Break::Local => Self::LocalReset,
             Break::Peer(code) => Self::PeerReset(code),
             Break::Link(LinkError::Closed(_)) => Self::LinkLost,
-            Break::Link(LinkError::Tls(_)) | Break::Protocol => Self::Protocol,
+            Break::Link(LinkError::Tls(_) | LinkError::Record(_)) | Break::Protocol => Self::Protocol,
             Break::Cut(code) => Self::Cut(code),
         }
     }

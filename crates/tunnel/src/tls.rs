@@ -178,6 +178,8 @@ impl ClientTls {
             .with_client_auth_cert(identity.chain.clone(), identity.key.clone_key())?;
         config.alpn_protocols = vec![ALPN.to_vec()];
         config.resumption = Resumption::disabled();
+        // The link seals its records itself.
+        config.enable_secret_extraction = true;
         Ok(Self { config: Arc::new(config), not_after: identity.peer.not_after })
     }
 
@@ -220,6 +222,7 @@ impl ServerTls {
             .with_single_cert(identity.chain.clone(), identity.key.clone_key())?;
         config.alpn_protocols = [ALPN].into_iter().chain(HTTP_ALPN).map(<[u8]>::to_vec).collect();
         // A resumed session would carry an identity past its end; a ticket would make an idle connection look readable.
+        config.enable_secret_extraction = true;
         config.send_tls13_tickets = 0;
         config.session_storage = Arc::new(NoServerSessionStorage {});
         Ok(Self { config: Arc::new(config), org: trust.org })

@@ -7,10 +7,14 @@ use tokio::{
     net::{TcpStream, lookup_host},
     time::timeout,
 };
-use tokio_rustls::TlsConnector;
 
 use super::DialError;
-use crate::{happy_eyeballs, link::Link, socket, tls::ClientTls};
+use crate::{
+    happy_eyeballs,
+    link::{self, Established, Link},
+    socket,
+    tls::{self, ClientTls},
+};
 
 /// For the whole of it.
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -19,12 +23,18 @@ pub(super) async fn dial(address: &str, name: &ServerName<'static>, tls: &Client
     let work = async {
         let stream = connect(address).await.map_err(|source| unreachable(address, source))?;
         socket::tune_carrier(&stream).map_err(|source| unreachable(address, source))?;
-        let connected = TlsConnector::from(tls.config().clone()).connect(name.clone(), stream).await;
-        let connected = connected.map_err(|source| DialError::Handshake { address: address.to_owned(), source })?;
-        let (stream, tls) = connected.into_inner();
-        Ok(Box::new(Link::new(stream, tls)))
+        let established = link::connect(stream, tls.config().clone(), name.clone()).await;
+        let Established { link, alpn, .. } = established.map_err(|error| handshake(address, error))?;
+        match alpn {
+            Some(alpn) if alpn == tls::ALPN => Ok(link),
+            _ => Err(handshake(address, "it does not speak the carrier's protocol")),
+        }
     };
     timeout(DEADLINE, work).await.unwrap_or_else(|_| Err(DialError::TimedOut { address: address.to_owned() }))
+}
+
+fn handshake(address: &str, error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> DialError {
+    DialError::Handshake { address: address.to_owned(), source: io::Error::other(error) }
 }
 
 fn unreachable(address: &str, source: io::Error) -> DialError {

@@ -10,11 +10,15 @@ use tokio::{
     task::JoinSet,
     time::{sleep, timeout},
 };
-use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tokio_util::sync::CancellationToken;
 
 use super::{Server, StreamHandler, session, stranger};
-use crate::{identity::PeerIdentity, link::Link, socket, tls};
+use crate::{
+    identity::PeerIdentity,
+    link::{self, Established, LinkError},
+    socket,
+    tls::{self, ServerTls},
+};
 
 /// From the accepted connection to the end of the handshake.
 const HANDSHAKE: Duration = Duration::from_secs(10);
@@ -78,29 +82,24 @@ async fn connection<H: StreamHandler>(
 ) {
     let tls = server.tls();
     // Boxed, so that what a handshake takes up is freed when it is over.
-    let accepted = Box::pin(timeout(HANDSHAKE, handshake(stream, TlsAcceptor::from(tls.config().clone())))).await;
+    let accepted = Box::pin(timeout(HANDSHAKE, handshake(stream, &tls))).await;
     drop(permit);
-    let accepted = match accepted {
-        Ok(Ok(accepted)) => accepted,
+    let Established { link, leaf, alpn } = match accepted {
+        Ok(Ok(established)) => established,
         Ok(Err(error)) => return tracing::debug!(%client, %error, "no TLS connection"),
         Err(_) => return tracing::debug!(%client, "no TLS connection in time"),
     };
-    let leaf = accepted.get_ref().1.peer_certificates().and_then(<[_]>::first);
-    let carrier = accepted.get_ref().1.alpn_protocol() == Some(tls::ALPN);
-    match leaf.map(|leaf| PeerIdentity::from_leaf(leaf, tls.org())) {
-        Some(Ok(peer)) if carrier => {
-            let (stream, tls) = accepted.into_inner();
-            let link = Box::new(Link::new(stream, tls));
-            session::run(&server, link, &peer, client, &stop).await;
-        }
+    let carrier = alpn.is_some_and(|alpn| alpn == tls::ALPN);
+    match leaf.map(|leaf| PeerIdentity::from_leaf(&leaf, tls.org())) {
+        Some(Ok(peer)) if carrier => session::run(&server, link, &peer, client, &stop).await,
         Some(Err(error)) => tracing::debug!(%client, %error, "no identity"),
-        _ => Box::pin(stranger::refuse(accepted)).await,
+        _ => Box::pin(stranger::refuse(link)).await,
     }
 }
 
-async fn handshake(stream: TcpStream, acceptor: TlsAcceptor) -> io::Result<TlsStream<TcpStream>> {
+async fn handshake(stream: TcpStream, tls: &ServerTls) -> Result<Established, LinkError> {
     // Nothing is set up for a connection that says nothing.
     stream.readable().await?;
     socket::tune_carrier(&stream)?;
-    acceptor.accept(stream).await
+    link::accept(stream, tls.config().clone()).await
 }

@@ -2,7 +2,10 @@
 
 use std::{
     convert::Infallible,
+    io,
+    pin::Pin,
     sync::atomic::{AtomicUsize, Ordering},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
@@ -14,8 +17,16 @@ use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     server::conn::auto::Builder,
 };
-use tokio::{net::TcpStream, time::timeout};
-use tokio_rustls::server::TlsStream;
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    time::timeout,
+};
+
+use crate::{
+    link::{Link, LinkError},
+    scratch,
+    splice::Inbox,
+};
 
 /// For the whole connection, busy or not.
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -24,7 +35,7 @@ const MOST: usize = 256;
 
 static STRANGERS: AtomicUsize = AtomicUsize::new(0);
 
-pub(super) async fn refuse(stream: TlsStream<TcpStream>) {
+pub(super) async fn refuse(link: Box<Link>) {
     let _present = Present;
     if STRANGERS.fetch_add(1, Ordering::Relaxed) >= MOST {
         return;
@@ -38,7 +49,9 @@ pub(super) async fn refuse(stream: TlsStream<TcpStream>) {
         Ok::<_, Infallible>(response)
     });
     // What goes wrong here concerns nobody but the stranger.
-    let _ = timeout(DEADLINE, builder.serve_connection(TokioIo::new(stream), service)).await;
+    let _ =
+        timeout(DEADLINE, builder.serve_connection(TokioIo::new(LinkIo { link, received: Inbox::default() }), service))
+            .await;
 }
 
 /// Counts a stranger out.
@@ -47,5 +60,52 @@ struct Present;
 impl Drop for Present {
     fn drop(&mut self) {
         STRANGERS.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// A link as a plain stream of bytes, for HTTP.
+struct LinkIo {
+    link: Box<Link>,
+    received: Inbox,
+}
+
+impl AsyncRead for LinkIo {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let Self { link, received } = self.get_mut();
+        if received.is_empty() {
+            ready!(scratch::plain(|plain| link.poll_recv(cx, plain).map_ok(|count| {
+                received.push(plain.get(..count).unwrap_or_default());
+            })))
+            .map_err(into_io)?;
+        }
+        let count = received.bytes().len().min(buffer.remaining());
+        buffer.put_slice(received.bytes().get(..count).unwrap_or_default());
+        received.take(count);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for LinkIo {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let link = &mut self.get_mut().link;
+        ready!(link.poll_flush(cx)).map_err(into_io)?;
+        let mut part = bytes.get(..bytes.len().min(16 * 1024)).unwrap_or_default().to_vec();
+        link.send(cx, &mut part).map_err(into_io)?;
+        Poll::Ready(Ok(part.len()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.get_mut().link.poll_flush(cx).map_err(into_io)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.get_mut().link.poll_close(cx).map_err(into_io)
+    }
+}
+
+fn into_io(error: LinkError) -> io::Error {
+    match error {
+        LinkError::Closed(error) => error,
+        other => io::Error::other(other),
     }
 }
