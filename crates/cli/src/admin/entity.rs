@@ -61,8 +61,8 @@ pub(super) async fn show(
     context: &mut Context,
 ) -> Result<(), Failure> {
     let found = find(noun, reference, api).await?;
-    // The list may say less than the thing itself.
-    let item = api.get(&path(noun, &found)).await?;
+    // A list may say less than the thing itself.
+    let item = if noun.names.is_empty() { found.item } else { api.get(&path(noun, &found)).await? };
     if as_json {
         return Ok(context.screen.json(&item)?);
     }

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::show::{flag, health, id, instant, number, size, state, tags, text};
+use super::show::{flag, health, id, instant, micros, number, size, state, tags, text};
 use crate::table::{Field, Tone};
 
 /// One kind of thing.
@@ -191,6 +191,41 @@ pub(super) const ACTIVITY: Noun = Noun {
         column("TO", |it| text(it, "/subject/name")),
         column(">REVISION", |it| number(it, "/revision")),
         column("ID", id),
+    ],
+};
+
+/// The records of one gateway, each bound to the one before.
+pub(super) const CHAIN: Noun = Noun {
+    singular: "chain",
+    plural: "chains",
+    collection: "audit/verify",
+    prefix: "nod_",
+    names: &[],
+    columns: &[
+        column("GATEWAY", |it| text(it, "/node_name")),
+        column(">RECORDS", |it| number(it, "/records")),
+        column("CHAIN", |it| match it.get("ok").and_then(Value::as_bool) {
+            Some(true) => Field::new("whole", Tone::Good),
+            _ => Field::new(
+                format!("broken at record {}: {}", plain(it, "/broken/seq"), plain(it, "/broken/why")),
+                Tone::Bad,
+            ),
+        }),
+    ],
+};
+
+/// What one gateway saw of a resource.
+pub(super) const SEEN: Noun = Noun {
+    singular: "gateway",
+    plural: "gateways",
+    collection: "gateways",
+    prefix: "nod_",
+    names: &["name"],
+    columns: &[
+        column("GATEWAY", |it| text(it, "/name")),
+        column("HEALTH", |it| health(it, "/health")),
+        column(">CONNECT", |it| micros(it, "/connect_micros")),
+        column("CHECKED", |it| instant(it, "/checked_at")),
     ],
 };
 

@@ -4,13 +4,12 @@ use serde_json::Value;
 
 use super::{
     api::{Api, PAGE},
-    body::Body,
     entity,
-    noun::Noun,
+    noun::{CHAIN, Noun},
     show,
 };
 use crate::{
-    args::admin::{AuditCommand, ExportArgs, ListArgs, RecordsCommand, ShowArgs},
+    args::admin::{AuditCommand, ExportArgs, ListArgs, RecordsCommand},
     context::Context,
     exit::Exit,
     failure::Failure,
@@ -23,26 +22,12 @@ pub(super) async fn run(command: RecordsCommand, noun: &Noun, api: &Api, context
             let args = ListArgs { filter: args.filter, limit: args.limit, json: args.json };
             entity::list(noun, &args, api, context).await
         }
-        RecordsCommand::Show(args) => show_record(&args, noun, api, context).await,
+        RecordsCommand::Show(args) => entity::show(noun, &args.reference, args.json, api, context).await,
         RecordsCommand::Export(args) => export(&args, noun, api, context).await,
     }
 }
 
-/// Records have no place of their own in the API; each is found by its id.
-async fn show_record(args: &ShowArgs, noun: &Noun, api: &Api, context: &mut Context) -> Result<(), Failure> {
-    let filter = format!("id:{}", entity::quoted(&args.reference));
-    let found = api.list(noun.collection, Some(&filter), 1).await?.items;
-    let Some(record) = found.first() else {
-        return Err(Failure::new(Exit::NotFound, format!("there is no {} {:?}", noun.singular, args.reference))
-            .next(format!("name it by its id: `postern admin {} list`", noun.plural)));
-    };
-    if args.json {
-        return Ok(context.screen.json(record)?);
-    }
-    show::thing(record, context)
-}
-
-/// Page by page, so that any number of records takes little memory.
+/// Page by page, newest first, so that any number of records takes little memory.
 async fn export(args: &ExportArgs, noun: &Noun, api: &Api, context: &mut Context) -> Result<(), Failure> {
     let mut cursor: Option<String> = None;
     loop {
@@ -60,15 +45,19 @@ async fn export(args: &ExportArgs, noun: &Noun, api: &Api, context: &mut Context
 
 pub(super) async fn audit(command: AuditCommand, api: &Api, context: &mut Context) -> Result<(), Failure> {
     let AuditCommand::Verify(output) = command;
-    let answer = api.post("audit/verify", Body::new().finish()).await?;
+    let answer = api.get("audit/verify").await?;
     let sound = answer.get("ok").and_then(Value::as_bool).unwrap_or_default();
     if output.json {
         context.screen.json(&answer)?;
     } else {
-        show::thing(&answer, context)?;
+        let chains = answer.get("nodes").and_then(Value::as_array).cloned().unwrap_or_default();
+        if !chains.is_empty() {
+            context.screen.grid(&show::grid(&CHAIN, &chains))?;
+            context.screen.line(&Line::new())?;
+        }
         let line = match sound {
             true => Line::new().styled(GOOD, "No record was changed, removed or moved."),
-            false => Line::new().styled(BAD, "The records are not as they were written."),
+            false => Line::new().styled(BAD, "The records are not as the gateways wrote them."),
         };
         context.screen.line(&line)?;
     }

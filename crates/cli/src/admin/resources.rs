@@ -2,10 +2,17 @@
 
 use serde_json::Value;
 
-use super::{api::Api, body::Body, entity, noun::RESOURCE, show};
+use super::{
+    api::Api,
+    body::Body,
+    entity,
+    noun::{RESOURCE, SEEN},
+    show,
+};
 use crate::{
     args::admin::{Bind, ResourceCreate, ResourceUpdate, ResourcesCommand, ShowArgs},
     context::Context,
+    exit::Exit,
     failure::Failure,
     screen::{DIM, Line},
 };
@@ -78,8 +85,16 @@ async fn check(args: ShowArgs, api: &Api, context: &mut Context) -> Result<(), F
     let path = format!("{}/check", entity::path(&RESOURCE, &resource));
     let failed = |f: Failure| f.while_(&format!("cannot check resource {}", resource.name));
     let answer = api.post(&path, Body::new().finish()).await.map_err(failed)?;
+    let state = answer.pointer("/health/state").and_then(Value::as_str).unwrap_or_default();
     if args.json {
-        return Ok(context.screen.json(&answer)?);
+        context.screen.json(&answer)?;
+    } else {
+        let seen = answer.get("gateways").and_then(Value::as_array).cloned().unwrap_or_default();
+        if seen.is_empty() {
+            context.screen.line(&Line::of("No gateway is connected, so nobody could look."))?;
+        } else {
+            context.screen.grid(&show::grid(&SEEN, &seen))?;
+        }
     }
-    show::thing(&answer, context)
+    if state == "healthy" { Ok(()) } else { Err(Failure::silent(Exit::NotReady)) }
 }

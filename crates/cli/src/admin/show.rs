@@ -86,6 +86,12 @@ pub(super) fn size(item: &Value, pointer: &str) -> Field {
     Field::from(item.pointer(pointer).and_then(Value::as_u64).map(words::bytes).unwrap_or_default())
 }
 
+/// Microseconds as milliseconds.
+pub(super) fn micros(item: &Value, pointer: &str) -> Field {
+    let micros = item.pointer(pointer).and_then(Value::as_f64);
+    Field::from(micros.map(|micros| format!("{:.1} ms", micros / 1000.0)).unwrap_or_default())
+}
+
 pub(super) fn tags(item: &Value, pointer: &str) -> Field {
     match item.pointer(pointer) {
         Some(Value::Object(tags)) => Field::new(tag_text(tags), Tone::Dim),

@@ -459,7 +459,7 @@ pub(crate) enum ResourcesCommand {
     Update(Box<ResourceUpdate>),
     /// Delete resources; their connections are cut
     Delete(DeleteArgs),
-    /// Have the gateways check a resource now
+    /// Have the gateways check a resource now; the exit code says whether it is healthy
     Check(ShowArgs),
 }
 
@@ -620,7 +620,7 @@ pub(crate) enum RecordsCommand {
     List(RecordListArgs),
     /// Show one record
     Show(ShowArgs),
-    /// Print all records as JSON lines
+    /// Print all records as JSON lines, newest first
     Export(ExportArgs),
 }
 

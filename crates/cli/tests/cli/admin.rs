@@ -407,13 +407,13 @@ fn records_are_listed_shown_and_exported() {
     fake.answer("GET /api/v1/activities?limit=1", 200, json!({ "items": [activity(2)], "next_cursor": "c" }));
     let ran = fake.run(&["admin", "activities", "list", "-n", "1"]).ends(0);
     ran.says("2026-11-21 01:20:00Z  ana@example.com  role.created  ops").warns("There are more activities");
-    fake.answer("GET /api/v1/activities?limit=1&filter=id%3A%22act_2%22", 200, page(&json!([activity(2)])));
+    fake.answer("GET /api/v1/activities/act_2", 200, activity(2));
     let ran = fake.run(&["admin", "activities", "show", "act_2"]).ends(0);
     ran.says("actor name    ana@example.com\n")
         .says("after name    ops\n")
         .says("at            2026-11-21 01:20:00Z\n");
-    fake.answer("GET /api/v1/activities?limit=1&filter=id%3A%22act_9%22", 200, page(&json!([])));
-    fake.run(&["admin", "activities", "show", "act_9"]).ends(5).warns("there is no activity \"act_9\"");
+    fake.refuse("GET /api/v1/activities/act_9", 404, "not_found", "There is no activity act_9");
+    fake.run(&["admin", "activities", "show", "act_9"]).ends(5).warns("there is no activity act_9");
     fake.answer("GET /api/v1/activities?limit=1000", 200, json!({ "items": [activity(2)], "next_cursor": "c" }));
     fake.answer("GET /api/v1/activities?limit=1000&cursor=c", 200, page(&json!([activity(1)])));
     let lines: Vec<Value> = fake
@@ -424,6 +424,51 @@ fn records_are_listed_shown_and_exported() {
         .map(|l| serde_json::from_str(l).unwrap())
         .collect();
     assert_eq!(lines, [activity(2), activity(1)]);
+}
+
+#[test]
+fn sessions_are_listed_with_names_sizes_and_ends() {
+    let fake = control();
+    let session = json!({ "id": "str_1", "account": ACC, "account_email": "ana@example.com", "device_name": "laptop",
+        "resource": RES, "resource_name": "orders-db", "resource_tags": { "env": "prod" }, "node": NOD, "node_name": "gw-1",
+        "started_at": AT, "ended_at": AT, "bytes_up": 2048, "bytes_down": 5_u64 << 30, "reason": "closed" });
+    fake.answer("GET /api/v1/sessions", 200, page(&json!([session])));
+    fake.answer("GET /api/v1/sessions/str_1", 200, session.clone());
+    let ran = fake.run(&["admin", "sessions", "list"]).ends(0);
+    ran.says("ana@example.com  orders-db  gw-1     2026-11-21 01:20:00Z  2.0 KiB  5.0 GiB  closed  str_1");
+    let ran = fake.run(&["admin", "sessions", "show", "str_1"]).ends(0);
+    ran.says("bytes down     5368709120 (5.0 GiB)\n").says("resource tags  env=prod\n");
+    let ran = fake.run(&["admin", "sessions", "export", "-f", "email:ana*"]).ends(0);
+    assert_eq!(serde_json::from_str::<Value>(&ran.out).unwrap(), session);
+}
+
+#[test]
+fn the_audit_says_by_its_exit_code_whether_the_records_are_whole() {
+    let fake = control();
+    let chain = |ok: bool, broken: Value| json!({ "ok": ok, "nodes": [{ "node": NOD, "node_name": "gw-1", "records": 12, "ok": ok, "broken": broken }] });
+    fake.answer("GET /api/v1/audit/verify", 200, chain(true, Value::Null));
+    let ran = fake.run(&["admin", "audit", "verify"]).ends(0);
+    ran.says("gw-1          12  whole").says("No record was changed, removed or moved.");
+    fake.answer("GET /api/v1/audit/verify", 200, chain(false, json!({ "seq": 7, "why": "changed" })));
+    let ran = fake.run(&["admin", "audit", "verify"]).ends(1);
+    ran.says("broken at record 7: changed").says("not as the gateways wrote them");
+    assert_eq!(fake.run(&["admin", "audit", "verify", "--json"]).ends(1).json()["ok"], false);
+}
+
+#[test]
+fn a_check_says_by_its_exit_code_whether_the_resource_is_healthy() {
+    let fake = control();
+    let check = |health: Value| {
+        json!({ "id": RES, "name": "orders-db", "health": health,
+            "gateways": [{ "id": NOD, "name": "gw-1", "health": health, "checked_at": AT, "connect_micros": 1234 }] })
+    };
+    let call = format!("POST /api/v1/resources/{RES}/check");
+    fake.answer(&call, 200, check(json!({ "state": "healthy" })));
+    fake.run(&["admin", "resources", "check", "orders-db"]).ends(0).says("gw-1     healthy   1.2 ms  2026-11-21");
+    fake.answer(&call, 200, check(json!({ "state": "unhealthy", "error": "connection refused" })));
+    fake.run(&["admin", "resources", "check", "orders-db"]).ends(7).says("unhealthy: connection refused");
+    fake.answer(&call, 200, json!({ "health": { "state": "unknown" }, "gateways": [] }));
+    fake.run(&["admin", "resources", "check", "orders-db"]).ends(7).says("No gateway is connected");
 }
 
 #[test]
