@@ -24,7 +24,7 @@ pub(crate) fn man(folder: Option<&Path>, context: &mut Context) -> Result<(), Fa
     };
     std::fs::create_dir_all(folder).map_err(failed)?;
     clap_mangen::generate_to(crate::command_line(), folder).map_err(failed)?;
-    let pages = std::fs::read_dir(folder).map_err(failed)?.count();
+    let pages = count_pages(&crate::command_line());
     let line = format!(
         "{} in {}; read one with `man -l {}`",
         text::count(pages, "page"),
@@ -32,4 +32,8 @@ pub(crate) fn man(folder: Option<&Path>, context: &mut Context) -> Result<(), Fa
         folder.join("postern.1").display()
     );
     Ok(context.screen.line(&Line::of(line))?)
+}
+
+fn count_pages(command: &clap::Command) -> usize {
+    1 + command.get_subcommands().map(count_pages).sum::<usize>()
 }

@@ -131,7 +131,11 @@ impl View {
         let now = text::now();
         let mut lines = status::overview(status, now);
         if let Some(error) = &self.lost {
-            lines.insert(0, Line::new().styled(BAD, error.to_string()).styled(DIM, "; waiting for it – last known:"));
+            let why = match error {
+                ClientError::NotRunning { .. } | ClientError::BrokenOff { .. } => "posternd is not running".to_owned(),
+                error => error.to_string(),
+            };
+            lines.insert(0, Line::new().styled(BAD, why).styled(DIM, ", waiting for it. Last known:"));
         }
         let grid = status::connected(status);
         if context.screen.is_terminal() {
@@ -182,11 +186,11 @@ impl Picture {
         text.push('\r');
         let shown = if lines.len() > room { room.saturating_sub(1) } else { lines.len() };
         for line in lines.iter().take(shown) {
-            let _ = write!(text, "{line}\x1b[K\r\n");
+            let _ = writeln!(text, "{line}\x1b[K");
         }
         let mut height = shown;
         if shown < lines.len() {
-            let _ = write!(text, "… {} more; make the window taller\x1b[K\r\n", lines.len() - shown);
+            let _ = writeln!(text, "… {} more; make the window taller\x1b[K", lines.len() - shown);
             height += 1;
         }
         text.push_str("\x1b[J");
@@ -211,16 +215,16 @@ mod tests {
     #[test]
     fn a_picture_is_drawn_over_the_last_one() {
         let mut picture = Picture::default();
-        assert_eq!(picture.redraw(&lines(2), 24), "\rline 0\x1b[K\r\nline 1\x1b[K\r\n\x1b[J");
-        assert_eq!(picture.redraw(&lines(1), 24), "\x1b[2A\rline 0\x1b[K\r\n\x1b[J");
-        assert_eq!(picture.redraw(&lines(1), 24), "\x1b[1A\rline 0\x1b[K\r\n\x1b[J");
+        assert_eq!(picture.redraw(&lines(2), 24), "\rline 0\x1b[K\nline 1\x1b[K\n\x1b[J");
+        assert_eq!(picture.redraw(&lines(1), 24), "\x1b[2A\rline 0\x1b[K\n\x1b[J");
+        assert_eq!(picture.redraw(&lines(1), 24), "\x1b[1A\rline 0\x1b[K\n\x1b[J");
     }
 
     #[test]
     fn a_picture_never_scrolls_the_terminal() {
         let mut picture = Picture::default();
         let text = picture.redraw(&lines(100), 10);
-        assert_eq!(text.matches("\r\n").count(), 9);
+        assert_eq!(text.matches('\n').count(), 9);
         assert!(text.contains("… 92 more"), "{text}");
         assert!(picture.redraw(&lines(100), 5).starts_with("\x1b[4A"));
     }

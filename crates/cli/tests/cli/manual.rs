@@ -73,7 +73,8 @@ fn there_is_a_man_page_for_every_command() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("man");
     let ran = run(&["man", "--out", out.to_str().unwrap()]).ends(0);
-    assert!(ran.out.contains("man -l"), "{}", ran.out);
+    let pages = std::fs::read_dir(&out).unwrap().count();
+    assert!(ran.out.starts_with(&format!("{pages} pages in ")) && ran.out.contains("man -l"), "{}", ran.out);
     for path in commands() {
         let page = out.join(format!("postern-{}.1", path.join("-")));
         let text = std::fs::read_to_string(&page).unwrap_or_else(|error| panic!("{}: {error}", page.display()));

@@ -138,7 +138,11 @@ fn where_systemd_cannot_be_reached_the_unit_is_there_and_the_way_on_is_told() {
     let ran = ran.warns("could not be enabled: Failed to connect to bus: No medium found");
     ran.says("systemctl --user enable --now posternd.service").says("`postern service run`");
     assert!(machine.unit().exists());
+    let wants = machine.unit().parent().unwrap().join("default.target.wants");
+    std::fs::create_dir(&wants).unwrap();
+    std::os::unix::fs::symlink(machine.unit(), wants.join("posternd.service")).unwrap();
     machine.run(&["service", "uninstall"]).ends(0).says("Removed ").warns("systemd could not be told");
+    assert!(wants.join("posternd.service").symlink_metadata().is_err(), "the link of `systemctl enable` must go too");
     assert!(!machine.unit().exists());
 }
 
@@ -159,6 +163,10 @@ fn uninstall_undoes_install() {
     let _served = serve_in(&machine);
     machine.run(&["service", "uninstall"]).ends(0).says("It is not installed.");
     machine.run(&["service", "install"]).ends(0);
+    machine.run(&["doctor", "--json"]).says("is there, but not enabled");
+    let wants = machine.unit().parent().unwrap().join("default.target.wants");
+    std::fs::create_dir(&wants).unwrap();
+    std::os::unix::fs::symlink(machine.unit(), wants.join("posternd.service")).unwrap();
     machine.run(&["doctor", "--json"]).says("posternd starts with your session");
     machine.run(&["service", "uninstall"]).ends(0).says("Removed ").says("no longer starts by itself");
     assert!(machine.log().contains("--user disable --now posternd.service\n"), "{}", machine.log());

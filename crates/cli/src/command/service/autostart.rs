@@ -97,13 +97,19 @@ pub(super) async fn uninstall(context: &mut Context) -> Result<(), Failure> {
 /// For `doctor`: whether posternd starts by itself.
 pub(in crate::command) fn check() -> Check {
     let installed = unit_path().ok().filter(|path| path.exists());
-    let (verdict, detail) = match installed {
-        Some(path) => (Verdict::Ok, format!("posternd starts with your session ({})", path.display())),
+    let enabled = installed.as_deref().and_then(enabled_link).is_some_and(|link| link.symlink_metadata().is_ok());
+    let (verdict, detail, advice) = match installed {
+        Some(path) if enabled => (Verdict::Ok, format!("posternd starts with your session ({})", path.display()), None),
+        Some(path) => {
+            let advice = format!("enable it: `systemctl --user enable --now {UNIT}`");
+            (Verdict::Warning, format!("{} is there, but not enabled", path.display()), Some(advice))
+        }
         None => {
-            (Verdict::Skipped, "posternd does not start by itself; `postern service install` sets that up".to_owned())
+            let detail = "posternd does not start by itself; `postern service install` sets that up".to_owned();
+            (Verdict::Skipped, detail, None)
         }
     };
-    Check { id: "autostart".to_owned(), title: "Start with the session".to_owned(), verdict, detail, advice: None }
+    Check { id: "autostart".to_owned(), title: "Start with the session".to_owned(), verdict, detail, advice }
 }
 
 /// A unit does not inherit our environment: what decides the place of the service goes into its command line.
@@ -191,7 +197,12 @@ async fn systemctl(arguments: &[&str]) -> Result<(), String> {
 
 /// What `systemctl enable` made, for when systemctl cannot be used to undo it.
 fn remove_link(unit: &Path) {
-    if let Some(folder) = unit.parent() {
-        let _ = std::fs::remove_file(folder.join("default.target.wants").join(UNIT));
+    if let Some(link) = enabled_link(unit) {
+        let _ = std::fs::remove_file(link);
     }
+}
+
+/// What `systemctl enable` makes.
+fn enabled_link(unit: &Path) -> Option<PathBuf> {
+    unit.parent().map(|folder| folder.join("default.target.wants").join(UNIT))
 }
