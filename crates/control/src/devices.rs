@@ -22,6 +22,8 @@ use crate::{
     },
 };
 
+/// Devices of one account at most: a bound on what a stolen credential can fill the disk with.
+const MAX_DEVICES: i64 = 10_000;
 /// How long a login lasts.
 pub const LOGIN_LIFETIME: Duration = Duration::from_secs(12 * 3600);
 
@@ -176,6 +178,8 @@ pub struct MadeLogin {
 pub enum LoginError {
     #[error(transparent)]
     Barred(#[from] Barred),
+    #[error("the account has {MAX_DEVICES} devices already")]
+    TooMany,
     #[error(transparent)]
     Entropy(#[from] NoEntropy),
     #[error(transparent)]
@@ -236,11 +240,20 @@ impl NewLogin<'_> {
             .bind(actor.agent.clone().unwrap_or_default())
             .bind(signed(self.now.0))
             .bind(actor.address.map(|address| address.to_string()))
-            .fetch_one(connection)
+            .fetch_one(&mut *connection)
             .await
             .map_err(StoreError::from)?;
         if optional_instant(&row, "revoked_at")?.is_some() {
             return Err(Barred::Revoked.into());
+        }
+        // Dropped with its transaction when it is one too many.
+        let devices: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM device WHERE account_id = $1")
+            .bind(self.account.id.to_string())
+            .fetch_one(connection)
+            .await
+            .map_err(StoreError::from)?;
+        if devices > MAX_DEVICES {
+            return Err(LoginError::TooMany);
         }
         Ok(value(&row, "id")?)
     }

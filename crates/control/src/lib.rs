@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 pub mod access;
+pub mod allowance;
 pub mod api;
 pub mod audit;
 pub mod authority;

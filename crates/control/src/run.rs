@@ -11,7 +11,10 @@ use std::{
 
 use anyhow::{Context as _, bail};
 use postern_proto::name::{Email, check_name};
-use rustix::fs::{FlockOperation, flock};
+use rustix::{
+    fs::{FlockOperation, flock},
+    process::{Resource, Rlimit, getrlimit, setrlimit},
+};
 use serde::Serialize;
 use tokio::{net::TcpListener, task::JoinSet};
 use tokio_util::sync::CancellationToken;
@@ -101,6 +104,7 @@ impl Running {
         let (admin_email, org) = check(&config)?;
         make_folder(data).with_context(|| format!("cannot make the data folder {}", data.display()))?;
         let lock = lock(data)?;
+        raise_file_limit();
         let store = Store::open(data, Absent::Create { org }, clock.clone()).await.context("cannot open the store")?;
         epoch::settle(&store, data).await.context("the mark of the last run")?;
         let org = store.org();
@@ -124,6 +128,7 @@ impl Running {
             lease_keys: Arc::new(RwLock::new(lease_keys)),
             exchange,
             journal,
+            allowance: Arc::default(),
             stop: stop.clone(),
         };
         let admin = offline::first_admin(&state, &admin_email).await.context("the first administrator")?;
@@ -175,6 +180,14 @@ fn check(config: &Serve) -> anyhow::Result<(Email, &str)> {
 fn make_folder(data: &Path) -> std::io::Result<()> {
     use std::os::unix::fs::DirBuilderExt as _;
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(data)
+}
+
+/// Every connection takes a file descriptor, and the usual limit is 1024.
+fn raise_file_limit() {
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {
+        tracing::warn!(%error, "the limit of open files could not be raised");
+    }
 }
 
 /// One control plane for each data folder.

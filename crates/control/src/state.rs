@@ -1,12 +1,12 @@
 //! What every request handler may use.
 
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, Mutex, RwLock};
 
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    authority::Authority, clock::Clock, journal::Journal, lease_keys::LeaseKeys, password::Passwords, store::Store,
-    sync::Exchange,
+    allowance::Allowance, authority::Authority, clock::Clock, journal::Journal, lease_keys::LeaseKeys,
+    password::Passwords, store::Store, sync::Exchange,
 };
 
 /// Handed to every handler; clones share everything.
@@ -19,6 +19,8 @@ pub struct AppState {
     pub lease_keys: Arc<RwLock<LeaseKeys>>,
     pub exchange: Exchange,
     pub journal: Journal,
+    /// What devices may still write into the audit.
+    pub allowance: Arc<Mutex<Allowance>>,
     /// Cancelled when the control plane is told to stop.
     pub stop: CancellationToken,
 }

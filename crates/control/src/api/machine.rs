@@ -164,6 +164,9 @@ impl From<devices::LoginError> for Refusal {
         match error {
             devices::LoginError::Barred(barred) => barred.into(),
             devices::LoginError::Store(error) => error.into(),
+            devices::LoginError::TooMany => Problem::new(403, "too_many_devices", "The account has too many devices")
+                .with_detail("Sign in on one that it has already.")
+                .into(),
             devices::LoginError::Entropy(error) => {
                 tracing::error!(%error, "a token could not be made");
                 Problem::new(500, "internal", "The control plane failed").with_detail("Its log says why.").into()

@@ -1,5 +1,7 @@
 //! What gateways and devices report for the audit.
 
+use std::{sync::PoisonError, time::Instant};
+
 use axum::{
     Json,
     extract::{DefaultBodyLimit, State},
@@ -7,6 +9,7 @@ use axum::{
 };
 use postern_proto::{
     api::{DeviceEventKind, DeviceEvents, RecordAck, RecordBatch},
+    id::DeviceId,
     problem::Problem,
 };
 use utoipa_axum::{router::OpenApiRouter, routes};
@@ -67,8 +70,12 @@ async fn events(
         broken.add("events", report.events.len(), format_args!("must not be more than {MAX_EVENTS}"));
         return Err(broken.into());
     }
-    let catalogue = state.store.catalogue();
     let device = &caller.standing.device;
+    if !is_allowed(&state, device.id, report.events.len()) {
+        let problem = Problem::new(429, "too_many_events", "This device reports too many events");
+        return Err(problem.with_detail("They are not recorded. It may report again later.").into());
+    }
+    let catalogue = state.store.catalogue();
     let mut append = state.store.append().await?;
     for event in &report.events {
         let (verb, subject) = match &event.what {
@@ -89,10 +96,14 @@ async fn events(
     Ok(StatusCode::NO_CONTENT)
 }
 
+fn is_allowed(state: &AppState, device: DeviceId, events: usize) -> bool {
+    state.allowance.lock().unwrap_or_else(PoisonError::into_inner).take(device, events, Instant::now())
+}
+
 /// An event with the device that told of it.
 #[derive(serde::Serialize)]
 struct Told<'a> {
-    device: postern_proto::id::DeviceId,
+    device: DeviceId,
     device_name: &'a str,
     #[serde(flatten)]
     event: &'a postern_proto::api::DeviceEvent,

@@ -268,6 +268,8 @@ async fn refusals_of_gateways_and_events_of_devices_are_activities() {
     assert_eq!((&allowed["verb"], &allowed["after"]["uids"][0]), (&"device.peers_allowed".into(), &1002.into()));
     let many = DeviceEvents { events: vec![events[0].clone(); 1001] };
     assert_eq!(device.post::<()>("/api/v1/devices/events", &many).await.unwrap_err().status, 422);
+    let flood = DeviceEvents { events: vec![events[0].clone(); 999] };
+    assert_eq!(device.post::<()>("/api/v1/devices/events", &flood).await.unwrap_err().code, "too_many_events");
 }
 
 #[tokio::test(flavor = "multi_thread")]
