@@ -127,7 +127,7 @@ impl Change {
         Arc::make_mut(E::table_mut(&mut self.after)).insert(entity.id(), Arc::clone(&entity));
         E::settle(&mut self.after, &mut self.touched, before.as_deref(), Some(&entity));
         let verb = if before.is_some() { "updated" } else { "created" };
-        let activity = Activity { before: state(before.as_deref()), ..activity(verb, &*entity) };
+        let activity = Activity { before: state(before.as_deref()), ..self.activity(verb, &*entity) };
         self.note(&activity.after(&*entity)).await?;
         Ok(entity)
     }
@@ -135,7 +135,7 @@ impl Change {
     /// Removes an entity, with an activity. What hangs on it must be removed before: see the `remove_…` methods.
     pub(crate) async fn erase<E: Entity>(&mut self, id: E::Id) -> Result<Option<Arc<E>>, StoreError> {
         let Some(entity) = self.forget::<E>(id).await? else { return Ok(None) };
-        self.note(&activity("deleted", &*entity).before(&*entity)).await?;
+        self.note(&self.activity("deleted", &*entity).before(&*entity)).await?;
         Ok(Some(entity))
     }
 
@@ -181,7 +181,7 @@ impl Change {
     /// Removes a grant whose time has come.
     pub async fn end_grant(&mut self, id: GrantId) -> Result<(), StoreError> {
         let Some(grant) = self.forget::<Grant>(id).await? else { return Ok(()) };
-        self.note(&activity("ended", &*grant).before(&*grant)).await
+        self.note(&self.activity("ended", &*grant).before(&*grant)).await
     }
 
     /// Replaces the network settings.
@@ -254,6 +254,11 @@ impl Change {
         Ok(Some(entity))
     }
 
+    fn activity<E: Entity>(&self, verb: &str, entity: &E) -> Activity {
+        let subject = Subject { kind: E::KIND, id: entity.subject_id(), name: entity.label(&self.after) };
+        Activity::new(format!("{}.{verb}", E::KIND), subject)
+    }
+
     fn list_entries(&self, effects: &BTreeMap<(AccountId, ResourceId), Effect>, entries: &mut Vec<ChangeEntry>) {
         let entry = |scope: String, there: bool, key: ItemKey| ChangeEntry {
             scope,
@@ -313,11 +318,6 @@ impl Change {
             }
         }
     }
-}
-
-fn activity<E: Entity>(verb: &str, entity: &E) -> Activity {
-    let subject = Subject { kind: E::KIND, id: entity.subject_id(), name: entity.label() };
-    Activity::new(format!("{}.{verb}", E::KIND), subject)
 }
 
 fn state<E: Entity>(entity: Option<&E>) -> Option<serde_json::Value> {

@@ -29,7 +29,7 @@ pub trait Entity: Serialize + Clone + Send + Sync + 'static {
     /// The identifier as activities name it.
     fn subject_id(&self) -> String;
     /// What a person calls it.
-    fn label(&self) -> String;
+    fn label(&self, catalogue: &Catalogue) -> String;
     /// Notes the revision of its last change.
     fn stamp(&mut self, revision: u64);
     fn table(catalogue: &Catalogue) -> &Table<Self::Id, Self>;
@@ -71,6 +71,14 @@ macro_rules! named_by_id {
     };
 }
 
+fn role_name(catalogue: &Catalogue, id: RoleId) -> String {
+    catalogue.roles.get(&id).map_or_else(|| id.to_string(), |role| role.name.clone())
+}
+
+fn email(catalogue: &Catalogue, id: AccountId) -> String {
+    catalogue.accounts.get(&id).map_or_else(|| id.to_string(), |account| account.email.to_string())
+}
+
 fn done(result: Result<SqliteQueryResult, sqlx::Error>) -> Result<(), StoreError> {
     Ok(result.map(drop)?)
 }
@@ -89,7 +97,7 @@ impl Entity for Account {
 
     named_by_id!();
 
-    fn label(&self) -> String {
+    fn label(&self, _: &Catalogue) -> String {
         self.email.to_string()
     }
 
@@ -128,7 +136,7 @@ impl Entity for Role {
 
     named_by_id!();
 
-    fn label(&self) -> String {
+    fn label(&self, _: &Catalogue) -> String {
         self.name.clone()
     }
 
@@ -161,10 +169,11 @@ impl Entity for Rule {
 
     named_by_id!();
 
-    fn label(&self) -> String {
+    fn label(&self, catalogue: &Catalogue) -> String {
+        let role = role_name(catalogue, self.role);
         match &self.what {
-            RuleTarget::Resources(ids) => format!("{} resources of {}", ids.len(), self.role),
-            RuleTarget::Query(query) => format!("{query} of {}", self.role),
+            RuleTarget::Resources(ids) => format!("{} resources for {role}", ids.len()),
+            RuleTarget::Query(query) => format!("{query} for {role}"),
         }
     }
 
@@ -208,8 +217,8 @@ impl Entity for Member {
         self.role.to_string()
     }
 
-    fn label(&self) -> String {
-        self.account.to_string()
+    fn label(&self, catalogue: &Catalogue) -> String {
+        format!("{} in {}", email(catalogue, self.account), role_name(catalogue, self.role))
     }
 
     kept_in!(members);
@@ -243,8 +252,10 @@ impl Entity for Grant {
 
     named_by_id!();
 
-    fn label(&self) -> String {
-        format!("{} to {}", self.resource, self.account)
+    fn label(&self, catalogue: &Catalogue) -> String {
+        let resource = catalogue.resources.get(&self.resource);
+        let resource = resource.map_or_else(|| self.resource.to_string(), |resource| resource.name.clone());
+        format!("{resource} to {}", email(catalogue, self.account))
     }
 
     kept_in!(grants);
@@ -280,7 +291,7 @@ impl Entity for Resource {
 
     named_by_id!();
 
-    fn label(&self) -> String {
+    fn label(&self, _: &Catalogue) -> String {
         self.name.clone()
     }
 
@@ -342,7 +353,7 @@ impl Entity for Node {
 
     named_by_id!();
 
-    fn label(&self) -> String {
+    fn label(&self, _: &Catalogue) -> String {
         self.name.clone()
     }
 

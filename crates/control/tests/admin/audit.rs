@@ -53,6 +53,14 @@ async fn everything_that_an_administrator_can_do_leaves_an_activity() {
     admin.delete(&format!("/resources/{db}")).await;
     admin.delete(&format!("/accounts/{user}")).await;
 
+    for (verb, name) in [
+        ("member.deleted", "ada@example.org in s"),
+        ("rule.deleted", "name:x for s"),
+        ("grant.created", "db to ada@example.org"),
+    ] {
+        let list = admin.get(&format!("/activities?filter=verb:{verb}")).await;
+        assert_eq!(list["items"][0]["subject"]["name"], name, "{verb}");
+    }
     let seen: BTreeSet<String> = column(&admin.get("/activities?limit=1000").await, "verb").into_iter().collect();
     for verb in [
         "account.created",

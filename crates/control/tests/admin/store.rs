@@ -106,3 +106,20 @@ async fn what_another_process_changed_is_told_with_its_revocations() {
     let revoked = changes.recv().await.unwrap();
     assert_eq!((revoked.revision, revoked.revocations.len()), (2, 1));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_database_itself_refuses_what_two_entities_cannot_share() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(&folder).await;
+    let mut change = store.change(Actor::operator()).await.unwrap();
+    // A row that the catalogue does not know of, as if a check had been forgotten.
+    sqlx::query("INSERT INTO role (id, name, name_key, tags, rev) VALUES ('rol_x', 'Ops', 'ops', '{}', 1)")
+        .execute(change.connection())
+        .await
+        .unwrap();
+    let id = RoleId::from_ulid(change.ulid());
+    let refused = change.put(Role { id, name: "OPS".to_owned(), tags: Tags::new(), revision: 0 }).await;
+    assert!(matches!(refused, Err(postern_control::store::StoreError::Taken(_))), "{refused:?}");
+    drop(change);
+    assert_eq!(create(&store, "ops".to_owned()).await, 1);
+}
