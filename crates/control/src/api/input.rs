@@ -53,7 +53,8 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Input<T> {
         };
         T::deserialize(&value).map(Self).map_err(|error| {
             let mut broken = Violations::default();
-            broken.add("body", value, error);
+            // Not with its value: it may hold a password.
+            broken.add("body", "", error);
             broken.into()
         })
     }

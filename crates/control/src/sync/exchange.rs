@@ -1,19 +1,20 @@
 //! The hub beside the store: follows each change after its commit, and lets connections wait for their frames.
 
+mod state;
 #[cfg(test)]
 mod tests;
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::HashMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
 use postern_proto::{
     id::{NodeId, ResourceId},
-    lease::{self, Revocation, RevokedSubject},
+    lease::{self, Revocation},
     resource::Health,
-    sync::{HealthReport, Hello, Item, ItemKey, Peer, ServerFrame},
+    sync::{HealthReport, Hello, Item, Peer, ServerFrame},
     time::UnixMillis,
 };
 use tokio::sync::{
@@ -22,20 +23,16 @@ use tokio::sync::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{
-    hub::{ConnectionId, Hub, Next, ORG, scopes_of},
-    views::Sources,
-};
+use self::state::{Locked, State};
+use super::hub::{ConnectionId, Hub, Next, ORG};
 use crate::{
-    catalogue::Catalogue,
-    health::board::HealthBoard,
     secret::{self, NoEntropy},
-    store::{Changes, Op, Store, StoreError},
+    store::{Changes, Store, StoreError},
 };
 
 /// Revocations younger than this can still matter to somebody's lease: they are told to each node that connects.
 pub const REVOCATIONS_MATTER: Duration =
-    Duration::from_secs(lease::LIFETIME.as_secs() + lease::FAIL_STATIC.as_secs() + lease::CLOCK_SKEW.as_secs());
+    Duration::from_secs(lease::LIFETIME.as_secs() + lease::FAIL_STATIC.as_secs() + 2 * lease::CLOCK_SKEW.as_secs());
 /// How long a connection waits for the next long poll of its peer.
 const REST: Duration = Duration::from_secs(30);
 /// How often what is too old is looked for.
@@ -54,15 +51,6 @@ struct Shared {
     reported: Notify,
     /// Connections between two long polls.
     resting: Mutex<HashMap<Peer, (Subscription, Instant)>>,
-}
-
-struct State {
-    hub: Hub,
-    wakers: HashMap<ConnectionId, Arc<Notify>>,
-    lease_keys: Vec<Item>,
-    health: HealthBoard,
-    draining: BTreeSet<NodeId>,
-    presence: BTreeMap<NodeId, Presence>,
 }
 
 /// Passes changes of the store on to an [`Exchange`]. Changes since it was made are not missed.
@@ -97,15 +85,8 @@ impl Exchange {
         let changes = store.follow();
         let org = store.org();
         let hub = Hub::new(org.id, org.epoch.clone(), first_revision(store.clock().now())?);
-        let state = State {
-            hub,
-            wakers: HashMap::new(),
-            lease_keys,
-            health: HealthBoard::default(),
-            draining: BTreeSet::new(),
-            presence: BTreeMap::new(),
-        };
-        let shared = Shared { store, state: Mutex::new(state), reported: Notify::new(), resting: Mutex::default() };
+        let state = Mutex::new(State::new(hub, lease_keys));
+        let shared = Shared { store, state, reported: Notify::new(), resting: Mutex::default() };
         let exchange = Self { shared: Arc::new(shared) };
         Ok((exchange.clone(), Follower { exchange, changes }))
     }
@@ -349,107 +330,6 @@ impl Drop for Subscription {
                 presence.last_seen = now;
             }
         }
-    }
-}
-
-/// The state under its lock. When it is released, those who have something to send are woken.
-struct Locked<'a>(MutexGuard<'a, State>);
-
-impl std::ops::Deref for Locked<'_> {
-    type Target = State;
-
-    fn deref(&self) -> &State {
-        &self.0
-    }
-}
-
-impl std::ops::DerefMut for Locked<'_> {
-    fn deref_mut(&mut self) -> &mut State {
-        &mut self.0
-    }
-}
-
-impl Drop for Locked<'_> {
-    fn drop(&mut self) {
-        for id in self.0.hub.take_woken() {
-            if let Some(waker) = self.0.wakers.get(&id) {
-                waker.notify_one();
-            }
-        }
-    }
-}
-
-impl State {
-    /// Passes a change on to those that it concerns. Items are made from the newest catalogue, so that a scope that was
-    /// loaded between commit and this call never goes back.
-    fn follow(&mut self, store: &Store, changes: &Changes) {
-        self.hub.revoke(&changes.revocations);
-        let catalogue = store.catalogue();
-        for entry in &changes.entries {
-            if self.hub.view(&entry.scope).is_none() {
-                continue;
-            }
-            let item = self.sources(&catalogue, store.clock().now()).item(&entry.scope, &entry.key);
-            if item.is_none() && entry.op == Op::Put {
-                tracing::trace!(scope = %entry.scope, "an item was gone before it was told");
-            }
-            let del = if item.is_none() { vec![entry.key.clone()] } else { vec![] };
-            self.hub.patch(&entry.scope, item.into_iter().collect(), del);
-        }
-        self.close_revoked(changes.revocations.iter().map(|revocation| &revocation.subject));
-    }
-
-    /// Makes sure that the scopes of a peer are kept.
-    fn load(&mut self, store: &Store, peer: Peer) {
-        let missing: Vec<String> = scopes_of(peer).into_iter().filter(|scope| self.hub.view(scope).is_none()).collect();
-        self.refresh(store, &missing);
-    }
-
-    /// Makes scopes anew.
-    fn refresh(&mut self, store: &Store, scopes: &[String]) {
-        let catalogue = store.catalogue();
-        for scope in scopes {
-            let view = self.sources(&catalogue, store.clock().now()).view(scope);
-            self.hub.publish(scope, view, Instant::now());
-        }
-    }
-
-    /// Tells all who may reach these resources how they are now.
-    fn health_changed(&mut self, store: &Store, resources: &BTreeSet<ResourceId>) {
-        let catalogue = store.catalogue();
-        for resource in resources {
-            let key = ItemKey::Access { id: *resource };
-            let holding = |scope: &&String| self.hub.view(scope).is_some_and(|view| view.contains_key(&key));
-            let scopes: Vec<String> = self.hub.scopes().filter(holding).cloned().collect();
-            for scope in scopes {
-                let item = self.sources(&catalogue, store.clock().now()).item(&scope, &key);
-                self.hub.patch(&scope, item.into_iter().collect(), vec![]);
-            }
-        }
-    }
-
-    fn close_revoked<'a>(&mut self, subjects: impl Iterator<Item = &'a RevokedSubject>) {
-        for subject in subjects {
-            match subject {
-                RevokedSubject::Account { account } => {
-                    let of = |peer| matches!(peer, Peer::Device { account: its, .. } if its == *account);
-                    self.hub.close_where("account_revoked", "The account was suspended or deleted", of);
-                }
-                RevokedSubject::Device { device } => {
-                    let of = |peer| matches!(peer, Peer::Device { device: its, .. } if its == *device);
-                    self.hub.close_where("login_ended", "The device was signed out", of);
-                }
-                RevokedSubject::Node { node } => {
-                    let of = |peer| peer == Peer::Node { node: *node };
-                    self.hub.close_where("node_revoked", "The gateway was deleted or enrolled anew", of);
-                }
-                RevokedSubject::Grant { .. } | RevokedSubject::Resource { .. } | RevokedSubject::Access { .. } => {}
-            }
-        }
-    }
-
-    fn sources<'a>(&'a self, catalogue: &'a Catalogue, now: UnixMillis) -> Sources<'a> {
-        Sources { catalogue, lease_keys: &self.lease_keys, health: &self.health, draining: &self.draining, now }
     }
 }
 

@@ -6,7 +6,7 @@ use postern_proto::{
     lease::RevokedSubject,
     sync::ServerFrame,
 };
-use postern_tunnel::control::Bearer;
+use postern_tunnel::control::{Bearer, ClientIdentity};
 use serde_json::{Value, json};
 
 use crate::support::{PASSWORD, World, key_and_request, problem, status};
@@ -263,4 +263,30 @@ async fn a_request_without_a_usable_key_is_refused_before_the_password_is_looked
     });
     let refused = problem(world.client().call::<_, LoginResponse>(Method::POST, "/api/v1/login", Some(&request)).await);
     assert_eq!((refused.status, refused.violations[0].field.as_str()), (422, "csr"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refused_body_is_not_told_back_with_its_password() {
+    let world = World::start().await;
+    let request = json!({"method": "password", "email": "a@example.org", "password": "secret words", "csr": "x"});
+    let refused = problem(world.client().call::<_, Value>(Method::POST, "/api/v1/login", Some(&request)).await);
+    assert_eq!(refused.status, 422);
+    assert!(!format!("{refused:?}").contains("secret words"), "{refused:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_of_another_organisation_opens_nothing() {
+    let (ours, theirs) = (World::start().await, World::start().await);
+    ours.create_account("ada@example.org").await;
+    theirs.create_account("ada@example.org").await;
+    let foreign = theirs.sign_in("ada@example.org").await;
+    let client = ours.client();
+    let identity = ClientIdentity::from_pem(&foreign.given.certificate.certificate, &foreign.key.serialize_pem());
+    client.set_identity(Some(identity.unwrap()));
+    let refused = client.call::<_, Value>(Method::POST, "/api/v1/leases", Some(&json!({"resources": []}))).await;
+    assert!(refused.is_err(), "{refused:?}");
+    client.set_identity(None);
+    client.set_bearer(Some(Bearer::new(foreign.given.token.clone())));
+    let refused = problem(client.call::<(), Value>(Method::GET, ADMIN_ONLY, None).await);
+    assert_eq!(refused.code, "not_signed_in");
 }

@@ -1,0 +1,147 @@
+//! What an exchange holds, and how a change of the store changes it.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    ops::{Deref, DerefMut},
+    sync::{Arc, MutexGuard},
+    time::Instant,
+};
+
+use postern_proto::{
+    id::{NodeId, ResourceId},
+    lease::RevokedSubject,
+    sync::{Item, ItemKey, Peer},
+    time::UnixMillis,
+};
+use tokio::sync::Notify;
+
+use super::{
+    super::{
+        hub::{ConnectionId, Hub, scopes_of},
+        views::Sources,
+    },
+    Presence,
+};
+use crate::{
+    catalogue::Catalogue,
+    health::board::HealthBoard,
+    store::{Changes, Store},
+};
+
+pub(super) struct State {
+    pub(super) hub: Hub,
+    pub(super) wakers: HashMap<ConnectionId, Arc<Notify>>,
+    pub(super) lease_keys: Vec<Item>,
+    pub(super) health: HealthBoard,
+    pub(super) draining: BTreeSet<NodeId>,
+    pub(super) presence: BTreeMap<NodeId, Presence>,
+}
+
+/// The state under its lock. When it is released, those who have something to send are woken.
+pub(super) struct Locked<'a>(pub(super) MutexGuard<'a, State>);
+
+impl Deref for Locked<'_> {
+    type Target = State;
+
+    fn deref(&self) -> &State {
+        &self.0
+    }
+}
+
+impl DerefMut for Locked<'_> {
+    fn deref_mut(&mut self) -> &mut State {
+        &mut self.0
+    }
+}
+
+impl Drop for Locked<'_> {
+    fn drop(&mut self) {
+        for id in self.0.hub.take_woken() {
+            if let Some(waker) = self.0.wakers.get(&id) {
+                waker.notify_one();
+            }
+        }
+    }
+}
+
+impl State {
+    pub(super) fn new(hub: Hub, lease_keys: Vec<Item>) -> Self {
+        Self {
+            hub,
+            wakers: HashMap::new(),
+            lease_keys,
+            health: HealthBoard::default(),
+            draining: BTreeSet::new(),
+            presence: BTreeMap::new(),
+        }
+    }
+
+    /// Passes a change on to those that it concerns. Items are made from the newest catalogue, so that a scope that was
+    /// loaded between commit and this call never goes back.
+    pub(super) fn follow(&mut self, store: &Store, changes: &Changes) {
+        self.hub.revoke(&changes.revocations);
+        let catalogue = store.catalogue();
+        for entry in &changes.entries {
+            if self.hub.view(&entry.scope).is_none() {
+                continue;
+            }
+            let item = self.sources(&catalogue, store.clock().now()).item(&entry.scope, &entry.key);
+            let del = if item.is_none() { vec![entry.key.clone()] } else { vec![] };
+            self.hub.patch(&entry.scope, item.into_iter().collect(), del);
+        }
+        self.close_revoked(changes.revocations.iter().map(|revocation| &revocation.subject));
+    }
+
+    /// Makes sure that the scopes of a peer are kept.
+    pub(super) fn load(&mut self, store: &Store, peer: Peer) {
+        let missing: Vec<String> = scopes_of(peer).into_iter().filter(|scope| self.hub.view(scope).is_none()).collect();
+        self.refresh(store, &missing);
+    }
+
+    /// Makes scopes anew.
+    pub(super) fn refresh(&mut self, store: &Store, scopes: &[String]) {
+        let catalogue = store.catalogue();
+        for scope in scopes {
+            let view = self.sources(&catalogue, store.clock().now()).view(scope);
+            self.hub.publish(scope, view, Instant::now());
+        }
+    }
+
+    /// Tells all who may reach these resources how they are now.
+    pub(super) fn health_changed(&mut self, store: &Store, resources: &BTreeSet<ResourceId>) {
+        let catalogue = store.catalogue();
+        for resource in resources {
+            let key = ItemKey::Access { id: *resource };
+            let holding = |scope: &&String| self.hub.view(scope).is_some_and(|view| view.contains_key(&key));
+            let scopes: Vec<String> = self.hub.scopes().filter(holding).cloned().collect();
+            for scope in scopes {
+                let item = self.sources(&catalogue, store.clock().now()).item(&scope, &key);
+                self.hub.patch(&scope, item.into_iter().collect(), vec![]);
+            }
+        }
+    }
+
+    pub(super) fn close_revoked<'a>(&mut self, subjects: impl Iterator<Item = &'a RevokedSubject>) {
+        for subject in subjects {
+            match subject {
+                RevokedSubject::Account { account } => {
+                    let of = |peer| matches!(peer, Peer::Device { account: its, .. } if its == *account);
+                    self.hub.close_where("account_revoked", "The account was suspended or deleted", of);
+                }
+                RevokedSubject::Device { device } => {
+                    let of = |peer| matches!(peer, Peer::Device { device: its, .. } if its == *device);
+                    self.hub.close_where("login_ended", "The device was signed out", of);
+                }
+                RevokedSubject::Node { node } => {
+                    let of = |peer| peer == Peer::Node { node: *node };
+                    self.hub.close_where("node_revoked", "The gateway was deleted or enrolled anew", of);
+                }
+                RevokedSubject::Grant { .. } | RevokedSubject::Resource { .. } | RevokedSubject::Access { .. } => {}
+            }
+        }
+    }
+
+    fn sources<'a>(&'a self, catalogue: &'a Catalogue, now: UnixMillis) -> Sources<'a> {
+        Sources { catalogue, lease_keys: &self.lease_keys, health: &self.health, draining: &self.draining, now }
+    }
+}
