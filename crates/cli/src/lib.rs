@@ -22,6 +22,7 @@ use crate::{
     screen::Screen,
 };
 
+mod account;
 mod admin;
 mod args;
 mod command;

@@ -10,6 +10,7 @@ use super::{
     show,
 };
 use crate::{
+    account,
     args::admin::{DeleteArgs, ListArgs, Sure},
     context::Context,
     exit::Exit,
@@ -151,7 +152,8 @@ impl Found {
     pub(super) fn of(noun: &Noun, item: &Value) -> Self {
         let text = |field: &str| item.get(field).and_then(Value::as_str).filter(|text| !text.is_empty());
         let id = text("id").unwrap_or_default().to_owned();
-        let name = noun.names.iter().find_map(|field| text(field)).unwrap_or(&id).to_owned();
+        let names = || noun.names.iter().filter_map(|field| text(field));
+        let name = names().find(|name| !account::is_made_up(name)).or_else(|| names().next()).unwrap_or(&id).to_owned();
         Self { id, name, item: item.clone() }
     }
 }

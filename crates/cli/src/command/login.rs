@@ -1,12 +1,18 @@
 //! `login` and `logout`.
 
-use std::path::Path;
+use std::{path::Path, time::Duration};
 
-use postern_local_api::message::{Connection, Login, SignIn, Status, Trust};
+use postern_local_api::{
+    client::{ClientError, LocalClient},
+    message::{Connection, ControlLink, Login, SignIn, Status, Trust},
+    mirror,
+};
 use postern_proto::api::Credential;
+use tokio::time::timeout;
 
 use super::password;
 use crate::{
+    account,
     args::{LoginArgs, TokenSource},
     context::Context,
     exit::Exit,
@@ -17,6 +23,10 @@ use crate::{
 };
 
 const TOKEN_VARIABLE: &str = "POSTERN_SERVICE_TOKEN";
+/// How long to wait for what may be reached; the sign-in itself is done by then.
+const PATIENCE: Duration = Duration::from_secs(3);
+/// How long after the first contact an account that may reach something has been told.
+const MOMENT: Duration = Duration::from_millis(500);
 /// A CA certificate has a few kilobytes.
 const MAX_CA_FILE: u64 = 1 << 20;
 
@@ -34,6 +44,7 @@ pub(crate) async fn login(args: LoginArgs, context: &mut Context) -> Result<(), 
     let status = waiting::during("signing in", service.login(&login))
         .await
         .map_err(|error| explain(Failure::from(error)).while_("cannot sign in"))?;
+    let status = waiting::during("reading what you may reach", settle(&service, status)).await;
     greet(&status, context)?;
     if let (SignIn::SignedIn { must_change_password: true, .. }, Some(current)) = (&status.sign_in, by_password) {
         return password::choose_first(&service, current, context).await;
@@ -127,6 +138,26 @@ fn explain(failure: Failure) -> Failure {
     if failure.exit == Exit::NotSignedIn { failure.without_next() } else { failure }
 }
 
+/// What may be reached arrives a moment after the sign-in. Whoever was signed in here before knows it at once.
+async fn settle(service: &LocalClient, status: Status) -> Status {
+    let mut latest = Some(status.clone());
+    let arriving = async {
+        let mut events = service.events().await?;
+        while let Some(status) = latest.as_ref().filter(|status| status.resources.is_empty()) {
+            // Once connected, the list is the next thing that comes; an empty one makes no event.
+            let connected = matches!(status.control, ControlLink::Connected { .. });
+            match timeout(if connected { MOMENT } else { PATIENCE }, events.next()).await {
+                Ok(event) => mirror::apply(&mut latest, event?.event),
+                Err(_) => break,
+            }
+        }
+        Ok::<_, ClientError>(())
+    };
+    // Whatever goes wrong here: the sign-in itself is done.
+    let _ = timeout(PATIENCE, arriving).await;
+    latest.unwrap_or(status)
+}
+
 fn greet(status: &Status, context: &mut Context) -> Result<(), Failure> {
     let SignIn::SignedIn { account, org, expires_at, .. } = &status.sign_in else {
         context.warn("the service says that nobody is signed in");
@@ -136,7 +167,7 @@ fn greet(status: &Status, context: &mut Context) -> Result<(), Failure> {
     let line = Line::new()
         .styled(GOOD, "Signed in")
         .plain(" as ")
-        .styled(BOLD, &account.email)
+        .styled(BOLD, account::called(account))
         .plain(format!(" ({org}), for the next {}.", text::span(left)));
     context.screen.line(&line)?;
     let connected =

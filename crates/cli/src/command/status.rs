@@ -6,6 +6,7 @@ use postern_local_api::message::{
 use postern_proto::time::UnixMillis;
 
 use crate::{
+    account,
     context::Context,
     failure::Failure,
     resource,
@@ -101,7 +102,7 @@ fn sign_in(sign_in: &SignIn, now: UnixMillis) -> Line {
     match sign_in {
         SignIn::SignedOut => labelled("Signed in").styled(WARN, "no").plain(" – sign in with `postern login`"),
         SignIn::SignedIn { account, org, expires_at, must_change_password, .. } => {
-            let line = labelled("Signed in").styled(BOLD, &account.email).plain(format!(" ({org})"));
+            let line = labelled("Signed in").styled(BOLD, account::called(account)).plain(format!(" ({org})"));
             let line = match *expires_at > now {
                 true => line.plain(format!(", for {}", text::span(expires_at.since(now)))),
                 false => line.styled(BAD, ", ended – sign in again with `postern login`"),
@@ -112,7 +113,7 @@ fn sign_in(sign_in: &SignIn, now: UnixMillis) -> Line {
             }
         }
         SignIn::Locked { account, org } => labelled("Signed in")
-            .styled(BOLD, &account.email)
+            .styled(BOLD, account::called(account))
             .plain(format!(" ({org}), "))
             .styled(WARN, "locked")
             .plain(" – open with `postern unlock`"),

@@ -89,6 +89,40 @@ fn login_sends_the_password_from_stdin_and_greets() {
 }
 
 #[test]
+fn login_tells_what_may_be_reached_although_it_arrives_later() {
+    let fake = Fake::start();
+    let mut early = status();
+    early.resources.clear();
+    early.control = ControlLink::Connecting { url: CONTROL.to_owned() };
+    fake.answer("POST /v1/login", 200, json!(early));
+    fake.stream(vec![
+        json!({ "seq": 1, "event": "snapshot", "status": early }),
+        json!({ "seq": 2, "event": "service", "status": Status { resources: Vec::new(), ..status() } }),
+        json!({ "seq": 3, "event": "resource_changed", "resource": status().resources[0] }),
+    ]);
+    fake.run_with_input(&["login", "--service-token=-"], "t").ends(0).says("1 resource, 1 connected");
+    // One who may reach nothing is told so, soon.
+    fake.set_status(&Status { resources: Vec::new(), ..status() });
+    fake.run_with_input(&["login", "--service-token=-"], "t").ends(0).says("nothing you may reach yet");
+}
+
+#[test]
+fn a_service_account_without_an_address_is_called_by_its_name() {
+    let fake = Fake::start();
+    let mut status = status();
+    if let SignIn::SignedIn { account, .. } = &mut status.sign_in {
+        account.email = "01jabc@service.invalid".to_owned();
+        account.name = "ci".to_owned();
+        account.service = true;
+    }
+    fake.answer("POST /v1/login", 200, json!(status));
+    fake.set_status(&status);
+    fake.run_with_input(&["login", "--service-token=-"], "t").ends(0).says("Signed in as ci (Example)");
+    fake.run(&["status"]).ends(0).says("Signed in      ci (Example)");
+    fake.run(&["password"]).ends(2).warns("a service account has no password");
+}
+
+#[test]
 fn login_takes_the_ca_from_a_file_and_refuses_what_is_none() {
     let fake = Fake::start();
     fake.answer("POST /v1/login", 200, json!(status()));
