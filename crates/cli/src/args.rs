@@ -54,6 +54,7 @@ pub(crate) enum When {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Sign in
+    #[command(after_help = LOGIN_EXAMPLES)]
     Login(LoginArgs),
     /// Sign out; everything is disconnected
     Logout,
@@ -66,10 +67,12 @@ pub(crate) enum Command {
     /// Show who is signed in, how the service is and what is connected
     Status(StatusArgs),
     /// Say by the exit code whether resources can be used now
+    #[command(after_help = READY_EXAMPLES)]
     Ready(ReadyArgs),
     /// List what you may reach
     Resources(ResourcesArgs),
     /// Make resources appear on this machine
+    #[command(after_help = CONNECT_EXAMPLES)]
     Connect(SelectArgs),
     /// Take resources away from this machine; their connections are cut
     Disconnect(SelectArgs),
@@ -81,7 +84,7 @@ pub(crate) enum Command {
     #[command(subcommand, arg_required_else_help = true)]
     Service(ServiceCommand),
     /// Administer the organisation
-    #[command(subcommand, arg_required_else_help = true)]
+    #[command(subcommand, arg_required_else_help = true, after_help = ADMIN_EXAMPLES)]
     Admin(admin::AdminCommand),
     /// Print the completions of a shell
     Completions(CompletionsArgs),
@@ -97,6 +100,29 @@ pub(crate) struct JsonArgs {
     #[arg(long)]
     pub(crate) json: bool,
 }
+
+/// Examples stand at the end of the help of commands that are met first.
+const LOGIN_EXAMPLES: &str = "\
+Examples:
+  postern login --control https://postern.example.com
+  postern login --control https://10.0.0.5:8443 --ca-fingerprint 5f70…
+  POSTERN_SERVICE_TOKEN=… postern login";
+const CONNECT_EXAMPLES: &str = "\
+Examples:
+  postern connect orders-db
+  postern connect --filter 'tags:env=prod kind:postgres'
+  postern connect --all";
+const READY_EXAMPLES: &str = "\
+Examples:
+  postern ready -q || postern login
+  postern ready -q --wait 30s orders-db && psql -h 127.0.0.1 -p 15432";
+const ADMIN_EXAMPLES: &str = "\
+Examples:
+  postern admin resources create orders-db --kind postgres --host 10.0.0.7 --tag env=prod
+  postern admin roles create dba
+  postern admin rules create dba --query 'tags:env=prod kind:postgres'
+  postern admin members add dba ana@example.com
+  postern admin grants create bo@example.com orders-db --for 8h --reason 'incident 7'";
 
 #[derive(Args, Debug)]
 pub(crate) struct LoginArgs {

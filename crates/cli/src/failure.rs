@@ -8,6 +8,7 @@ use postern_proto::problem::Problem;
 use crate::{
     exit::Exit,
     screen::{BAD, DIM, Line},
+    text,
 };
 
 /// The end of a command that did not work.
@@ -130,7 +131,8 @@ impl From<Problem> for Failure {
         let mut failure = Self::new(Exit::of_status(problem.status), as_clause(&problem.title));
         let told = problem.detail.clone().unwrap_or_default();
         // The violations say the same as the detail, one by one.
-        failure.why.extend(problem.detail.filter(|_| problem.violations.is_empty()));
+        let detail = problem.detail.filter(|_| problem.violations.is_empty());
+        failure.why.extend(detail.map(|detail| text::without_os_code(&detail).into_owned()));
         failure.why.extend(
             problem
                 .violations

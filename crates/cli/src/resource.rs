@@ -43,9 +43,10 @@ pub(crate) fn problem(resource: &ResourceStatus) -> String {
         (Connection::PortInUse { address, holder, .. }, _, _) => {
             format!("{address} is in use by {}", holder_text(holder.as_ref()))
         }
-        (Connection::Failed { address, error, .. }, _, _) => format!("cannot listen on {address}: {error}"),
-        (_, Some(error), _) => error.clone(),
-        (_, None, Health::Unhealthy { error }) => error.clone(),
+        (Connection::Failed { address, error, .. }, _, _) => {
+            format!("cannot listen on {address}: {}", text::without_os_code(error))
+        }
+        (_, Some(error), _) | (_, None, Health::Unhealthy { error }) => text::without_os_code(error).into_owned(),
         (_, None, Health::Healthy | Health::Unknown) => String::new(),
     }
 }

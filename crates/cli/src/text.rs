@@ -126,6 +126,22 @@ pub(crate) fn now() -> UnixMillis {
     UnixMillis(u64::try_from(OffsetDateTime::now_utc().unix_timestamp_nanos() / 1_000_000).unwrap_or_default())
 }
 
+/// An error of the system without its number, which tells a person nothing: `Connection refused (os error 111)`.
+pub(crate) fn without_os_code(error: &str) -> Cow<'_, str> {
+    const MARK: &str = " (os error ";
+    let mut rest = error;
+    let mut kept = String::new();
+    while let Some((before, after)) = rest.split_once(MARK) {
+        let Some((number, behind)) = after.split_once(')') else { break };
+        if number.is_empty() || !number.bytes().all(|byte| byte.is_ascii_digit()) {
+            break;
+        }
+        kept.push_str(before);
+        rest = behind;
+    }
+    if kept.is_empty() { Cow::Borrowed(error) } else { Cow::Owned(kept + rest) }
+}
+
 /// `1 stream`, `2 streams`.
 pub(crate) fn count(number: usize, noun: &str) -> String {
     if number == 1 { format!("1 {noun}") } else { format!("{number} {noun}s") }
@@ -150,6 +166,14 @@ mod tests {
     fn escapes_are_shown_instead_of_being_obeyed() {
         assert_eq!(clean("a\x1b[31mb\r\nc\u{9b}2J\u{202e}"), "a\\u{1b}[31mb\\r\\nc\\u{9b}2J\\u{202e}");
         assert!(matches!(clean("plain – naïve 日本 🙂"), Cow::Borrowed(_)));
+    }
+
+    #[test]
+    fn numbers_of_system_errors_are_left_out() {
+        assert_eq!(without_os_code("a: Refused (os error 111); b: Gone (os error 2)"), "a: Refused; b: Gone");
+        for same in ["fine", "odd (os error x)", "cut (os error 1", ""] {
+            assert_eq!(without_os_code(same), same);
+        }
     }
 
     #[test]

@@ -117,7 +117,7 @@ pub(super) fn health(item: &Value, pointer: &str) -> Field {
     let part = |name: &str| health.and_then(|health| health.get(name)).and_then(Value::as_str).unwrap_or_default();
     match part("state") {
         "healthy" => Field::new("healthy", Tone::Good),
-        "unhealthy" => Field::new(format!("unhealthy: {}", part("error")), Tone::Bad),
+        "unhealthy" => Field::new(format!("unhealthy: {}", words::without_os_code(part("error"))), Tone::Bad),
         other => Field::new(other, Tone::Dim),
     }
 }

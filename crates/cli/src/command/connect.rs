@@ -29,6 +29,7 @@ pub(crate) async fn connect(args: SelectArgs, context: &mut Context) -> Result<(
         context.screen.flush()?;
         for resource in report.resources.iter().filter(|resource| is_listening(resource)) {
             if let Health::Unhealthy { error } = &resource.resource.health {
+                let error = text::without_os_code(error);
                 context.warn(format!("{} does not answer the gateways: {error}", resource.resource.name));
             }
         }
@@ -156,7 +157,9 @@ fn no_way_out(status: &Status) -> Option<String> {
     let Some(first) = status.gateways.first() else { return Some("no gateway is known".to_owned()) };
     let all_away = status.gateways.iter().all(|gateway| matches!(gateway.state, GatewayState::Unreachable { .. }));
     match &first.state {
-        GatewayState::Unreachable { error } if all_away => Some(format!("no gateway can be reached ({error})")),
+        GatewayState::Unreachable { error } if all_away => {
+            Some(format!("no gateway can be reached ({})", text::without_os_code(error)))
+        }
         _ => None,
     }
 }

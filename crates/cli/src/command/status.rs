@@ -1,5 +1,7 @@
 //! `status`: everything at a glance.
 
+use std::borrow::Cow;
+
 use postern_local_api::message::{
     Connection, ControlLink, GatewayState, GatewayStatus, KeyStorage, SignIn, Status, StatusApi,
 };
@@ -131,8 +133,14 @@ fn control(control: &ControlLink, now: UnixMillis) -> Line {
         ControlLink::Away { url, since, error, .. } => line
             .plain(url)
             .styled(BAD, format!(" away for {}", text::span(now.since(*since))))
-            .plain(format!(": {error} (what is connected goes on)")),
+            .plain(format!(": {} – what is connected goes on", away_because(error, url))),
     }
+}
+
+/// The reason without what the line has said already.
+fn away_because<'a>(error: &'a str, url: &str) -> Cow<'a, str> {
+    let reason = error.split_once(url).map_or(error, |(_, reason)| reason.trim_start());
+    text::without_os_code(reason)
 }
 
 fn gateway_line(line: Line, gateway: &GatewayStatus) -> Line {
@@ -140,7 +148,9 @@ fn gateway_line(line: Line, gateway: &GatewayStatus) -> Line {
     match &gateway.state {
         GatewayState::Unknown => line.styled(DIM, "not tried yet"),
         GatewayState::Draining => line.styled(WARN, "draining"),
-        GatewayState::Unreachable { error } => line.styled(BAD, "unreachable").plain(format!(": {error}")),
+        GatewayState::Unreachable { error } => {
+            line.styled(BAD, "unreachable").plain(format!(": {}", text::without_os_code(error)))
+        }
         GatewayState::Reachable => {
             let line = line.styled(GOOD, "reachable");
             match gateway.handshake_micros {
