@@ -100,7 +100,7 @@ impl Replica {
         changes
     }
 
-    /// Whether everything that this peer is subscribed to has been received at least once on this connection or before.
+    /// Whether this connection has been welcomed and no snapshot is awaited.
     #[must_use]
     pub fn is_complete(&self) -> bool {
         let Link::Welcomed { scopes, incoming } = &self.link else { return false };

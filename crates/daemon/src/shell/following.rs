@@ -82,7 +82,7 @@ impl Shell {
             }
             SyncEvent::Away { error, retry_in } => self.lose_control(&error, retry_in),
             // For nodes.
-            SyncEvent::Checked | SyncEvent::CheckHealth(_) => {}
+            SyncEvent::Complete | SyncEvent::Checked | SyncEvent::CheckHealth(_) => {}
         }
     }
 

@@ -107,9 +107,10 @@ impl Follower {
                 changes.iter().for_each(|change| self.apply(change));
                 unsaved.replica = true;
             }
-            SyncEvent::Revoked(revocations) => {
-                self.revoke(&revocations, unsaved);
+            SyncEvent::Complete => {
+                self.complete.send_if_modified(|complete| !std::mem::replace(complete, true));
             }
+            SyncEvent::Revoked(revocations) => self.revoke(&revocations, unsaved),
             SyncEvent::Checked => tracing::debug!("the control plane has checked the running streams"),
             SyncEvent::CheckHealth(resource) => self.wish(HealthWish::Now(resource)),
             SyncEvent::Away { error, retry_in } => {
@@ -120,9 +121,6 @@ impl Follower {
                 }
                 self.contact.set_up(false);
             }
-        }
-        if self.handle.replica().is_complete() {
-            self.complete.send_if_modified(|complete| !std::mem::replace(complete, true));
         }
     }
 

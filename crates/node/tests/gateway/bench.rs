@@ -520,7 +520,9 @@ impl Bench {
     /// Opens a stream and waits until it carries.
     pub(crate) async fn carrying(&self) -> Stream {
         let mut stream = self.open(1).await;
-        stream.ping(b"hello").await.unwrap();
+        if let Err(error) = stream.ping(b"hello").await {
+            panic!("{error}: {:?}", stream.ended().await);
+        }
         stream
     }
 }

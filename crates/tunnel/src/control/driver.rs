@@ -36,6 +36,8 @@ pub enum SyncEvent {
     },
     /// The replica has changed.
     Changed(Vec<Change>),
+    /// Everything is there that the control plane had to say on this connection so far; comes once on each.
+    Complete,
     /// Cut what matches, now.
     Revoked(Vec<Revocation>),
     /// All subjects of a `Live` frame are answered.
@@ -56,6 +58,8 @@ pub struct SyncLoop {
     shared: Shared,
     events: mpsc::Sender<SyncEvent>,
     outbox: mpsc::Receiver<ClientFrame>,
+    /// Whether the consumer was told so on this connection.
+    complete: bool,
 }
 
 /// The consumer's end of a [`SyncLoop`].
@@ -134,8 +138,15 @@ impl SyncLoop {
         let (events_in, events) = mpsc::channel(EVENTS);
         let (outbox, outbox_out) = mpsc::channel(OUTBOX);
         let shared = Shared { replica: Arc::new(Mutex::new(replica)), heard: Arc::new(watch::Sender::new(None)) };
-        let sync =
-            Self { client, agent: agent.into(), timing, shared: shared.clone(), events: events_in, outbox: outbox_out };
+        let sync = Self {
+            client,
+            agent: agent.into(),
+            timing,
+            shared: shared.clone(),
+            events: events_in,
+            outbox: outbox_out,
+            complete: false,
+        };
         (sync, SyncHandle { events, outbox, shared })
     }
 
@@ -179,6 +190,7 @@ impl SyncLoop {
 
     async fn connect(&mut self) -> Result<Never, Ended> {
         let mut renewed = self.client.identity_changes();
+        self.complete = false;
         match self.client.sync().await? {
             SyncChannel::Socket(mut socket) => self.follow_socket(&mut socket, &mut renewed).await,
             SyncChannel::Polling(poll) => self.follow_polls(&poll, &mut renewed).await,
@@ -250,7 +262,7 @@ impl SyncLoop {
 
     /// Applies one frame and tells the consumer. `polling`: `None` on a socket, else whether the consumer knows already
     /// that the control plane is there (each poll is answered with a welcome).
-    async fn handle(&self, frame: Result<ServerFrame, CallError>, polling: Option<bool>) -> Result<(), CallError> {
+    async fn handle(&mut self, frame: Result<ServerFrame, CallError>, polling: Option<bool>) -> Result<(), CallError> {
         let frame = frame.inspect_err(|error| {
             if matches!(error, CallError::Garbled { .. }) {
                 self.shared.replica().forget_revisions();
@@ -274,6 +286,10 @@ impl SyncLoop {
         }
         if !changes.is_empty() {
             let _ = self.events.send(SyncEvent::Changed(changes)).await;
+        }
+        if !self.complete && self.shared.replica().is_complete() {
+            self.complete = true;
+            let _ = self.events.send(SyncEvent::Complete).await;
         }
         Ok(())
     }

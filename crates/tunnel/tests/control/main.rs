@@ -269,6 +269,7 @@ async fn a_lost_connection_is_made_again_and_goes_on_where_it_was() {
     socket.send(&snapshot(3, vec![node(1, "a")])).await;
     assert_eq!(follower.event().await, SyncEvent::Connected { now: UnixMillis(5), polling: false });
     assert!(matches!(follower.event().await, SyncEvent::Changed(_)));
+    assert_eq!(follower.event().await, SyncEvent::Complete);
     drop(socket);
     follower.until(|event| matches!(event, SyncEvent::Away { .. })).await;
     let mut socket = accept(&mut fake).await;
@@ -392,6 +393,7 @@ async fn long_polls_carry_the_same_frames_where_websockets_do_not_pass() {
     let mut follower = Follower::start(client(&fake, Trust::Ca(ca.pem())), timing);
     assert_eq!(follower.event().await, SyncEvent::Connected { now: UnixMillis(5), polling: true });
     assert!(matches!(follower.event().await, SyncEvent::Changed(_)));
+    assert_eq!(follower.event().await, SyncEvent::Complete);
     assert!(matches!(follower.event().await, SyncEvent::Changed(_)));
     assert_eq!(follower.names(), ["a", "b"]);
     follower.handle.outbox.send(ClientFrame::Live { subjects: vec![] }).await.unwrap();
