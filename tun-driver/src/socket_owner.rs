@@ -35,7 +35,7 @@ pub struct Owner {
     /// The user who made the socket. On Windows, where users have no number: [`own_uid`] for the user who runs this
     /// program, `u32::MAX` for anybody else.
     pub uid: u32,
-    /// The kernel's number of the socket; 0 where the platform has none.
+    /// The kernel's number of the socket; on Windows that of the process.
     pub inode: u64,
     pub state: TcpState,
 }
@@ -98,8 +98,7 @@ impl SocketOwners {
     /// nobody can be named. Reads `/proc` on Linux: blocking, milliseconds.
     #[must_use]
     pub fn listener_holder(&self, address: SocketAddr) -> Option<Holder> {
-        let owner = self.lookup.holder(canonical(address)).ok().flatten()?;
-        Some(Holder { uid: owner.uid, process: sys::process_of(&owner) })
+        self.lookup.holder(canonical(address)).ok().flatten()
     }
 }
 

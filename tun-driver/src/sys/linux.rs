@@ -16,7 +16,7 @@ use netlink_packet_sock_diag::{
 use netlink_sys::{Socket, SocketAddr as NetlinkAddress, protocols::NETLINK_SOCK_DIAG};
 use socket2::SockRef;
 
-use crate::socket_owner::{Owner, Process, TcpState};
+use crate::socket_owner::{Holder, Owner, Process, TcpState};
 
 /// "Any cookie": the look-up goes by addresses alone.
 const NO_COOKIE: [u8; 8] = [0xff; 8];
@@ -66,15 +66,16 @@ impl Lookup {
     }
 
     /// Who has `address`: the listener that would answer there, else any socket with that local port.
-    pub(crate) fn holder(&self, address: SocketAddr) -> io::Result<Option<Owner>> {
-        self.with_channel(|channel| {
+    pub(crate) fn holder(&self, address: SocketAddr) -> io::Result<Option<Holder>> {
+        let owner = self.with_channel(|channel| {
             let anywhere = SocketAddr::new(unspecified(address), 0);
             if let Some(listener) = channel.exact(address, anywhere)? {
                 return Ok(Some(owner_of(&listener)));
             }
             let same_port = channel.dump(address)?;
             Ok(same_port.iter().map(owner_of).find(|owner| owner.inode != 0))
-        })
+        })?;
+        Ok(owner.map(|owner| Holder { uid: owner.uid, process: process_of(&owner) }))
     }
 
     fn with_channel<T>(&self, ask: impl FnOnce(&mut Channel) -> io::Result<T>) -> io::Result<T> {
@@ -218,7 +219,7 @@ fn tcp_state_of(number: u8) -> TcpState {
 }
 
 /// The process that has the socket open, where `/proc` lets us see it (our own processes; all of them for root).
-pub(crate) fn process_of(owner: &Owner) -> Option<Process> {
+fn process_of(owner: &Owner) -> Option<Process> {
     let wanted = format!("socket:[{}]", owner.inode);
     fs::read_dir("/proc")
         .ok()?
