@@ -68,6 +68,11 @@ pub enum Input {
     Unlocked,
     /// Everything that the account may reach now; what is absent is lost.
     Access(Vec<ClientResource>),
+    /// What is different since then.
+    AccessChanged {
+        put: Vec<ClientResource>,
+        removed: Vec<ResourceId>,
+    },
     Connect(Vec<ResourceId>),
     Disconnect(Vec<ResourceId>),
     Bound {
@@ -192,6 +197,7 @@ impl Engine {
             Input::Locked => self.set_locked(true),
             Input::Unlocked => self.set_locked(false),
             Input::Access(resources) => self.set_access(resources),
+            Input::AccessChanged { put, removed } => self.change_access(put, &removed),
             Input::Connect(ids) => self.choose(&ids, true),
             Input::Disconnect(ids) => self.choose(&ids, false),
             Input::Bound { ticket } => self.bound(ticket),
@@ -317,28 +323,24 @@ impl Engine {
     }
 
     fn set_access(&mut self, resources: Vec<ClientResource>) {
-        let fresh: BTreeMap<_, _> = resources.into_iter().map(|resource| (resource.id, resource)).collect();
-        let lost: Vec<_> = self.entries.keys().filter(|id| !fresh.contains_key(*id)).copied().collect();
-        for id in lost {
-            if let Some(mut entry) = self.entries.remove(&id) {
-                self.changed.insert(id);
-                if let Some(ticket) = entry.listener.close() {
-                    self.commands.push_back(Command::Unbind { ticket });
-                }
-                if self.leases.remove(id) {
-                    self.commands.push_back(Command::DropLease(id));
-                }
-                self.set_denied(id, false);
-                self.commands.push_back(Command::Cut { resource: id });
+        let there: BTreeSet<_> = resources.iter().map(|resource| resource.id).collect();
+        let lost: Vec<_> = self.entries.keys().filter(|id| !there.contains(*id)).copied().collect();
+        self.change_access(resources, &lost);
+    }
+
+    fn change_access(&mut self, put: Vec<ClientResource>, removed: &[ResourceId]) {
+        for id in removed {
+            if let Some(entry) = self.entries.remove(id) {
+                self.lose(*id, entry);
             }
         }
-        for (id, resource) in fresh {
+        for resource in put {
+            let id = resource.id;
             match self.entries.get_mut(&id) {
-                Some(entry) if entry.resource == resource => {}
+                Some(entry) if entry.resource == resource => continue,
                 Some(entry) => {
                     let revised = entry.resource.revision != resource.revision;
                     entry.resource = resource;
-                    self.changed.insert(id);
                     if revised {
                         self.leases.expire(id);
                         self.set_denied(id, false);
@@ -347,10 +349,22 @@ impl Engine {
                 None => {
                     self.leases.expire(id);
                     self.entries.insert(id, Entry { resource, listener: Listener::default() });
-                    self.changed.insert(id);
                 }
             }
+            self.changed.insert(id);
         }
+    }
+
+    fn lose(&mut self, id: ResourceId, mut entry: Entry) {
+        self.changed.insert(id);
+        if let Some(ticket) = entry.listener.close() {
+            self.commands.push_back(Command::Unbind { ticket });
+        }
+        if self.leases.remove(id) {
+            self.commands.push_back(Command::DropLease(id));
+        }
+        self.set_denied(id, false);
+        self.commands.push_back(Command::Cut { resource: id });
     }
 
     fn choose(&mut self, ids: &[ResourceId], connected: bool) {

@@ -1,7 +1,7 @@
 //! Writes to disk, one after another, away from whoever asks.
 
 use tokio::{
-    sync::{mpsc, oneshot},
+    sync::{mpsc, oneshot, watch},
     task::JoinHandle,
 };
 
@@ -21,6 +21,7 @@ enum Task {
 #[derive(Debug)]
 pub struct Saver {
     tasks: mpsc::Sender<Task>,
+    failure: watch::Receiver<Option<String>>,
     worker: JoinHandle<()>,
 }
 
@@ -29,13 +30,20 @@ impl Saver {
     #[must_use]
     pub fn start() -> Self {
         let (tasks, queue) = mpsc::channel(WAITING);
-        Self { tasks, worker: tokio::spawn(work(queue)) }
+        let (failures, failure) = watch::channel(None);
+        Self { tasks, failure, worker: tokio::spawn(work(queue, failures)) }
     }
 
-    /// Does this after everything that was asked for before. A failure is logged: what is kept is a convenience at the
-    /// next start, never a reason to stop working now.
+    /// Does this after everything that was asked for before. A failure is kept for [`Saver::failure`]: what is on disk
+    /// is a convenience at the next start, never a reason to stop working now.
     pub async fn run(&self, job: impl FnOnce() -> Result<(), SaveError> + Send + 'static) {
         let _ = self.tasks.send(Task::Job(Box::new(job))).await;
+    }
+
+    /// Why the last write failed, if it did.
+    #[must_use]
+    pub fn failure(&self) -> Option<String> {
+        self.failure.borrow().clone()
     }
 
     /// Waits until everything that was asked for is on disk.
@@ -53,17 +61,53 @@ impl Saver {
     }
 }
 
-async fn work(mut queue: mpsc::Receiver<Task>) {
+async fn work(mut queue: mpsc::Receiver<Task>, failures: watch::Sender<Option<String>>) {
     while let Some(task) = queue.recv().await {
         match task {
-            Task::Job(job) => match tokio::task::spawn_blocking(job).await {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => tracing::error!("{error}"),
-                Err(error) => tracing::error!("a write to disk broke off: {error}"),
-            },
+            Task::Job(job) => {
+                let failure = match tokio::task::spawn_blocking(job).await {
+                    Ok(Ok(())) => None,
+                    Ok(Err(error)) => Some(error.to_string()),
+                    Err(error) => Some(format!("a write to disk broke off: {error}")),
+                };
+                if let Some(failure) = &failure {
+                    tracing::error!("{failure}");
+                }
+                failures.send_replace(failure);
+            }
             Task::Flush(done) => {
                 let _ = done.send(());
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn jobs_are_done_in_their_order_and_a_failure_is_told_until_a_write_works() {
+        let done = Arc::new(Mutex::new(Vec::new()));
+        let saver = Saver::start();
+        for n in 0..100 {
+            let done = Arc::clone(&done);
+            let job = move || {
+                done.lock().unwrap().push(n);
+                Ok(())
+            };
+            saver.run(job).await;
+        }
+        let error = || SaveError { path: "/x".into(), error: std::io::ErrorKind::StorageFull.into() };
+        saver.run(move || Err(error())).await;
+        saver.flush().await;
+        assert_eq!(*done.lock().unwrap(), (0..100).collect::<Vec<_>>());
+        assert!(saver.failure().unwrap().contains("/x"));
+        saver.run(|| Ok(())).await;
+        saver.flush().await;
+        assert_eq!(saver.failure(), None);
+        saver.stop().await;
     }
 }

@@ -72,11 +72,16 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     if let Some(file) = options.service_token_file {
         calls.spawn(service_login::keep_signed_in(handle, file, stop.clone()));
     }
-    let shell = tokio::spawn(shell.run(config, stop.clone()));
+    let mut shell = tokio::spawn(shell.run(config, stop.clone()));
     say_ready(&socket)?;
 
-    stop.cancelled().await;
-    tracing::info!("stopping");
+    tokio::select! {
+        () = stop.cancelled() => tracing::info!("stopping"),
+        _ = &mut shell => {
+            let _ = std::fs::remove_file(&socket);
+            anyhow::bail!("the service broke down; the log says why");
+        }
+    }
     let _ = std::fs::remove_file(&socket);
     let _ = api.await;
     calls.close();
@@ -179,10 +184,13 @@ fn say_ready(socket: &Path) -> std::io::Result<()> {
 fn wait_for_signals(stop: CancellationToken) -> std::io::Result<impl Future<Output = ()>> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
+    // Its terminal is gone.
+    let mut hangup = signal(SignalKind::hangup())?;
     Ok(async move {
         tokio::select! {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
+            _ = hangup.recv() => {}
         }
         stop.cancel();
     })

@@ -40,6 +40,10 @@ use work::Outcome;
 /// The longest sleep while somebody is signed in. Spans are measured on a clock that goes on while the machine sleeps,
 /// but nobody wakes us when it does: this is how soon we notice.
 const TICK: Duration = Duration::from_secs(1);
+/// How often the synced state is written to disk while details of it change, such as health, and while resources come
+/// and go. It is a cache: a crash costs a little of it.
+const SAVE_DETAILS_EVERY: Duration = Duration::from_secs(15);
+const SAVE_ACCESS_EVERY: Duration = Duration::from_secs(1);
 /// How long a call waits until it is known whether ports could be taken.
 const SETTLE: Duration = Duration::from_secs(3);
 
@@ -85,7 +89,9 @@ pub struct Shell {
 #[derive(Debug, Default)]
 struct Upkeep {
     replica_changed: bool,
-    save_replica_at: Duration,
+    /// Something is there that was not, or the other way round.
+    access_changed: bool,
+    replica_saved_at: Duration,
     report_at: Duration,
     reporting: bool,
     checking_sign_in: bool,
@@ -219,9 +225,10 @@ impl Shell {
         let now = clock::now().boot;
         self.find_lost_listeners().await;
         self.answer_settled(now);
-        if self.upkeep.replica_changed && self.upkeep.save_replica_at <= now {
+        let every = if self.upkeep.access_changed { SAVE_ACCESS_EVERY } else { SAVE_DETAILS_EVERY };
+        if self.upkeep.replica_changed && self.upkeep.replica_saved_at + every <= now {
             self.save_replica().await;
-            self.upkeep.save_replica_at = now + Duration::from_secs(2);
+            self.upkeep.replica_saved_at = now;
         }
         if self.upkeep.report_at <= now {
             self.report_refusals();

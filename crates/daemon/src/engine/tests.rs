@@ -165,6 +165,8 @@ enum Op {
     Unlock,
     /// For each resource: absent, or present with a port; port 0 stands for an address that is never bound.
     Access(Vec<Option<u16>>),
+    /// One resource comes, changes or goes.
+    AccessChanged(u128, Option<u16>),
     Connect(u128),
     Disconnect(u128),
     AnswerBind {
@@ -196,6 +198,7 @@ fn ops() -> impl Strategy<Value = Vec<Op>> {
         1 => Just(Op::Lock),
         2 => Just(Op::Unlock),
         4 => prop::collection::vec(prop::option::of(port), IDS as usize).prop_map(Op::Access),
+        4 => (0..IDS, prop::option::of(2000_u16..2005)).prop_map(|(n, port)| Op::AccessChanged(n, port)),
         5 => (0..IDS).prop_map(Op::Connect),
         3 => (0..IDS).prop_map(Op::Disconnect),
         8 => (any::<prop::sample::Index>(), any::<bool>()).prop_map(|(pick, ok)| Op::AnswerBind { pick, ok }),
@@ -266,6 +269,10 @@ impl World {
             Input::Access(resources) => {
                 self.model.access = resources.iter().map(|resource| (resource.id, resource.clone())).collect();
             }
+            Input::AccessChanged { put, removed } => {
+                self.model.access.retain(|id, _| !removed.contains(id));
+                self.model.access.extend(put.iter().map(|resource| (resource.id, resource.clone())));
+            }
             Input::Connect(ids) | Input::Disconnect(ids) => {
                 for id in ids.iter().filter(|id| self.model.access.contains_key(*id)) {
                     self.model.choices.insert(*id, matches!(input, Input::Connect(_)));
@@ -323,7 +330,12 @@ impl World {
                 let all = all.filter_map(|(n, port)| Some(resource(n as u128, (*port)?))).collect();
                 self.give(Input::Access(all));
             }
-            Op::Access(_) => {}
+            Op::AccessChanged(n, port) if self.model.account.is_some() => {
+                let put: Vec<_> = port.map(|port| resource(n, port)).into_iter().collect();
+                let removed = if put.is_empty() { vec![id(n)] } else { Vec::new() };
+                self.give(Input::AccessChanged { put, removed });
+            }
+            Op::Access(_) | Op::AccessChanged(..) => {}
             Op::Connect(n) => self.give(Input::Connect(vec![id(n)])),
             Op::Disconnect(n) => self.give(Input::Disconnect(vec![id(n)])),
             Op::AnswerBind { pick, ok } => {

@@ -1,13 +1,16 @@
 //! Following the control plane.
 
-use std::sync::Arc;
+use std::{
+    collections::{BTreeMap, BTreeSet, HashSet},
+    sync::Arc,
+};
 
 use postern_local_api::message::ControlLink;
 use postern_proto::{
     lease::Verifier,
-    replica::Replica,
+    replica::{Change, Replica},
     resource::ClientResource,
-    sync::{GatewayInfo, Item},
+    sync::{GatewayInfo, Item, ItemKey},
     time::UnixMillis,
 };
 use postern_tunnel::control::{CallError, ControlClient, SyncEvent, SyncHandle, SyncLoop, SyncTiming};
@@ -18,6 +21,8 @@ use crate::{carriage::printable, clock, engine::Input, store::LastReplica};
 
 /// A clock that differs by more is told of: certificates begin and end by it.
 const MAX_SKEW_SECONDS: u64 = 300;
+/// Changes that are taken together at most.
+const AT_ONCE: usize = 10_000;
 /// How long after a refusal the sign-in is checked again.
 const CHECK_APART: std::time::Duration = std::time::Duration::from_secs(30);
 
@@ -25,6 +30,8 @@ const CHECK_APART: std::time::Duration = std::time::Duration::from_secs(30);
 pub(super) struct Following {
     handle: SyncHandle,
     cancel: CancellationToken,
+    /// Taken from the queue already.
+    next: Option<SyncEvent>,
 }
 
 impl Following {
@@ -33,7 +40,7 @@ impl Following {
         let (sync, handle) = SyncLoop::new(Arc::clone(control), agent, replica, SyncTiming::default());
         let cancel = CancellationToken::new();
         tokio::spawn(sync.run(cancel.clone()));
-        Self { handle, cancel }
+        Self { handle, cancel, next: None }
     }
 
     pub(super) fn stop(self) {
@@ -54,7 +61,10 @@ impl std::fmt::Debug for Following {
 /// The next event; never, while nothing is followed.
 pub(super) async fn next(following: &mut Option<Following>) -> SyncEvent {
     let event = match following {
-        Some(following) => following.handle.events.recv().await,
+        Some(following) => match following.next.take() {
+            Some(event) => Some(event),
+            None => following.handle.events.recv().await,
+        },
         None => None,
     };
     match event {
@@ -75,7 +85,7 @@ impl Shell {
                 self.notes.skew = skew(now, clock::wall());
                 self.tell(Input::ControlReached).await;
             }
-            SyncEvent::Changed(_) => self.take_replica().await,
+            SyncEvent::Changed(changes) => self.take_changes(changes).await,
             SyncEvent::Revoked(revocations) => {
                 tracing::info!(count = revocations.len(), "access was revoked");
                 self.tell(Input::Revoked(revocations)).await;
@@ -90,22 +100,89 @@ impl Shell {
     pub(super) async fn take_replica(&mut self) {
         let Some(following) = &self.following else { return };
         let (access, gateways) = held(&following.handle.replica());
+        let there: HashSet<_> = access.iter().map(|resource| resource.id).collect();
+        self.destinations.retain(|id, _| there.contains(id));
+        self.note_destinations(&access);
+        self.set_gateways(gateways);
+        (self.upkeep.replica_changed, self.upkeep.access_changed) = (true, true);
+        self.tell(Input::Access(access)).await;
+    }
+
+    /// The same for changes, and for those that have come meanwhile: a thousand changes one after another would each
+    /// look at everything.
+    async fn take_changes(&mut self, first: Vec<Change>) {
+        let mut changes = first;
+        while let Some(following) = &mut self.following
+            && changes.len() < AT_ONCE
+        {
+            match following.handle.events.try_recv() {
+                Ok(SyncEvent::Changed(more)) => changes.extend(more),
+                Ok(other) => {
+                    following.next = Some(other);
+                    break;
+                }
+                Err(_) => break,
+            }
+        }
+        if changes.iter().any(|change| change.snapshot) {
+            return self.take_replica().await;
+        }
+        let (mut put, mut removed) = (BTreeMap::new(), BTreeSet::new());
+        let mut gateways = false;
+        for change in changes {
+            for key in change.removed {
+                match key {
+                    ItemKey::Access { id } => {
+                        put.remove(&id);
+                        removed.insert(id);
+                    }
+                    ItemKey::Gateway { .. } => gateways = true,
+                    _ => {}
+                }
+            }
+            for item in change.put {
+                match item {
+                    Item::Access(resource) => {
+                        put.insert(resource.id, resource);
+                    }
+                    Item::Gateway(_) => gateways = true,
+                    _ => {}
+                }
+            }
+        }
+        if gateways && let Some(following) = &self.following {
+            let gateways = held(&following.handle.replica()).1;
+            self.set_gateways(gateways);
+        }
+        let put: Vec<_> = put.into_values().collect();
+        for id in &removed {
+            self.destinations.remove(id);
+        }
+        let is_new = |resource: &ClientResource| !self.destinations.contains_key(&resource.id);
+        self.upkeep.access_changed |= gateways || !removed.is_empty() || put.iter().any(is_new);
         self.upkeep.replica_changed = true;
-        self.destinations.retain(|id, _| access.iter().any(|resource| resource.id == *id));
-        for resource in &access {
+        self.note_destinations(&put);
+        // First what is gone: a resource that went and came back loses its streams in between.
+        self.tell(Input::AccessChanged { put, removed: removed.into_iter().collect() }).await;
+    }
+
+    fn note_destinations(&mut self, access: &[ClientResource]) {
+        for resource in access {
             self.destinations
                 .entry(resource.id)
                 .or_insert_with(|| Arc::new(Destination::new(resource.id, resource.via.clone())))
                 .set_via(&resource.via);
         }
+    }
+
+    fn set_gateways(&self, gateways: Vec<GatewayInfo>) {
         if let Err(error) = self.parts.carriage.gateways().set(gateways) {
             tracing::error!("a gateway cannot be dialled: {error}");
         }
-        self.tell(Input::Access(access)).await;
     }
 
     pub(super) async fn save_replica(&mut self) {
-        self.upkeep.replica_changed = false;
+        (self.upkeep.replica_changed, self.upkeep.access_changed) = (false, false);
         let Some(following) = &self.following else { return };
         let (store, replica) = (self.parts.store.clone(), LastReplica(following.replica()));
         self.saver.run(move || store.save(&replica)).await;

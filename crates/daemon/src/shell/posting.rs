@@ -85,6 +85,9 @@ impl Shell {
         let mut warnings = self.parts.warnings.clone();
         let notes = &self.notes;
         warnings.extend([&notes.sign_in_ended, &notes.skew, &notes.renewal].into_iter().flatten().cloned());
+        if let Some(failure) = self.saver.failure() {
+            warnings.push(format!("{failure}. What changes now is forgotten when the service stops."));
+        }
         if let Some(account) = &self.account {
             if account.certificate().not_after <= now {
                 warnings.push(
