@@ -31,8 +31,8 @@ pub const MAX_BYTES: usize = 1024;
 const MEMORY_KIB: u32 = 19 * 1024;
 const PASSES: u32 = 2;
 const LANES: u32 = 1;
-/// Hashes that wait for a core; more are refused at once.
-const MAX_WAITING: usize = 256;
+/// Hashes that wait for a core, five seconds at most on four of them; more are refused at once.
+const MAX_WAITING: usize = 1024;
 /// Hashes under way at once: at most 4 × 19 MiB.
 const MAX_RUNNING: usize = 4;
 /// How long a try waits for others of the same name.
