@@ -274,11 +274,17 @@ impl Hub {
         for frame in encode_revocations(revocations) {
             self.push(&nodes, &frame);
         }
+        // What concerns the same devices travels together, encoded once.
+        let mut told: BTreeMap<BTreeSet<ConnectionId>, Vec<Revocation>> = BTreeMap::new();
         for revocation in revocations {
             let devices = self.concerned(&revocation.subject);
             if !devices.is_empty() {
-                let revocations = vec![revocation.clone()];
-                self.push(&devices, &encode(&ServerFrame::Revoke { revocations }));
+                told.entry(devices).or_default().push(revocation.clone());
+            }
+        }
+        for (devices, revocations) in told {
+            for frame in encode_revocations(&revocations) {
+                self.push(&devices, &frame);
             }
         }
     }

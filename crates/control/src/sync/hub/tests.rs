@@ -146,6 +146,19 @@ fn revocations_reach_all_nodes_and_only_the_devices_concerned() {
 }
 
 #[test]
+fn a_device_that_loses_very_much_at_once_is_told_in_few_frames() {
+    let mut hub = hub();
+    let ids = [1, 2].map(|n| hub.connect(device(n), &nothing_held(), NOW));
+    ids.iter().for_each(|id| drop(frames(&mut hub, *id)));
+    let lost: Vec<_> =
+        (0..2500).map(|n| revocation(RevokedSubject::Access { account: account(1), resource: resource(n) })).collect();
+    hub.revoke(&lost);
+    let told = frames(&mut hub, ids[0]);
+    assert_eq!((told.len(), revoked(&told).len()), (3, 2500));
+    assert!(frames(&mut hub, ids[1]).is_empty());
+}
+
+#[test]
 fn one_that_never_reads_is_closed_and_holds_nothing_up() {
     let mut hub = hub();
     let slow = hub.connect(Peer::Node { node: node(1) }, &nothing_held(), NOW);
