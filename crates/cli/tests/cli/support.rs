@@ -41,6 +41,8 @@ struct State {
     calls: Vec<Call>,
     /// The lines of the next event streams; each stream ends after its lines.
     streams: Vec<Vec<Value>>,
+    /// How long every answer takes.
+    delay: Duration,
 }
 
 impl Fake {
@@ -79,6 +81,11 @@ impl Fake {
 
     pub(crate) fn set_status(&self, status: &Status) {
         self.answer("GET /v1/status", 200, json!(status));
+    }
+
+    /// Lets every answer take its time.
+    pub(crate) fn delay(&self, delay: Duration) {
+        self.state.lock().unwrap().delay = delay;
     }
 
     /// Lets the next event stream hold these lines and then break off.
@@ -136,8 +143,14 @@ impl Invocation {
         Ran::of(&child.wait_with_output().unwrap())
     }
 
-    /// Runs it on a terminal, types `input` into it, and gives all that appeared.
-    pub(crate) fn run_on_terminal(mut self, input: &[Typed]) -> Ran {
+    /// Runs it on a terminal, types `input` into it, and gives all that appeared. The terminal must be left as it was.
+    pub(crate) fn run_on_terminal(self, input: &[Typed]) -> Ran {
+        self.run_on_terminal_under("", input)
+    }
+
+    /// The same, started by another program (`timeout 3`).
+    #[track_caller]
+    pub(crate) fn run_on_terminal_under(mut self, starter: &str, input: &[Typed]) -> Ran {
         let inner = std::mem::replace(&mut self.command, Command::new("true"));
         let words: Vec<String> = std::iter::once(POSTERN)
             .map(str::to_owned)
@@ -145,7 +158,15 @@ impl Invocation {
             .map(|word| shell_quoted(&word))
             .collect();
         let mut script = Command::new("script");
-        let command = format!("stty rows 24 cols 120; exec {}", words.join(" "));
+        let notes = TempDir::new().unwrap();
+        let (before, after) = (notes.path().join("before"), notes.path().join("after"));
+        // The shell outlives Ctrl-C, to look at the terminal afterwards.
+        let command = format!(
+            "trap : INT; stty rows 24 cols 120; stty -g >{}; {starter} {}; code=$?; stty -g >{}; exit $code",
+            before.display(),
+            words.join(" "),
+            after.display()
+        );
         script
             .args(["-q", "-e", "-c", &command, "/dev/null"])
             .env_clear()
@@ -177,6 +198,8 @@ impl Invocation {
         drop(stdin);
         reader.join().unwrap();
         let out = seen.lock().unwrap().clone();
+        let states = [before, after].map(|file| std::fs::read_to_string(file).unwrap());
+        assert!(!states[0].is_empty() && states[0] == states[1], "the terminal is not as it was: {states:?}; {out:?}");
         Ran { code: status, out, err: String::new() }
     }
 }
@@ -353,6 +376,8 @@ fn serve(stream: UnixStream, state: &Mutex<State>) {
     if call == "GET /v1/events" {
         return serve_events(stream, state);
     }
+    let delay = state.lock().unwrap().delay;
+    std::thread::sleep(delay);
     let (status, answer) = answer(&call, body, &mut state.lock().unwrap());
     let text = if answer.is_null() { String::new() } else { answer.to_string() };
     let head = format!("HTTP/1.1 {status} X\r\ncontent-length: {}\r\nconnection: close\r\n\r\n", text.len());

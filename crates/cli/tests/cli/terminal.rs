@@ -1,5 +1,7 @@
 //! On a terminal: questions, colours, pictures that change, Ctrl-C. The terminal is that of `script` (bsdutils).
 
+use std::time::Duration;
+
 use serde_json::json;
 
 use crate::support::*;
@@ -48,6 +50,25 @@ fn ctrl_c_at_a_question_ends_the_program_and_sends_nothing() {
     ]);
     ran.ends(130);
     assert!(fake.calls().is_empty());
+}
+
+#[test]
+fn a_question_that_is_ended_from_outside_leaves_the_terminal_as_it_was() {
+    let fake = Fake::start();
+    let asked = [Typed { after: "E-mail:", keys: "ana" }];
+    let ran = fake.command(&["login"]).run_on_terminal_under("timeout --foreground --preserve-status 3", &asked);
+    ran.ends(143);
+    assert!(fake.calls().is_empty());
+}
+
+#[test]
+fn what_takes_long_shows_a_spinner_on_a_terminal_only() {
+    let fake = Fake::start();
+    fake.delay(Duration::from_millis(700));
+    fake.answer("POST /v1/doctor", 200, json!({ "checks": [] }));
+    fake.command(&["doctor"]).run_on_terminal(&[]).ends(0).says("checking (0s)").says("All is well.");
+    let piped = fake.run(&["doctor"]).ends(0);
+    assert_eq!(piped.err, "");
 }
 
 #[test]

@@ -111,6 +111,9 @@ impl Follow {
 
     /// The next event, or word that the service is lost. Waits while there is neither.
     ///
+    /// Dropping the future loses no event, but a pause before the next try begins anew: give it a task of its own rather
+    /// than a place in a `select!` that turns often.
+    ///
     /// Errors: only what no retry can mend ([`ClientError::VersionMismatch`], [`ClientError::NotOurs`],
     /// [`ClientError::Refused`]).
     pub async fn next(&mut self) -> Result<Update, ClientError> {

@@ -1,0 +1,178 @@
+//! What is reached, and what carries connections to it.
+
+use std::net::IpAddr;
+
+use clap::{ArgAction, Args, Subcommand};
+use postern_proto::resource::{BindMode, Kind, UnknownKind};
+
+use super::{DeleteArgs, ListArgs, NewTags, Output, ShowArgs, TagChanges};
+
+const BIND: &str = "Where it appears on users' machines; what is missing is assigned";
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ResourcesCommand {
+    /// List resources; filter fields: name, kind, host, port, tags, health and more
+    List(ListArgs),
+    /// Show one resource
+    Show(ShowArgs),
+    /// Make a resource
+    Create(Box<ResourceCreate>),
+    /// Change a resource
+    Update(Box<ResourceUpdate>),
+    /// Delete resources; their connections are cut
+    Delete(DeleteArgs),
+    /// Have the gateways check a resource now; the exit code says whether it is healthy
+    Check(ShowArgs),
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct ResourceCreate {
+    /// Name; without quotes and angle brackets
+    pub(crate) name: String,
+    /// What speaks there
+    #[arg(long, default_value = "tcp", value_parser = parse_kind)]
+    pub(crate) kind: Kind,
+    /// Host name or address, as the gateways reach it
+    #[arg(long)]
+    pub(crate) host: String,
+    /// Port there; the usual one of the kind when missing
+    #[arg(long)]
+    pub(crate) port: Option<u16>,
+    #[command(flatten)]
+    pub(crate) tags: NewTags,
+    #[command(flatten)]
+    pub(crate) bind: Bind,
+    /// Let gateways dial loopback, link-local and metadata addresses for it
+    #[arg(long)]
+    pub(crate) allow_local: bool,
+    /// Refuse new connections when the control plane was not heard of for 15 s
+    #[arg(long)]
+    pub(crate) strict: bool,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct ResourceUpdate {
+    /// Name or id
+    #[arg(value_name = "RESOURCE")]
+    pub(crate) reference: String,
+    /// New name
+    #[arg(long)]
+    pub(crate) name: Option<String>,
+    /// What speaks there
+    #[arg(long, value_parser = parse_kind)]
+    pub(crate) kind: Option<Kind>,
+    /// Host name or address, as the gateways reach it
+    #[arg(long)]
+    pub(crate) host: Option<String>,
+    /// Port there
+    #[arg(long)]
+    pub(crate) port: Option<u16>,
+    #[command(flatten)]
+    pub(crate) tags: TagChanges,
+    #[command(flatten)]
+    pub(crate) bind: Bind,
+    /// Whether gateways may dial loopback, link-local and metadata addresses for it
+    #[arg(long, value_name = "BOOL", action = ArgAction::Set)]
+    pub(crate) allow_local: Option<bool>,
+    /// Whether new connections are refused when the control plane was not heard of for 15 s
+    #[arg(long, value_name = "BOOL", action = ArgAction::Set)]
+    pub(crate) strict: Option<bool>,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+/// Where the resource appears on users' machines; what is missing is assigned.
+#[derive(Args, Debug)]
+pub(crate) struct Bind {
+    /// loopback or vnm
+    #[arg(help_heading = BIND, id = "bind_mode", long = "bind-mode", value_name = "MODE", value_parser = parse_bind_mode)]
+    pub(crate) mode: Option<BindMode>,
+    /// Address of the loopback range or of the virtual subnet
+    #[arg(help_heading = BIND, id = "bind_ip", long = "bind-ip", value_name = "IP")]
+    pub(crate) ip: Option<IpAddr>,
+    /// Port: 1024 to 64999 on loopback addresses, 1 to 65535 in the virtual network
+    #[arg(help_heading = BIND, id = "bind_port", long = "bind-port", value_name = "PORT")]
+    pub(crate) port: Option<u16>,
+    /// Name in the virtual network
+    #[arg(help_heading = BIND, long, value_name = "NAME")]
+    pub(crate) dns_name: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum GatewaysCommand {
+    /// List gateways
+    List(ListArgs),
+    /// Show one gateway
+    Show(ShowArgs),
+    /// Make a gateway; prints the token that enrols it, this once
+    Create(GatewayCreate),
+    /// Change a gateway
+    Update(GatewayUpdate),
+    /// Delete gateways; what they carry is cut
+    Delete(DeleteArgs),
+    /// Make a new token to enrol a gateway with; it is shown this once
+    Token(ShowArgs),
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct GatewayCreate {
+    /// Name
+    pub(crate) name: String,
+    /// Where clients dial it, as host:port; else what the gateway says itself
+    #[arg(long, value_name = "HOST:PORT")]
+    pub(crate) advertise: Option<String>,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct GatewayUpdate {
+    /// Name or id
+    #[arg(value_name = "GATEWAY")]
+    pub(crate) reference: String,
+    /// New name
+    #[arg(long)]
+    pub(crate) name: Option<String>,
+    /// Where clients dial it, as host:port
+    #[arg(long, value_name = "HOST:PORT")]
+    pub(crate) advertise: Option<String>,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum NetworkCommand {
+    /// Show the settings
+    Show(Output),
+    /// Change the settings
+    Update(NetworkUpdate),
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct NetworkUpdate {
+    /// Loopback addresses that resources appear on, for example 127.0.0.0/16
+    #[arg(long, value_name = "CIDR")]
+    pub(crate) loopback_range: Option<String>,
+    /// Whether addresses other than the first of the range are used
+    #[arg(long, value_name = "BOOL", action = ArgAction::Set)]
+    pub(crate) multi_loopback: Option<bool>,
+    /// The organisation's virtual subnet, for example 100.72.0.0/16
+    #[arg(long, value_name = "CIDR")]
+    pub(crate) vnm_subnet: Option<String>,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+fn parse_kind(word: &str) -> Result<Kind, String> {
+    word.parse().map_err(|error: UnknownKind| error.to_string())
+}
+
+fn parse_bind_mode(word: &str) -> Result<BindMode, String> {
+    match word {
+        "loopback" => Ok(BindMode::Loopback),
+        "vnm" => Ok(BindMode::Vnm),
+        _ => Err("use loopback or vnm".to_owned()),
+    }
+}
