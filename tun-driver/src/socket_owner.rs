@@ -29,6 +29,22 @@ pub enum TcpState {
     Other(u8),
 }
 
+impl TcpState {
+    /// Whether the socket got beyond the handshake and is not closed altogether.
+    const fn was_connected(self) -> bool {
+        match self {
+            Self::Established
+            | Self::FinWait1
+            | Self::FinWait2
+            | Self::TimeWait
+            | Self::CloseWait
+            | Self::LastAck
+            | Self::Closing => true,
+            Self::SynSent | Self::SynReceived | Self::Close | Self::Listen | Self::Other(_) => false,
+        }
+    }
+}
+
 /// The socket that was found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Owner {
@@ -81,16 +97,16 @@ impl SocketOwners {
 
     /// Who owns the socket at the far end of an accepted connection: `peer` is its address, `local` is ours.
     ///
-    /// The look-up is exact: only a socket with just these two addresses counts. A socket that answers with uid 0 and
-    /// inode 0 is one that its process has left already, so nobody's. When the question cannot be put at all the answer
-    /// is [`Peer::Unknown`] too.
+    /// The look-up is exact: only a socket with just these two addresses counts, and only one that is or was connected:
+    /// who is still connecting from a port that became free cannot be the one who was accepted. A socket that answers
+    /// with uid 0 and inode 0 is one that its process has left already, so nobody's. When the question cannot be put at
+    /// all the answer is [`Peer::Unknown`] too.
     #[must_use]
     pub fn peer(&self, peer: SocketAddr, local: SocketAddr) -> Peer {
         let (peer, local) = (canonical(peer), canonical(local));
         match self.lookup.exact(peer, local) {
-            Ok(Some(owner)) if owner.uid == 0 && owner.inode == 0 => Peer::Unknown,
-            Ok(Some(Owner { state: TcpState::Listen, .. })) | Ok(None) | Err(_) => Peer::Unknown,
-            Ok(Some(owner)) => Peer::Known(owner),
+            Ok(Some(owner)) if owner.state.was_connected() && (owner.uid, owner.inode) != (0, 0) => Peer::Known(owner),
+            Ok(_) | Err(_) => Peer::Unknown,
         }
     }
 

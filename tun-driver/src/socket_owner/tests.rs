@@ -85,6 +85,28 @@ fn a_listener_on_the_port_of_a_vanished_client_is_not_taken_for_the_client() {
 }
 
 #[test]
+fn a_socket_that_is_still_connecting_is_not_the_one_that_was_accepted() {
+    let listener = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    listener.bind(&SockAddr::from(SocketAddr::from(([127, 0, 0, 1], 0)))).unwrap();
+    listener.listen(0).unwrap();
+    let address = listener.local_addr().unwrap();
+    let owners = owners();
+    // The backlog is full after a few; whoever comes then waits for an answer.
+    let mut clients = Vec::new();
+    while clients.len() < 16 {
+        let client = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        client.set_nonblocking(true).unwrap();
+        let _ = client.connect(&address);
+        clients.push(client);
+    }
+    let state = |client: &Socket| tcp_state(&SockRef::from(client)).unwrap();
+    let waiting = clients.iter().find(|client| state(client) == TcpState::SynSent).expect("none waits");
+    let from = waiting.local_addr().unwrap().as_socket().unwrap();
+    assert_eq!(owners.peer(from, address.as_socket().unwrap()), Peer::Unknown);
+    assert_eq!(state(waiting), TcpState::SynSent);
+}
+
+#[test]
 fn a_client_that_reset_before_the_look_up_is_unknown() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
