@@ -13,9 +13,6 @@ use tokio::{io::Interest, net::TcpStream};
 /// Below the shortest idle limit of common balancers (60 s), so that a warm connection stays up.
 const KEEPALIVE_AFTER: Duration = Duration::from_secs(15);
 const KEEPALIVE_EVERY: Duration = Duration::from_secs(5);
-/// Bytes that the peer's kernel does not acknowledge for so long mean that the peer is gone.
-#[cfg(any(target_os = "linux", target_os = "android"))]
-const UNACKNOWLEDGED: Duration = Duration::from_secs(10);
 
 /// Whether a read that does not fill its buffer shows that the socket is empty (edge-triggered readiness).
 const SHORT_MEANS_EMPTY: bool =
@@ -83,15 +80,10 @@ pub(crate) fn close(stream: TcpStream) {
     drop(stream);
 }
 
-/// Sets what a connection between client and node needs.
-pub(crate) fn tune_carrier(stream: &TcpStream) -> io::Result<()> {
-    tune(stream)?;
-    #[cfg(any(target_os = "linux", target_os = "android"))]
-    SockRef::from(stream).set_tcp_user_timeout(Some(UNACKNOWLEDGED))?;
-    Ok(())
-}
-
-fn tune(stream: &TcpStream) -> io::Result<()> {
+/// Sets what every connection needs. There is no limit on unacknowledged bytes (`TCP_USER_TIMEOUT`): Linux also applies
+/// it to a peer that answers every probe but whose window is closed, and would cut a program that does not read for a
+/// while, such as a pager.
+pub(crate) fn tune(stream: &TcpStream) -> io::Result<()> {
     let socket = SockRef::from(stream);
     // Between programs of one machine nothing is lost and nothing needs pacing. Where BBR is the default, its timers cost
     // a fifth of the CPU time per byte. That a system does not allow this is no error.

@@ -22,7 +22,7 @@ const DEADLINE: Duration = Duration::from_secs(10);
 pub(super) async fn dial(address: &str, name: &ServerName<'static>, tls: &ClientTls) -> Result<Box<Link>, DialError> {
     let work = async {
         let stream = connect(address).await.map_err(|source| unreachable(address, source))?;
-        socket::tune_carrier(&stream).map_err(|source| unreachable(address, source))?;
+        socket::tune(&stream).map_err(|source| unreachable(address, source))?;
         let established = link::connect(stream, tls.config().clone(), name.clone()).await;
         let Established { link, alpn, .. } = established.map_err(|error| handshake(address, error))?;
         match alpn {

@@ -100,6 +100,6 @@ async fn connection<H: StreamHandler>(
 async fn handshake(stream: TcpStream, tls: &ServerTls) -> Result<Established, LinkError> {
     // Nothing is set up for a connection that says nothing.
     stream.readable().await?;
-    socket::tune_carrier(&stream)?;
+    socket::tune(&stream)?;
     link::accept(stream, tls.config().clone()).await
 }
