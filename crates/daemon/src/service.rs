@@ -59,7 +59,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
 
     let socket = paths.socket();
     let listener = local::listen(&socket).with_context(|| format!("cannot open {}", socket.display()))?;
-    let (shell, handle, status_state) = assemble(&options, store, gate, warnings, &stop);
+    let (shell, handle, status_state) = assemble(&options, store, gate, warnings, config.clone(), &stop);
     let calls = TaskTracker::new();
     let carriage = Arc::clone(&handle.carriage);
     let api = tokio::spawn(local::serve(listener, local::router(handle.clone()), stop.clone(), calls.clone()));
@@ -103,12 +103,14 @@ fn assemble(
     store: Store,
     gate: Gate,
     warnings: Vec<String>,
+    config: Option<Config>,
     stop: &CancellationToken,
 ) -> (Shell, Handle, watch::Sender<StatusApi>) {
     let inputs = mpsc::channel(INPUTS);
     let (requests_in, requests) = mpsc::channel(REQUESTS);
     let (accounts_in, accounts) = watch::channel(None);
-    let (configs_in, configs) = watch::channel(None);
+    // Known before the first call: somebody may sign in at once.
+    let (configs_in, configs) = watch::channel(config);
     let (status_state, status_api) = watch::channel(StatusApi::Off);
     let board = Arc::new(Board::new(first_status(options, &store, warnings.clone())));
     let carriage = Arc::new(Carriage::new(inputs.0.clone(), rand::random()));
