@@ -8,6 +8,7 @@ use std::{
 };
 
 use anyhow::Context as _;
+use tokio::io::AsyncWriteExt as _;
 
 /// How long a command may take when the test says nothing else. Generous: the machine may be busy.
 pub const PATIENCE: Duration = Duration::from_secs(120);
@@ -42,15 +43,32 @@ impl Output {
 
 /// Runs a program to its end. One that takes longer than `deadline` is killed, which is an error.
 pub async fn run(command: &mut tokio::process::Command, deadline: Duration) -> anyhow::Result<Output> {
+    run_with_input(command, "", deadline).await
+}
+
+/// The same with something on its standard input.
+pub async fn run_with_input(
+    command: &mut tokio::process::Command,
+    input: &str,
+    deadline: Duration,
+) -> anyhow::Result<Output> {
     let shown = format!("{:?}", command.as_std());
-    let child = command
-        .stdin(Stdio::null())
+    let mut child = command
+        .stdin(if input.is_empty() { Stdio::null() } else { Stdio::piped() })
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .kill_on_drop(true)
         .spawn()
         .with_context(|| format!("cannot start {shown}"))?;
-    let output = tokio::time::timeout(deadline, child.wait_with_output())
+    let stdin = child.stdin.take();
+    let running = async {
+        if let Some(mut stdin) = stdin {
+            // A program may end without having read it.
+            let _ = stdin.write_all(input.as_bytes()).await;
+        }
+        child.wait_with_output().await
+    };
+    let output = tokio::time::timeout(deadline, running)
         .await
         .with_context(|| format!("{shown} was not done after {deadline:?}"))??;
     Ok(Output {

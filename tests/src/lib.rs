@@ -5,12 +5,22 @@
 //! started, by process id. What cannot run on a machine is announced through [`skip`], never silently passed.
 #![forbid(unsafe_code)]
 
+pub mod api;
 pub mod binaries;
+pub mod carrier;
+pub mod client;
+pub mod clock;
 pub mod command;
 pub mod content;
+pub mod device;
+pub mod figure;
 pub mod peer;
 pub mod ports;
 pub mod process;
 pub mod servers;
 pub mod skip;
+mod sockets;
+pub mod stack;
 pub mod target;
+
+pub use sockets::survivors;

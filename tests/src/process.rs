@@ -102,6 +102,30 @@ impl Process {
         kill_process(pid, signal).with_context(|| format!("cannot signal {}", self.name))
     }
 
+    /// SIGSTOP, and waits until it stands still. SIGCONT lets it go on.
+    pub async fn freeze(&mut self) -> anyhow::Result<()> {
+        self.signal(Signal::STOP)?;
+        let deadline = Instant::now() + STOP_DEADLINE;
+        while !self.is_frozen()? {
+            anyhow::ensure!(Instant::now() < deadline, "{} does not stop", self.name);
+            tokio::time::sleep(POLL).await;
+        }
+        Ok(())
+    }
+
+    /// Whether all its threads are stopped.
+    fn is_frozen(&self) -> anyhow::Result<bool> {
+        for thread in std::fs::read_dir(format!("/proc/{}/task", self.id()))? {
+            let stat = std::fs::read_to_string(thread?.path().join("stat"))?;
+            // The state follows the program's name, which is in brackets and may hold anything.
+            let state = stat.rsplit(')').next().and_then(|rest| rest.split_whitespace().next());
+            if state != Some("T") {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
     /// Waits for its end.
     pub async fn wait(&mut self, deadline: Duration) -> anyhow::Result<ExitStatus> {
         let end = Instant::now() + deadline;
@@ -128,6 +152,12 @@ impl Process {
         self.wait(STOP_DEADLINE).await?;
         self.settled = true;
         Ok(())
+    }
+
+    /// Whether a test stopped it, or expects its end.
+    #[must_use]
+    pub fn is_settled(&self) -> bool {
+        self.settled
     }
 
     /// Takes the end of this process, whatever it will be, for expected: nothing is shown when it is dropped.

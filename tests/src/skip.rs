@@ -58,8 +58,13 @@ macro_rules! need_program {
     };
 }
 
-/// The name of the running test: the test harness gives it to the thread.
+/// The name of the running test: the test harness gives it to the thread, unless that is the main one.
 #[must_use]
 pub fn test_name() -> String {
-    std::thread::current().name().unwrap_or("test").to_owned()
+    match std::thread::current().name() {
+        None | Some("main") => {
+            std::env::var("NEXTEST_TEST_NAME").unwrap_or_else(|_| "a test without a name".to_owned())
+        }
+        Some(name) => name.to_owned(),
+    }
 }

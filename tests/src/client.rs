@@ -1,0 +1,77 @@
+//! Plain TCP clients of a loopback address that say how a connection ended.
+
+use std::{io, net::SocketAddr, time::Duration};
+
+use anyhow::Context as _;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+};
+
+/// How long an answer may take. Generous: the machine may be busy.
+pub const DEADLINE: Duration = Duration::from_secs(30);
+
+/// How a connection ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// The other side said that it was done.
+    Closed,
+    /// It was broken off.
+    Reset,
+}
+
+/// Sends `bytes` to an echo server, ends the own direction and gives back what came until the end.
+pub async fn exchange(to: SocketAddr, bytes: &[u8]) -> anyhow::Result<Vec<u8>> {
+    let exchange = async {
+        let mut stream = TcpStream::connect(to).await?;
+        let (mut read, mut write) = stream.split();
+        let mut answer = Vec::new();
+        let upload = async {
+            write.write_all(bytes).await?;
+            write.shutdown().await
+        };
+        tokio::try_join!(upload, read.read_to_end(&mut answer))?;
+        io::Result::Ok(answer)
+    };
+    Ok(tokio::time::timeout(DEADLINE, exchange).await.context("no answer in time")??)
+}
+
+/// A connection to an echo server through which one word has gone and come back.
+pub async fn open(to: SocketAddr) -> anyhow::Result<TcpStream> {
+    let mut stream = TcpStream::connect(to).await.context("cannot connect")?;
+    ask(&mut stream, b"word").await?;
+    Ok(stream)
+}
+
+/// Sends `bytes` to an echo server over an open connection and waits until they are back.
+pub async fn ask(stream: &mut TcpStream, bytes: &[u8]) -> anyhow::Result<()> {
+    let asking = async {
+        stream.write_all(bytes).await?;
+        let mut answer = vec![0; bytes.len()];
+        stream.read_exact(&mut answer).await?;
+        io::Result::Ok(answer)
+    };
+    let answer = tokio::time::timeout(DEADLINE, asking).await.context("no answer in time")??;
+    anyhow::ensure!(answer == bytes, "{answer:?} came back for {bytes:?}");
+    Ok(())
+}
+
+/// Reads until the connection ends, and says how.
+pub async fn end(stream: &mut TcpStream) -> anyhow::Result<End> {
+    let mut buffer = vec![0; 64 * 1024];
+    let reading = async {
+        loop {
+            match stream.read(&mut buffer).await {
+                Ok(0) => return Ok(End::Closed),
+                Ok(_) => {}
+                Err(error) if is_reset(&error) => return Ok(End::Reset),
+                Err(error) => return Err(error),
+            }
+        }
+    };
+    Ok(tokio::time::timeout(DEADLINE, reading).await.context("the connection does not end")??)
+}
+
+fn is_reset(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe)
+}

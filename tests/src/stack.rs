@@ -1,0 +1,343 @@
+//! A whole Postern for one test: control plane, gateways, users with posternd, resources.
+//!
+//! ```ignore
+//! let target = Target::start(Behaviour::Echo).await?;
+//! let stack = Stack::builder().resource("echo", Kind::Tcp, target.address()).start().await?;
+//! let address = stack.user().connect("echo").await?;
+//! …
+//! stack.stop().await
+//! ```
+//!
+//! Each stack has loopback addresses of its own, so that tests run side by side although every control plane assigns
+//! the same ports.
+
+mod control;
+mod gateway;
+mod user;
+
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    time::{Duration, Instant},
+};
+
+use anyhow::Context as _;
+use postern_proto::{
+    id::{AccountId, ResourceId, RoleId},
+    resource::Kind,
+};
+use serde_json::{Value, json};
+
+pub use control::ControlPlane;
+pub use gateway::Gateway;
+pub use user::User;
+
+use crate::{
+    api::Api,
+    binaries::{Binaries, binaries},
+    device::Device,
+    ports::own_loopback,
+    servers::{Folder, folder},
+};
+
+/// What everybody's account is protected with.
+pub const PASSWORD: &str = "correct horse battery staple";
+/// The first user's account.
+pub const EMAIL: &str = "ada@example.org";
+
+/// What to start.
+#[derive(Clone)]
+pub struct Builder {
+    gateways: usize,
+    resources: Vec<(String, Kind, SocketAddr)>,
+    owner: Option<u32>,
+    allowed: Vec<u32>,
+    log: String,
+    gateway_options: Vec<String>,
+    user: bool,
+}
+
+/// What a test starts its programs with.
+pub(crate) struct Setting {
+    pub(crate) binaries: Binaries,
+    pub(crate) folder: Folder,
+    /// `RUST_LOG`.
+    pub(crate) log: String,
+}
+
+/// A running Postern.
+pub struct Stack {
+    pub control: ControlPlane,
+    pub gateways: Vec<Gateway>,
+    user: Option<User>,
+    /// The administrator, on a device of the test.
+    pub admin: Device,
+    pub account: AccountId,
+    /// A role that the first user is a member of and that reaches every resource of the builder.
+    pub role: RoleId,
+    pub loopback: Ipv4Addr,
+    setting: Setting,
+}
+
+impl Stack {
+    /// One gateway and a signed-in user, nothing to reach.
+    #[must_use]
+    pub fn builder() -> Builder {
+        Builder {
+            gateways: 1,
+            resources: Vec::new(),
+            owner: None,
+            allowed: Vec::new(),
+            log: "info".to_owned(),
+            gateway_options: Vec::new(),
+            user: true,
+        }
+    }
+
+    /// The REST API as the administrator.
+    #[must_use]
+    pub fn api(&self) -> &Api {
+        self.admin.api()
+    }
+
+    /// The first user's posternd.
+    #[must_use]
+    pub fn user(&self) -> &User {
+        // The builder makes one unless the test said that it needs none.
+        self.user.as_ref().unwrap_or_else(|| unreachable!("this stack was built without a user"))
+    }
+
+    pub fn user_mut(&mut self) -> &mut User {
+        self.user.as_mut().unwrap_or_else(|| unreachable!("this stack was built without a user"))
+    }
+
+    #[must_use]
+    pub fn folder(&self) -> &std::path::Path {
+        self.setting.folder.path()
+    }
+
+    #[must_use]
+    pub fn binaries(&self) -> &Binaries {
+        &self.setting.binaries
+    }
+
+    /// Makes an account with [`PASSWORD`].
+    pub async fn create_account(&self, email: &str) -> anyhow::Result<AccountId> {
+        self.create_account_that_is(email, false).await
+    }
+
+    /// The same, and may administer or not.
+    pub async fn create_account_that_is(&self, email: &str, admin: bool) -> anyhow::Result<AccountId> {
+        let name = email.split('@').next().unwrap_or(email);
+        let body = json!({"email": email, "name": name, "kind": "user", "admin": admin, "password": PASSWORD});
+        id(&self.api().post("/api/v1/accounts", body).await?)
+    }
+
+    /// Makes a resource behind gateways of this machine.
+    pub async fn create_resource(&self, name: &str, kind: Kind, at: SocketAddr) -> anyhow::Result<ResourceId> {
+        let body = json!({
+            "name": name, "kind": kind, "host": at.ip().to_string(), "port": at.port(), "allow_local": true,
+        });
+        id(&self.api().post("/api/v1/resources", body).await?)
+    }
+
+    /// Lets the role reach these resources; the id of the rule.
+    pub async fn add_rule(&self, role: RoleId, resources: &[ResourceId]) -> anyhow::Result<String> {
+        let rule = self.api().post(&format!("/api/v1/roles/{role}/rules"), json!({"resources": resources})).await?;
+        Ok(rule.get("id").and_then(Value::as_str).context("a rule has an id")?.to_owned())
+    }
+
+    /// Grants one resource to one account, for ever or for a while; the id of the grant.
+    pub async fn grant(
+        &self,
+        account: AccountId,
+        resource: ResourceId,
+        lasts: Option<Duration>,
+    ) -> anyhow::Result<String> {
+        let ends_at = lasts.map(|lasts| crate::clock::now().plus(lasts));
+        let body = json!({"account": account, "resource": resource, "ends_at": ends_at, "reason": "test"});
+        let grant = self.api().post("/api/v1/grants", body).await?;
+        Ok(grant.get("id").and_then(Value::as_str).context("a grant has an id")?.to_owned())
+    }
+
+    /// The id of a resource by its name.
+    pub async fn resource(&self, name: &str) -> anyhow::Result<ResourceId> {
+        let all = self.api().list("/api/v1/resources").await?;
+        let found = all.iter().find(|resource| resource.get("name").and_then(Value::as_str) == Some(name));
+        id(found.with_context(|| format!("no resource {name}"))?)
+    }
+
+    /// Starts posternd for one more user of this machine; signed out.
+    pub async fn add_user(&self, name: &str, owner: Option<u32>, allowed: &[u32]) -> anyhow::Result<User> {
+        User::start(&self.setting, name, self.control.address(), owner, allowed).await
+    }
+
+    /// Enrols and starts one more gateway.
+    pub async fn add_gateway(&self, name: &str, options: &[String]) -> anyhow::Result<Gateway> {
+        let created = self.api().post("/api/v1/gateways", json!({"name": name})).await?;
+        let token = created.get("enrol_token").and_then(Value::as_str).context("a new gateway has a token")?;
+        Gateway::start(&self.setting, name, self.control.address(), token, options).await
+    }
+
+    /// The gateway that carries the user's streams to this resource now.
+    pub async fn carrier_of(&mut self, name: &str) -> anyhow::Result<&mut Gateway> {
+        let deadline = Instant::now() + Duration::from_secs(30);
+        let node = loop {
+            let sessions = self.user().client().sessions().await?;
+            let carried = sessions.iter().find(|session| session.resource_name == name);
+            if let Some(node) = carried.and_then(|session| session.gateway) {
+                break node;
+            }
+            anyhow::ensure!(Instant::now() < deadline, "no stream to {name} is carried");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        };
+        self.gateways.iter_mut().find(|gateway| gateway.id() == node).with_context(|| format!("no gateway {node}"))
+    }
+
+    /// Takes the first user's access to everything away. Returns the moment before the control plane was asked.
+    pub async fn revoke_all(&self) -> anyhow::Result<Instant> {
+        let members = self.api().list(&format!("/api/v1/roles/{}/members", self.role)).await?;
+        let account = self.account.to_string();
+        let named = |member: &&Value| ["account", "id"].iter().any(|f| member.get(f) == Some(&json!(account)));
+        anyhow::ensure!(members.iter().any(|member| named(&member)), "{account} is no member: {members:?}");
+        let asked = Instant::now();
+        self.api().delete(&format!("/api/v1/roles/{}/members/{account}", self.role)).await?;
+        Ok(asked)
+    }
+
+    /// Session records as the control plane has them, oldest first, once `enough` holds or time is up.
+    pub async fn sessions_when(&self, enough: impl Fn(&[Value]) -> bool) -> anyhow::Result<Vec<Value>> {
+        let deadline = Instant::now() + Duration::from_secs(30);
+        loop {
+            let sessions = self.api().list("/api/v1/sessions").await?;
+            if enough(&sessions) || Instant::now() > deadline {
+                return Ok(sessions);
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+
+    /// Stops everything in good order and checks that nothing panicked. A test that ends without this gets the logs.
+    pub async fn stop(mut self) -> anyhow::Result<()> {
+        if let Some(user) = &mut self.user {
+            user.stop().await?;
+        }
+        for gateway in &mut self.gateways {
+            gateway.stop().await?;
+        }
+        self.control.stop().await
+    }
+}
+
+impl Builder {
+    #[must_use]
+    pub fn gateways(mut self, count: usize) -> Self {
+        self.gateways = count;
+        self
+    }
+
+    /// A resource that the first user may reach.
+    #[must_use]
+    pub fn resource(mut self, name: &str, kind: Kind, at: SocketAddr) -> Self {
+        self.resources.push((name.to_owned(), kind, at));
+        self
+    }
+
+    /// The uid that posternd runs as. Needs root.
+    #[must_use]
+    pub fn owner(mut self, uid: u32) -> Self {
+        self.owner = Some(uid);
+        self
+    }
+
+    /// A further uid that may use the listeners (`--allow-uid`).
+    #[must_use]
+    pub fn allow(mut self, uid: u32) -> Self {
+        self.allowed.push(uid);
+        self
+    }
+
+    /// `RUST_LOG` of all programs.
+    #[must_use]
+    pub fn log(mut self, filter: &str) -> Self {
+        filter.clone_into(&mut self.log);
+        self
+    }
+
+    /// A further argument for every gateway.
+    #[must_use]
+    pub fn gateway_option(mut self, option: &str) -> Self {
+        self.gateway_options.push(option.to_owned());
+        self
+    }
+
+    /// No posternd: the test signs devices in itself.
+    #[must_use]
+    pub fn without_user(mut self) -> Self {
+        self.user = false;
+        self
+    }
+
+    /// Starts everything. The user is signed in and told of every resource, but connected to none.
+    pub async fn start(self) -> anyhow::Result<Stack> {
+        let setting = Setting { binaries: binaries()?, folder: folder()?, log: self.log };
+        let mut control = ControlPlane::start(&setting).await.context("the control plane")?;
+        let admin = control.take_admin().await.context("the first administrator")?;
+        let loopback = own_loopback();
+        let network = json!({"loopback_range": format!("{loopback}/32"), "multi_loopback": false});
+        change_network(admin.api(), &network).await?;
+        let role = id(&admin.api().post("/api/v1/roles", json!({"name": "everything"})).await?)?;
+        let mut stack =
+            Stack { control, gateways: Vec::new(), user: None, account: admin.account, admin, role, loopback, setting };
+        stack.account = stack.create_account(EMAIL).await?;
+        let member = json!({"account": stack.account});
+        stack.api().post(&format!("/api/v1/roles/{role}/members"), member).await?;
+        let mut resources = Vec::new();
+        for (name, kind, at) in &self.resources {
+            resources.push(stack.create_resource(name, *kind, *at).await?);
+        }
+        if !resources.is_empty() {
+            stack.add_rule(role, &resources).await?;
+        }
+        for number in 1..=self.gateways {
+            let gateway = stack.add_gateway(&format!("gateway-{number}"), &self.gateway_options).await;
+            stack.gateways.push(gateway.with_context(|| format!("gateway {number}"))?);
+        }
+        if self.user {
+            let user = stack.add_user("ada", self.owner, &self.allowed).await.context("posternd")?;
+            user.login(EMAIL, PASSWORD).await?;
+            for (name, ..) in &self.resources {
+                user.knows(name).await?;
+            }
+            user.has_gateways(self.gateways).await?;
+            stack.user = Some(user);
+        }
+        Ok(stack)
+    }
+}
+
+async fn change_network(api: &Api, change: &Value) -> anyhow::Result<()> {
+    let mut network = api.get("/api/v1/network").await?;
+    let fields = network.as_object_mut().context("network settings are an object")?;
+    fields.extend(change.as_object().into_iter().flatten().map(|(key, value)| (key.clone(), value.clone())));
+    api.put("/api/v1/network", network).await.map(drop)
+}
+
+/// The `id` of an entity.
+pub fn id<T: std::str::FromStr<Err: std::error::Error + Send + Sync + 'static>>(entity: &Value) -> anyhow::Result<T> {
+    let id = entity.get("id").and_then(Value::as_str).with_context(|| format!("no id in {entity}"))?;
+    Ok(id.parse()?)
+}
+
+/// Stops a program that must then end with success and must not have panicked before. Nothing happens to one that
+/// the test has killed.
+async fn stop_in_order(process: &mut crate::process::Process) -> anyhow::Result<()> {
+    if process.is_settled() {
+        return Ok(());
+    }
+    anyhow::ensure!(process.is_running(), "{} ended before it was stopped\n{}", process.name(), process.log_end());
+    let status = process.stop().await?;
+    anyhow::ensure!(status.success(), "{} ended with {status}\n{}", process.name(), process.log_end());
+    let log = process.log();
+    anyhow::ensure!(!log.contains("panicked at"), "{} panicked\n{log}", process.name());
+    Ok(())
+}

@@ -1,0 +1,85 @@
+//! Redis through a loopback address: the benchmark, a gateway that dies, access that is taken away.
+
+use std::{net::SocketAddr, time::Duration};
+
+use anyhow::Context as _;
+use postern_proto::resource::Kind;
+use postern_tests::{
+    command::{Output, PATIENCE, run},
+    need_program,
+    servers::Redis,
+    stack::Stack,
+};
+
+/// So many requests of each kind, over 50 connections.
+async fn benchmark(address: SocketAddr, requests: u32) -> anyhow::Result<Output> {
+    let mut command = Redis::client("redis-benchmark", address)?;
+    command.args(["-t", "set,get", "-c", "50", "-d", "64", "-q", "-n", &requests.to_string()]);
+    run(&mut command, PATIENCE).await
+}
+
+async fn redis_cli(address: SocketAddr, arguments: &[&str]) -> anyhow::Result<Output> {
+    run(Redis::client("redis-cli", address)?.args(arguments), PATIENCE).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_benchmark_runs() -> anyhow::Result<()> {
+    for program in Redis::PROGRAMS {
+        need_program!(program);
+    }
+    let server = Redis::start().await?;
+    let stack = Stack::builder().resource("cache", Kind::Redis, server.address()).start().await?;
+    let address = stack.user().connect("cache").await?;
+    assert_eq!(redis_cli(address, &["set", "word", "kept"]).await?.success()?.trim(), "OK");
+    assert_eq!(redis_cli(server.address(), &["get", "word"]).await?.success()?.trim(), "kept");
+    let output = benchmark(address, 20_000).await?.success()?;
+    for kind in ["SET", "GET"] {
+        assert!(output.contains(&format!("{kind}: ")), "{output}");
+    }
+    println!(
+        "{}",
+        output.replace('\r', "\n").lines().filter(|line| line.contains("p50=")).collect::<Vec<_>>().join("\n")
+    );
+    stack.stop().await?;
+    server.stop().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn clients_see_an_error_when_the_gateway_dies_and_the_next_ones_work() -> anyhow::Result<()> {
+    for program in Redis::PROGRAMS {
+        need_program!(program);
+    }
+    let server = Redis::start().await?;
+    let mut stack = Stack::builder().gateways(2).resource("cache", Kind::Redis, server.address()).start().await?;
+    let address = stack.user().connect("cache").await?;
+    let running = tokio::spawn(benchmark(address, 100_000_000));
+    let carrier = stack.carrier_of("cache").await?;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    carrier.kill().await?;
+    let output = tokio::time::timeout(Duration::from_secs(20), running).await.context("redis-benchmark hangs")???;
+    output.failure()?;
+    assert_eq!(redis_cli(address, &["ping"]).await?.success()?.trim(), "PONG");
+    stack.stop().await?;
+    server.stop().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn clients_are_cut_when_access_is_taken_away() -> anyhow::Result<()> {
+    for program in Redis::PROGRAMS {
+        need_program!(program);
+    }
+    let server = Redis::start().await?;
+    let mut stack = Stack::builder().resource("cache", Kind::Redis, server.address()).start().await?;
+    let address = stack.user().connect("cache").await?;
+    let running = tokio::spawn(benchmark(address, 100_000_000));
+    stack.carrier_of("cache").await?;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    stack.revoke_all().await?;
+    let output =
+        tokio::time::timeout(Duration::from_secs(10), running).await.context("redis-benchmark goes on")???;
+    output.failure()?;
+    let clients = redis_cli(server.address(), &["client", "list"]).await?.success()?;
+    assert_eq!(clients.lines().filter(|line| !line.is_empty()).count(), 1, "connections survived: {clients}");
+    stack.stop().await?;
+    server.stop().await
+}
