@@ -209,7 +209,7 @@ fn sign_in(status: &Status) -> Check {
             check.warning(format!("{} is signed in, but locked.", account.email), "Unlock: postern unlock")
         }
         SignIn::SignedIn { account, must_change_password: true, .. } => check
-            .warning(format!("{} must choose a new password.", account.email), "Change it before anything else works."),
+            .warning(format!("{} has a password for one use.", account.email), "Choose a new one: postern password"),
         SignIn::SignedIn { account, org, .. } => check.ok(format!("{} at {org}", account.email)),
     }
 }

@@ -101,7 +101,7 @@ impl Shell {
             }
         }
         if self.must_change_password {
-            warnings.push("Choose a new password; nothing else works before that.".to_owned());
+            warnings.push("Your password was for one use. Choose a new one: postern password".to_owned());
         }
         if let StatusApi::Failed { error } = &*self.parts.status_api.borrow() {
             warnings.push(format!("The status for scripts is not served: {error}"));
