@@ -5,7 +5,12 @@
 //! one each time, so that a busy moment of the machine hits all alike; ratios are taken within a round. The load and
 //! the far end are the same for all: see [`load`] and [`target`].
 
-use std::{os::unix::process::CommandExt, path::Path, process::ExitCode, time::Duration};
+use std::{
+    os::unix::process::CommandExt,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::Duration,
+};
 
 use anyhow::{Context, bail};
 use clap::Subcommand;
@@ -32,6 +37,7 @@ mod usage;
 mod verdict;
 
 use case::{Case, Measure};
+use report::Machine;
 use results::Results;
 use subject::{Ground, Kind, Subject};
 
@@ -64,6 +70,9 @@ struct Loopback {
     /// Measure these cases only (comma-separated): up/N, down/N, streams/N, pingpong, idle/N
     #[arg(long, value_delimiter = ',')]
     case: Vec<Case>,
+    /// Where the subjects keep their files; a folder in memory (/dev/shm) takes the disk out of the figures
+    #[arg(long, value_name = "DIR")]
+    folder: Option<PathBuf>,
     /// Install missing packages without asking
     #[arg(long)]
     yes: bool,
@@ -118,7 +127,9 @@ impl Loopback {
 fn measure(args: &Loopback) -> anyhow::Result<ExitCode> {
     let interrupt = Interrupt::on_signals()?;
     let open_files = raise_file_limit()?;
-    let folder = tempfile::Builder::new().prefix("postern-bench-").tempdir().context("cannot make a folder")?;
+    let parent = args.folder.clone().unwrap_or_else(std::env::temp_dir);
+    let folder =
+        tempfile::Builder::new().prefix("postern-bench-").tempdir_in(parent).context("cannot make a folder")?;
     let (target, target_process) = subject::start_own("bench-target", &[], folder.path(), &interrupt)?;
     let bench = Bench {
         folder: folder.path(),
@@ -128,7 +139,8 @@ fn measure(args: &Loopback) -> anyhow::Result<ExitCode> {
         time: Duration::from_secs_f64(args.seconds),
         subjects: args.subjects(),
     };
-    let machine = report::machine();
+    let subjects = args.subjects();
+    let machine = Machine::look(folder.path(), &subjects)?;
     let (steady, idle): (Vec<Case>, Vec<Case>) =
         args.cases().into_iter().partition(|case| !matches!(case, Case::Idle(_)));
     let mut results = Results::default();
@@ -137,12 +149,12 @@ fn measure(args: &Loopback) -> anyhow::Result<ExitCode> {
         bench.measure_idle(case, &mut results)?;
     }
     target_process.stop();
-    let subjects = args.subjects();
     let verdicts = if subjects.contains(&Kind::Postern) { verdict::all(&results) } else { Vec::new() };
     if args.json {
+        anstream::println!("{}", serde_json::to_string(&machine)?);
         anstream::print!("{}", report::json(&results, &subjects, &verdicts)?);
     } else {
-        anstream::println!("{machine}");
+        anstream::print!("{machine}");
         anstream::print!("{}", report::table(&results, &subjects, &verdicts)?);
     }
     Ok(ExitCode::SUCCESS)

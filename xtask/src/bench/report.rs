@@ -1,11 +1,20 @@
 //! Results for people (tables) and for programs (JSON lines).
 
-use std::{fmt::Write, fs};
+use std::{
+    fmt::{self, Write},
+    fs,
+    io::Write as _,
+    path::Path,
+    process::Command,
+    time::Instant,
+};
 
+use anyhow::Context;
 use serde::Serialize;
 
 use super::{
     case::{Figure, Measure},
+    load::Times,
     results::Results,
     subject::Kind,
     verdict::{Standing, Verdict},
@@ -99,7 +108,7 @@ fn row(results: &Results, figure: &Figure, subject: Kind) -> Option<String> {
     ))
 }
 
-fn write_failures(text: &mut String, results: &Results) -> std::fmt::Result {
+fn write_failures(text: &mut String, results: &Results) -> fmt::Result {
     if results.failures().is_empty() {
         return Ok(());
     }
@@ -110,7 +119,7 @@ fn write_failures(text: &mut String, results: &Results) -> std::fmt::Result {
     Ok(())
 }
 
-fn write_verdicts(text: &mut String, verdicts: &[Verdict]) -> std::fmt::Result {
+fn write_verdicts(text: &mut String, verdicts: &[Verdict]) -> fmt::Result {
     if verdicts.is_empty() {
         return Ok(());
     }
@@ -127,18 +136,68 @@ fn write_verdicts(text: &mut String, verdicts: &[Verdict]) -> std::fmt::Result {
     Ok(())
 }
 
-/// The machine in a line, since figures mean little without it.
-pub(crate) fn machine() -> String {
-    let read = |path: &str| fs::read_to_string(path).unwrap_or_default().trim().to_owned();
-    let cpus = read("/proc/cpuinfo");
-    let model = cpus.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": ")).map_or("", |(_, m)| m);
-    let count = cpus.lines().filter(|line| line.starts_with("processor")).count();
-    format!(
-        "{count} × {model}, Linux {}, load {}, {}",
-        read("/proc/sys/kernel/osrelease"),
-        read("/proc/loadavg").split_whitespace().take(3).collect::<Vec<_>>().join(" "),
-        read("/proc/sys/net/ipv4/tcp_congestion_control"),
-    )
+/// What the figures were measured on, since they mean little without it.
+#[derive(Serialize)]
+pub(crate) struct Machine {
+    machine: String,
+    /// Debian packages of the subjects, with their versions.
+    packages: Vec<String>,
+    /// How long this disk takes to make a record durable, which is in the way of each new stream of Postern, µs.
+    sync_p50: f64,
+    sync_p99: f64,
+}
+
+impl Machine {
+    /// `folder`: where the subjects keep their files.
+    pub(crate) fn look(folder: &Path, subjects: &[Kind]) -> anyhow::Result<Self> {
+        let read = |path: &str| fs::read_to_string(path).unwrap_or_default().trim().to_owned();
+        let cpus = read("/proc/cpuinfo");
+        let model = cpus.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
+        let sync = sync_times(folder).context("cannot measure the disk")?;
+        Ok(Self {
+            machine: format!(
+                "{} × {}, Linux {}, load {}, {}",
+                cpus.lines().filter(|line| line.starts_with("processor")).count(),
+                model.map_or("", |(_, model)| model),
+                read("/proc/sys/kernel/osrelease"),
+                read("/proc/loadavg").split_whitespace().take(3).collect::<Vec<_>>().join(" "),
+                read("/proc/sys/net/ipv4/tcp_congestion_control"),
+            ),
+            packages: subjects.iter().filter_map(|kind| package_version(kind.packages().first()?)).collect(),
+            sync_p50: round(sync.quantile(0.5).unwrap_or_default()),
+            sync_p99: round(sync.quantile(0.99).unwrap_or_default()),
+        })
+    }
+}
+
+impl fmt::Display for Machine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{}", self.machine)?;
+        writeln!(f, "{}", self.packages.join(", "))?;
+        writeln!(f, "disk: a record is durable after {} us (p50), {} us (p99)", self.sync_p50, self.sync_p99)
+    }
+}
+
+/// As a gateway's spool does it: a short record at the end of a file, then fdatasync.
+fn sync_times(folder: &Path) -> std::io::Result<Times> {
+    const RECORDS: usize = 100;
+    let path = folder.join("sync");
+    let mut file = fs::File::options().create(true).append(true).open(&path)?;
+    let mut micros = Vec::with_capacity(RECORDS);
+    for _ in 0..RECORDS {
+        let begin = Instant::now();
+        file.write_all(&[b'.'; 400])?;
+        file.sync_data()?;
+        micros.push(begin.elapsed().as_secs_f64() * 1e6);
+    }
+    fs::remove_file(path)?;
+    Ok(Times::new(micros))
+}
+
+fn package_version(package: &str) -> Option<String> {
+    let output =
+        Command::new("dpkg-query").args(["--show", "--showformat=${Package} ${Version}", package]).output().ok()?;
+    output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
 fn number(value: f64) -> String {
