@@ -2,15 +2,17 @@
 //!
 //! A connection carries one stream at a time. Each side speaks in frames: a header of four bytes (type, length in 24
 //! bits) and a payload. The client begins a stream with `HEAD`, the node answers with `REPLY`; then both send `DATA`
-//! and each ends its direction with `END`. `RESET` breaks the stream off and the connection with it.
+//! and each ends its direction with `END`. When the node has sent its own `END` and has handed everything up to the
+//! client's `END` to the target, it says `DONE`: the connection is free for the next `HEAD`. Only then, because until then
+//! a `RESET` of this stream may be on its way. `RESET` breaks the stream off and the connection with it.
 //!
 //! ```text
-//! client  HEAD DATA* END        | RESET anywhere
-//! node    REPLY(200) DATA* END  | REPLY(other) | RESET anywhere
+//! client  HEAD DATA* END              | RESET anywhere
+//! node    REPLY(200) DATA* END DONE   | REPLY(other) | RESET before DONE
 //! ```
 //!
-//! A `REPLY` that refuses is the node's `END` too. The client may send `DATA` before the reply, no more than
-//! [`MAX_UNANSWERED`] bytes. When both directions are ended, the connection takes the next `HEAD`.
+//! A `REPLY` that refuses is all that the node says; the connection is free when the client has sent its `END`. The client
+//! may send `DATA` before the reply, no more than [`MAX_UNANSWERED`] bytes.
 //!
 //! [`Reader`] reads these frames from a buffer without copying; nothing here waits or allocates.
 
@@ -37,6 +39,7 @@ pub enum Kind {
     Data = 3,
     End = 4,
     Reset = 5,
+    Done = 6,
 }
 
 /// Why a stream was broken off.
@@ -88,6 +91,7 @@ pub enum Piece<'a> {
     Data(&'a [u8]),
     End,
     Reset(ResetCode),
+    Done,
 }
 
 /// Reads frames from the front of a buffer. It remembers only how much of a `DATA` frame is still to come.
@@ -124,6 +128,7 @@ impl Reader {
             Kind::Head => Piece::Head(payload),
             Kind::Reply => Piece::Reply(payload),
             Kind::End => Piece::End,
+            Kind::Done => Piece::Done,
             Kind::Reset | Kind::Data => Piece::Reset(ResetCode::read(payload)),
         };
         Ok(Some((piece, HEADER + header.len())))
@@ -160,7 +165,7 @@ impl Header {
         let fits = match kind {
             Kind::Head | Kind::Reply => length >= 1 && length <= MAX_TEXT,
             Kind::Data => length >= 1 && length <= MAX_DATA,
-            Kind::End => length == 0,
+            Kind::End | Kind::Done => length == 0,
             Kind::Reset => length == RESET_LENGTH,
         };
         #[expect(clippy::cast_possible_truncation, reason = "no type is longer than 256 KiB")]
@@ -201,6 +206,7 @@ impl Kind {
             3 => Self::Data,
             4 => Self::End,
             5 => Self::Reset,
+            6 => Self::Done,
             _ => return None,
         })
     }
@@ -208,6 +214,8 @@ impl Kind {
 
 /// An `END` frame.
 pub const END: [u8; HEADER] = [Kind::End as u8, 0, 0, 0];
+/// A `DONE` frame.
+pub const DONE: [u8; HEADER] = [Kind::Done as u8, 0, 0, 0];
 
 impl ResetCode {
     const ALL: [Self; 8] = [

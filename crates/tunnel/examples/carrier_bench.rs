@@ -14,7 +14,10 @@ use std::{
     net::{Shutdown, SocketAddr, TcpListener, TcpStream},
     path::Path,
     process::{Child, Command, Stdio},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     thread,
     time::{Duration, Instant},
 };
@@ -130,7 +133,9 @@ impl StreamGuide for Straight {
         if let Some(failure) = failure {
             return Err(failure.problem());
         }
-        let (resource, stream) = (ResourceId::from_ulid(Ulid(3)), StreamId::from_ulid(Ulid(4)));
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let next = u128::from(NEXT.fetch_add(1, Ordering::Relaxed));
+        let (resource, stream) = (ResourceId::from_ulid(Ulid(3)), StreamId::from_ulid(Ulid(next)));
         let request = Request::new(resource, "gateway.example", LEASE, stream).unwrap();
         Ok(Attempt { entry: self.0.clone(), request })
     }

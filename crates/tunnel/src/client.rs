@@ -66,7 +66,7 @@ impl Failure {
 
 /// Says where a stream goes, and where else when that fails.
 pub trait StreamGuide: Send {
-    /// The next try. `number` counts from 0; `failure` is why the one before did not work. An error ends the stream and
+    /// The next try, under the stream's one identifier. `number` counts from 0; `failure` is why the one before did not work. An error ends the stream and
     /// is what the user is told.
     ///
     /// Other refusals than those of [`Failure::Refused`] are final and never asked about; 401 and 421 are tried once.

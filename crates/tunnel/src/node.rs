@@ -6,6 +6,7 @@
 
 mod accept;
 mod live;
+mod opened;
 mod session;
 mod stranger;
 
@@ -19,7 +20,7 @@ use postern_proto::head::{Refused, Request};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 
-use self::live::Live;
+use self::{live::Live, opened::OpenedLately};
 use crate::{
     identity::PeerIdentity,
     stream::{StreamControl, StreamEnd},
@@ -65,11 +66,12 @@ pub struct Server<H> {
     handler: H,
     tls: RwLock<ServerTls>,
     live: Live,
+    opened: OpenedLately,
 }
 
 impl<H: StreamHandler> Server<H> {
     pub fn new(handler: H, tls: ServerTls) -> Arc<Self> {
-        Arc::new(Self { handler, tls: RwLock::new(tls), live: Live::default() })
+        Arc::new(Self { handler, tls: RwLock::new(tls), live: Live::default(), opened: OpenedLately::default() })
     }
 
     #[must_use]

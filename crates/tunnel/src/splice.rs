@@ -12,7 +12,7 @@ use std::{
 };
 
 use postern_proto::{
-    frame::{END, FULL_DATA, FrameError, HEADER, Header, Kind, MAX_UNANSWERED, Piece, Reader, ResetCode},
+    frame::{DONE, END, FULL_DATA, FrameError, HEADER, Header, Kind, MAX_UNANSWERED, Piece, Reader, ResetCode},
     head::{Refused, Reply},
 };
 use tokio::{io::Interest, net::TcpStream};
@@ -69,6 +69,12 @@ pub(crate) struct Replay {
     framed: usize,
 }
 
+impl Replay {
+    pub(crate) const fn has_data(&self) -> bool {
+        !self.data.is_empty()
+    }
+}
+
 pub(crate) struct Splice<'a> {
     local: &'a TcpStream,
     link: &'a mut Link,
@@ -84,6 +90,8 @@ pub(crate) struct Splice<'a> {
     blocked: bool,
     sent_end: bool,
     got_end: bool,
+    /// `DONE` was sent by the node, or got by the client.
+    done: bool,
     refused: Option<Refused>,
     /// The opening is with the socket.
     announced: bool,
@@ -144,6 +152,7 @@ impl<'a> Splice<'a> {
             blocked: false,
             sent_end: false,
             got_end: false,
+            done: false,
             refused: None,
             announced: false,
         }
@@ -202,7 +211,20 @@ impl<'a> Splice<'a> {
     }
 
     fn is_over(&self) -> bool {
-        self.sent_end && self.got_end && self.opening.is_none() && self.link.is_flushed()
+        self.done && self.link.is_flushed()
+    }
+
+    /// Whether everything of this stream was received; what follows belongs to the next one.
+    const fn is_received(&self) -> bool {
+        match self.side {
+            Side::Client => self.done,
+            Side::Node => self.got_end && self.sent_end,
+        }
+    }
+
+    /// Whether the node has to say that it is done with the stream.
+    fn owes_done(&self) -> bool {
+        self.side == Side::Node && self.sent_end && self.got_end && !self.done
     }
 
     fn reads_local(&self) -> bool {
@@ -220,7 +242,7 @@ impl<'a> Splice<'a> {
             self.announced = true;
             moved = true;
         }
-        if self.opening.is_none() && (self.sent_end || self.room() == 0) {
+        if self.opening.is_none() && (self.sent_end || self.room() == 0) && !self.owes_done() {
             return Ok(moved);
         }
         let filled = scratch::local(|buffer| -> Result<usize, Break> {
@@ -229,6 +251,10 @@ impl<'a> Splice<'a> {
                 filled = put(buffer, 0, &opening);
             }
             filled += self.read_local(cx, buffer.get_mut(filled..).unwrap_or_default())?;
+            if self.owes_done() {
+                filled += put(buffer, filled, &DONE);
+                self.done = true;
+            }
             if filled > 0 {
                 self.link.send(cx, buffer.get_mut(..filled).unwrap_or_default())?;
             }
@@ -280,7 +306,7 @@ impl<'a> Splice<'a> {
 
     /// Link to local socket. True when something moved.
     fn receive(&mut self, cx: &mut Context<'_>) -> Result<bool, Break> {
-        if !self.announced || (self.sent_end && self.got_end) {
+        if !self.announced || self.is_received() {
             return Ok(false);
         }
         let mut moved = false;
@@ -290,7 +316,7 @@ impl<'a> Splice<'a> {
             inbox.take(taken);
             self.inbox = inbox;
             moved = taken > 0;
-            if self.blocked || (self.sent_end && self.got_end) {
+            if self.blocked || self.is_received() {
                 return Ok(moved);
             }
         }
@@ -323,8 +349,7 @@ impl<'a> Splice<'a> {
     fn deliver(&mut self, cx: &mut Context<'_>, input: &[u8]) -> Result<usize, Break> {
         self.blocked = false;
         let mut at = 0;
-        // What follows the end of a stream belongs to the next one.
-        while !(self.sent_end && self.got_end) {
+        while !self.is_received() {
             let rest = input.get(at..).unwrap_or_default();
             let mut slices = [IoSlice::new(&[]); SLICES];
             let (count, other) = look_ahead(self.reader, rest, &mut slices)?;
@@ -359,6 +384,10 @@ impl<'a> Splice<'a> {
             Piece::End if !self.got_end && self.unanswered.is_none() => {
                 self.got_end = true;
                 socket::end_writing(self.local);
+                Ok(())
+            }
+            Piece::Done if self.side == Side::Client && self.sent_end && self.got_end => {
+                self.done = true;
                 Ok(())
             }
             Piece::Reply(text) if !self.got_end => {

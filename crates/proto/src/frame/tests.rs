@@ -8,6 +8,7 @@ enum Frame {
     Text(Kind, Vec<u8>),
     Data(Vec<u8>),
     End,
+    Done,
     Reset(ResetCode),
 }
 
@@ -16,6 +17,7 @@ fn write(frame: &Frame) -> Vec<u8> {
         Frame::Text(kind, text) => (*kind, text.clone()),
         Frame::Data(data) => (Kind::Data, data.clone()),
         Frame::End => return END.to_vec(),
+        Frame::Done => return DONE.to_vec(),
         Frame::Reset(code) => return code.frame().to_vec(),
     };
     let mut bytes = Header::new(kind, payload.len()).unwrap().write().to_vec();
@@ -37,6 +39,7 @@ fn read<'a>(chunks: impl IntoIterator<Item = &'a [u8]>) -> Result<(Vec<Frame>, u
                 (Piece::Head(text), _) => frames.push(Frame::Text(Kind::Head, text.to_vec())),
                 (Piece::Reply(text), _) => frames.push(Frame::Text(Kind::Reply, text.to_vec())),
                 (Piece::End, _) => frames.push(Frame::End),
+                (Piece::Done, _) => frames.push(Frame::Done),
                 (Piece::Reset(code), _) => frames.push(Frame::Reset(code)),
             }
         }
@@ -52,6 +55,7 @@ fn frames() -> impl Strategy<Value = Vec<Frame>> {
         bytes().prop_map(|text| Frame::Text(Kind::Reply, text)),
         bytes().prop_map(Frame::Data),
         Just(Frame::End),
+        Just(Frame::Done),
         prop::sample::select(ResetCode::ALL.as_slice()).prop_map(Frame::Reset),
     ];
     prop::collection::vec(frame, 0..20)
@@ -137,12 +141,13 @@ fn a_length_that_does_not_fit_the_type_is_refused_before_anything_is_read() {
         (Kind::Data, 0),
         (Kind::Data, MAX_DATA + 1),
         (Kind::End, 1),
+        (Kind::Done, 1),
         (Kind::Reset, 0),
         (Kind::Reset, 3),
     ] {
         assert!(too_long(kind, length).is_err(), "{kind:?} {length}");
     }
-    for kind in [0, 6, 7, 22, 23, b'G', 255] {
+    for kind in [0, 7, 8, 22, 23, b'G', 255] {
         assert_eq!(Header::read([kind, 0, 0, 0]), Err(FrameError::UnknownKind(kind)));
     }
 }

@@ -19,6 +19,8 @@ use crate::{
 
 /// No stream is tried more often, whatever the guide says.
 const MOST_ATTEMPTS: u32 = 6;
+/// How often a connection may close without an answer while bytes are under way.
+const MOST_LOSSES: u32 = 4;
 /// A node dials for up to 10 s before it answers; one that says nothing for this long is not waited for.
 const REPLY_DEADLINE: Duration = Duration::from_secs(30);
 
@@ -26,8 +28,10 @@ const REPLY_DEADLINE: Duration = Duration::from_secs(30);
 ///
 /// The local program is reset whenever anything but an orderly end happened, so that a truncated transfer never looks
 /// complete. Every byte it sends goes to the target once, whatever attempts were needed: bytes are sent again only when
-/// the node refused the stream, or its connection closed without an answer. (A node hands its answer to TCP before it
-/// writes to the target, so an answer that was given comes before the close.)
+/// the node refused the stream, or its connection closed without an answer. A node hands its answer to TCP before it
+/// writes to the target, so an answer that was given comes before the close; but a balancer in between may have lost it.
+/// So once bytes are under way, the same node is asked again and nobody else: it refuses to open one stream twice. For
+/// that the guide's requests carry one identifier for all attempts of a stream, and another one for every stream.
 pub async fn carry(local: TcpStream, mut guide: impl StreamGuide, control: StreamControl) -> StreamEnd {
     if socket::arm(&local).is_err() {
         return control.end(EndCause::LocalReset);
@@ -38,16 +42,18 @@ pub async fn carry(local: TcpStream, mut guide: impl StreamGuide, control: Strea
             Ok(prepared) => prepared,
             Err(cause) => break cause,
         };
-        match transfer(&local, warm, &entry, &request, &mut opening.replay, &control).await {
+        let again = match transfer(&local, warm, &entry, &request, &mut opening.replay, &control).await {
             Ok(()) => break EndCause::Done,
             Err(Stop::Ended(cause)) => break cause,
-            Err(Stop::Refused(refused)) => {
-                if let Err(cause) = opening.on_refused(entry, refused) {
-                    break cause;
-                }
+            Err(Stop::Refused(refused)) => opening.on_refused(entry, refused),
+            Err(Stop::Unanswered) => opening.on_lost(entry, request),
+            Err(Stop::Unwelcome(error)) => {
+                opening.on_unwelcome(entry, error);
+                Ok(())
             }
-            Err(Stop::Unanswered { reused }) => opening.on_lost(entry, request, reused),
-            Err(Stop::Unwelcome(error)) => opening.on_unwelcome(entry, error),
+        };
+        if let Err(cause) = again {
+            break cause;
         }
     };
     if cause == EndCause::Done {
@@ -63,9 +69,7 @@ enum Stop {
     Ended(EndCause),
     Refused(Refused),
     /// The connection closed before anything came back.
-    Unanswered {
-        reused: bool,
-    },
+    Unanswered,
     /// The node did not accept the client's certificate; a client learns that only after its handshake.
     Unwelcome(rustls::Error),
 }
@@ -76,8 +80,10 @@ struct Opening {
     replay: Replay,
     attempts: u32,
     failure: Option<Failure>,
-    /// A kept connection turned out dead: the same entry is dialled afresh, and the guide is not asked.
+    /// A connection closed without an answer: the same node is asked again before the guide is. It knows whether it had
+    /// opened the stream.
     again: Option<(Arc<Entry>, Request)>,
+    losses: u32,
     renewed: bool,
     rerouted: bool,
 }
@@ -91,24 +97,29 @@ impl Opening {
         control: &StreamControl,
     ) -> Result<(Warm, Arc<Entry>, Request), EndCause> {
         tokio::select! {
-            prepared = self.find(guide) => prepared.map_err(|problem| EndCause::Refused(Box::new(problem))),
+            prepared = self.find(guide) => prepared,
             () = broken(local) => Err(EndCause::LocalReset),
             code = control.cutting() => Err(EndCause::Cut(code)),
         }
     }
 
-    async fn find(&mut self, guide: &mut impl StreamGuide) -> Result<(Warm, Arc<Entry>, Request), Problem> {
+    async fn find(&mut self, guide: &mut impl StreamGuide) -> Result<(Warm, Arc<Entry>, Request), EndCause> {
+        let refused = |problem| EndCause::Refused(Box::new(problem));
         loop {
             let (entry, request, connection) = if let Some((entry, request)) = self.again.take() {
                 let connection = entry.fresh().await;
+                if connection.is_err() && self.replay.has_data() {
+                    return Err(EndCause::LinkLost);
+                }
                 (entry, request, connection)
             } else {
                 if self.attempts >= MOST_ATTEMPTS {
-                    return Err(self.failure.as_ref().map_or_else(no_gateway, Failure::problem));
+                    return Err(refused(self.failure.as_ref().map_or_else(no_gateway, Failure::problem)));
                 }
                 let number = self.attempts;
                 self.attempts += 1;
-                let Attempt { entry, request } = guide.next_attempt(number, self.failure.as_ref()).await?;
+                let attempt = guide.next_attempt(number, self.failure.as_ref()).await;
+                let Attempt { entry, request } = attempt.map_err(refused)?;
                 let connection = entry.connection().await;
                 (entry, request, connection)
             };
@@ -134,13 +145,17 @@ impl Opening {
         Ok(())
     }
 
-    fn on_lost(&mut self, entry: Arc<Entry>, request: Request, reused: bool) {
-        if reused {
-            entry.distrust();
-            self.again = Some((entry, request));
-        } else {
-            self.failure = Some(Failure::Lost { entry });
+    fn on_lost(&mut self, entry: Arc<Entry>, request: Request) -> Result<(), EndCause> {
+        entry.distrust();
+        self.losses += 1;
+        match self.losses {
+            1 => self.again = Some((entry, request)),
+            // Elsewhere the bytes might arrive a second time.
+            2..MOST_LOSSES if self.replay.has_data() => self.again = Some((entry, request)),
+            _ if self.replay.has_data() => return Err(EndCause::LinkLost),
+            _ => self.failure = Some(Failure::Lost { entry }),
         }
+        Ok(())
     }
 
     fn on_unwelcome(&mut self, entry: Arc<Entry>, error: rustls::Error) {
@@ -182,9 +197,7 @@ async fn transfer(
                 Event::Opened | Event::Done => Ok(()),
             }
         }
-        Err(Break::Link(LinkError::Closed(error))) if !answered && proves_unanswered(&error) => {
-            Err(Stop::Unanswered { reused: warm.reused })
-        }
+        Err(Break::Link(LinkError::Closed(error))) if !answered && proves_unanswered(&error) => Err(Stop::Unanswered),
         Err(Break::Link(LinkError::Tls(error @ rustls::Error::AlertReceived(_)))) if !answered => {
             Err(Stop::Unwelcome(error))
         }

@@ -25,8 +25,6 @@ pub(super) struct Warm {
     born: Instant,
     /// When the client certificate ends that it was made with.
     not_after: UnixMillis,
-    /// It has been idle before, so it may have died without a sign.
-    pub(super) reused: bool,
 }
 
 pub(super) struct Pool {
@@ -47,7 +45,7 @@ pub(super) struct Now {
 
 impl Warm {
     pub(super) const fn new(link: Box<Link>, not_after: UnixMillis, now: Now) -> Self {
-        Self { link, born: now.instant, not_after, reused: false }
+        Self { link, born: now.instant, not_after }
     }
 
     fn is_usable(&mut self, now: Now) -> bool {
@@ -77,7 +75,6 @@ impl Pool {
         if self.closed || self.idle.len() >= MOST || !warm.is_usable(now) {
             return Some(warm);
         }
-        warm.reused = true;
         self.idle.push((warm, now.instant));
         None
     }

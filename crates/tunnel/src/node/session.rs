@@ -76,7 +76,7 @@ impl Session<'_> {
     /// Serves the next stream. The link takes another one afterwards, unless it is given up.
     async fn stream<H: StreamHandler>(&mut self, server: &Server<H>) -> Result<(), Quit> {
         let opened = match self.next_head().await? {
-            Ok(request) => match self.refusal() {
+            Ok(request) => match self.refusal(server, &request) {
                 None => self.open(server, &request).await?,
                 Some(refused) => Err(refused),
             },
@@ -120,7 +120,11 @@ impl Session<'_> {
     }
 
     /// Why a stream is refused before the handler is asked.
-    fn refusal(&self) -> Option<Refused> {
+    fn refusal<H>(&self, server: &Server<H>, request: &Request) -> Option<Refused> {
+        // First of all: a client that is told anything else may go elsewhere with what it sent.
+        if server.opened.contains(self.peer.peer, request.stream()) {
+            return Some(repeated());
+        }
         if self.stop.is_cancelled() {
             let problem = Problem::new(503, "draining", "The gateway is shutting down");
             return Some(problem.with_detail("It takes no new connections. Another gateway may.").into());
@@ -157,13 +161,17 @@ impl Session<'_> {
         })
         .await;
         drop(opening);
-        let Some(quit) = quit else { return Ok(opened) };
-        if let Ok(Opened { target, control, done }) = opened {
-            let _ = socket::arm(&target);
-            drop(target);
-            server.live.begin(&control, done).end(EndCause::LinkLost);
+        let Ok(Opened { target, control, done }) = opened else {
+            return quit.map_or(Ok(opened), Err);
+        };
+        let first = quit.is_none() && server.opened.insert(self.peer.peer, request.stream(), std::time::Instant::now());
+        if first {
+            return Ok(Ok(Opened { target, control, done }));
         }
-        Err(quit)
+        let _ = socket::arm(&target);
+        drop(target);
+        server.live.begin(&control, done).end(EndCause::LinkLost);
+        quit.map_or_else(|| Ok(Err(repeated())), Err)
     }
 
     /// Carries an opened stream to its end.
@@ -239,6 +247,11 @@ impl Session<'_> {
         let (link, inbox) = (&mut self.link, &mut self.inbox);
         poll_fn(|cx| poll_fill(link, inbox, cx)).await
     }
+}
+
+fn repeated() -> Refused {
+    let problem = Problem::new(409, "stream-repeated", "The connection broke while it was opened");
+    problem.with_detail("What was sent first may have arrived, so it is not sent again. Connect again.").into()
 }
 
 /// Completes a moment after the node was told to stop: a head that is on its way gets its answer.

@@ -7,6 +7,7 @@
 )]
 
 mod ends;
+mod model;
 mod opening;
 mod strangers;
 mod transfer;

@@ -222,12 +222,17 @@ impl Drop for Gateway {
 /// A guide that goes through a list of entries, one for each attempt, and notes why the ones before failed.
 pub(crate) struct Route {
     pub(crate) entries: Vec<Arc<Entry>>,
+    stream: StreamId,
     pub(crate) failures: Arc<Mutex<Vec<String>>>,
 }
 
 impl Route {
     pub(crate) fn to(entries: &[&Arc<Entry>]) -> Self {
-        Self { entries: entries.iter().map(|entry| Arc::clone(entry)).collect(), failures: Arc::default() }
+        Self {
+            entries: entries.iter().map(|entry| Arc::clone(entry)).collect(),
+            stream: StreamId::from_ulid(next()),
+            failures: Arc::default(),
+        }
     }
 }
 
@@ -235,10 +240,14 @@ impl StreamGuide for Route {
     async fn next_attempt(&mut self, number: u32, failure: Option<&Failure>) -> Result<Attempt, Problem> {
         self.failures.lock().unwrap().extend(failure.map(|failure| failure.problem().code));
         match self.entries.get(number as usize) {
-            Some(entry) => Ok(Attempt { entry: entry.clone(), request: request(&format!("v4.public.{number}")) }),
+            Some(entry) => Ok(Attempt { entry: entry.clone(), request: request_of(self.stream, number) }),
             None => Err(failure.map_or_else(|| Problem::new(500, "none", "None"), Failure::problem)),
         }
     }
+}
+
+fn request_of(stream: StreamId, attempt: u32) -> Request {
+    Request::new(resource(), "gw.example", format!("v4.public.{attempt}"), stream).unwrap()
 }
 
 pub(crate) fn request(lease: &str) -> Request {
