@@ -158,7 +158,7 @@ pub(crate) enum TokenSource {
 
 #[derive(Args, Debug)]
 pub(crate) struct UnlockArgs {
-    /// Read the password from standard input instead of asking
+    /// Read the password from standard input instead of asking; for a service account its token
     #[arg(long)]
     pub(crate) password_stdin: bool,
 }

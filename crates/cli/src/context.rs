@@ -44,12 +44,14 @@ impl Context {
         }
     }
 
-    /// Says something beside the result, on stderr.
-    pub(crate) fn note(&self, line: Line) {
+    /// Says something beside the result, on stderr; what was said before stands before it.
+    pub(crate) fn note(&mut self, line: Line) {
+        // Whoever writes next meets the error, if there is one.
+        let _ = self.screen.flush();
         screen::note(self.colours, &[line]);
     }
 
-    pub(crate) fn warn(&self, text: impl AsRef<str>) {
+    pub(crate) fn warn(&mut self, text: impl AsRef<str>) {
         self.note(Line::new().styled(WARN, "warning: ").plain(text));
     }
 }

@@ -47,7 +47,6 @@ pub(super) async fn list_at(
     let items = with_names(noun, found.items, api).await;
     context.screen.grid(&show::grid(noun, &items))?;
     if found.next.is_some() {
-        context.screen.flush()?;
         let more = format!("There are more {}; --limit 0 lists all, --filter narrows the list.", noun.plural);
         context.note(Line::new().styled(DIM, more));
     }
@@ -64,6 +63,17 @@ pub(super) async fn show(
     let found = find(noun, reference, api).await?;
     // A list may say less than the thing itself.
     let item = if noun.names.is_empty() { found.item } else { api.get(&path(noun, &found)).await? };
+    show_item(noun, item, as_json, api, context).await
+}
+
+/// Shows a thing that was read already.
+pub(super) async fn show_item(
+    noun: &Noun,
+    item: Value,
+    as_json: bool,
+    api: &Api,
+    context: &mut Context,
+) -> Result<(), Failure> {
     if as_json {
         return Ok(context.screen.json(&item)?);
     }
@@ -213,7 +223,7 @@ pub(super) fn quoted(text: &str) -> String {
 async fn with_names(noun: &Noun, mut items: Vec<Value>, api: &Api) -> Vec<Value> {
     let fields: &[(&str, &Noun)] = match noun.singular {
         "grant" => &[("account", &super::noun::ACCOUNT), ("resource", &super::noun::RESOURCE)],
-        "rule" => &[("resources", &super::noun::RESOURCE)],
+        "rule" => &[("resources", &super::noun::RESOURCE), ("role", &super::noun::ROLE)],
         _ => &[],
     };
     for (field, of) in fields {

@@ -9,7 +9,7 @@ use super::{
     noun::{ACCOUNT, GRANT, RESOURCE},
 };
 use crate::{
-    args::admin::{GrantCreate, GrantUpdate, GrantsCommand},
+    args::admin::{GrantCreate, GrantList, GrantUpdate, GrantsCommand, ListArgs},
     context::Context,
     failure::Failure,
     text,
@@ -17,12 +17,25 @@ use crate::{
 
 pub(super) async fn run(command: GrantsCommand, api: &Api, context: &mut Context) -> Result<(), Failure> {
     match command {
-        GrantsCommand::List(args) => entity::list(&GRANT, &args, api, context).await,
+        GrantsCommand::List(args) => list(args, api, context).await,
         GrantsCommand::Show(args) => entity::show(&GRANT, &args.reference, args.json, api, context).await,
         GrantsCommand::Create(args) => create(args, api, context).await,
         GrantsCommand::Update(args) => update(args, api, context).await,
         GrantsCommand::Delete(args) => entity::delete(&GRANT, &args, api, context).await,
     }
+}
+
+/// Grants know accounts and resources by their ids; names become ids here.
+async fn list(args: GrantList, api: &Api, context: &mut Context) -> Result<(), Failure> {
+    let mut filter: Vec<String> = args.list.filter.into_iter().collect();
+    if let Some(account) = &args.account {
+        filter.push(format!("account:{}", entity::find(&ACCOUNT, account, api).await?.id));
+    }
+    if let Some(resource) = &args.resource {
+        filter.push(format!("resource:{}", entity::find(&RESOURCE, resource, api).await?.id));
+    }
+    let filter = (!filter.is_empty()).then(|| filter.join(" "));
+    entity::list(&GRANT, &ListArgs { filter, ..args.list }, api, context).await
 }
 
 async fn create(args: GrantCreate, api: &Api, context: &mut Context) -> Result<(), Failure> {

@@ -70,10 +70,7 @@ pub(super) async fn rules(command: RulesCommand, api: &Api, context: &mut Contex
         RulesCommand::Show(args) => {
             let role = entity::find(&ROLE, &args.role, api).await?;
             let rule = entity::find_at(&RULE, &below(&role, RULE.collection), &args.rule, api).await?;
-            if args.output.json {
-                return Ok(context.screen.json(&rule.item)?);
-            }
-            super::show::thing(&rule.item, context)
+            entity::show_item(&RULE, rule.item, args.output.json, api, context).await
         }
         RulesCommand::Create(args) => create_rule(args, api, context).await,
         RulesCommand::Update(args) => update_rule(args, api, context).await,

@@ -23,7 +23,8 @@ pub(super) fn grid(noun: &Noun, items: &[Value]) -> Grid {
 }
 
 /// The fields that a thing begins with; the others follow by name.
-const FIRST: [&str; 5] = ["name", "email", "id", "kind", "state"];
+const FIRST: [&str; 10] =
+    ["name", "email", "id", "at", "verb", "subject kind", "subject name", "actor name", "kind", "state"];
 
 /// One thing, a line for each of its fields.
 pub(super) fn thing(item: &Value, context: &mut Context) -> Result<(), Failure> {

@@ -26,7 +26,6 @@ pub(crate) async fn connect(args: SelectArgs, context: &mut Context) -> Result<(
         context.screen.json(&report)?;
     } else {
         show_connected(&report, context)?;
-        context.screen.flush()?;
         for resource in report.resources.iter().filter(|resource| is_listening(resource)) {
             if let Health::Unhealthy { error } = &resource.resource.health {
                 let error = text::without_os_code(error);

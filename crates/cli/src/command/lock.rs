@@ -2,6 +2,7 @@
 
 use postern_local_api::message::{SignIn, Unlock};
 
+use super::login;
 use crate::{
     args::UnlockArgs,
     context::Context,
@@ -19,10 +20,17 @@ pub(crate) async fn lock(context: &mut Context) -> Result<(), Failure> {
 
 pub(crate) async fn unlock(args: &UnlockArgs, context: &mut Context) -> Result<(), Failure> {
     let (service, status) = context.signed_in().await?;
-    if !matches!(status.sign_in, SignIn::Locked { .. }) {
+    let SignIn::Locked { account, .. } = &status.sign_in else {
         return Ok(context.screen.line(&Line::of("Nothing is locked."))?);
-    }
-    let password = if args.password_stdin { prompt::secret_from_stdin()? } else { prompt::secret("Password:").await? };
+    };
+    // A service account has no password: its token opens again what it opened before.
+    let from_environment = if account.service { login::token_from_environment()? } else { None };
+    let password = match from_environment {
+        _ if args.password_stdin => prompt::secret_from_stdin()?,
+        Some(token) => token,
+        None if account.service => prompt::secret("Service token:").await?,
+        None => prompt::secret("Password:").await?,
+    };
     waiting::during("unlocking", service.unlock(&Unlock { password }))
         .await
         .map_err(|error| Failure::from(error).without_next().while_("cannot unlock"))?;

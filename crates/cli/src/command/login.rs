@@ -115,7 +115,7 @@ async fn credential(args: LoginArgs) -> Result<Credential, Failure> {
     Ok(Credential::Password { email, password })
 }
 
-fn token_from_environment() -> Result<Option<String>, Failure> {
+pub(super) fn token_from_environment() -> Result<Option<String>, Failure> {
     match std::env::var(TOKEN_VARIABLE) {
         Ok(token) if token.trim().is_empty() => Ok(None),
         Ok(token) => Ok(Some(token.trim().to_owned())),

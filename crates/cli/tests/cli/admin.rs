@@ -191,6 +191,9 @@ fn roles_are_shown_with_their_rules_and_members() {
     let ran = ran.says("name      ops\n").says("Rules\n").says("tags:env=prod").says("orders-db");
     ran.says("Members\n").says("ana@example.com");
     fake.run(&["admin", "rules", "list", "ops"]).ends(0).says("orders-db");
+    let rule = json!({ "id": RUL, "role": ROL, "resources": [RES] });
+    fake.answer(&format!("GET /api/v1/roles/{ROL}/rules/{RUL}"), 200, rule);
+    fake.run(&["admin", "rules", "show", "ops", RUL]).ends(0).says("resources  orders-db\n").says("role       ops\n");
     fake.run(&["admin", "members", "list", "ops"]).ends(0).says("ana@example.com");
     assert_eq!(fake.run(&["admin", "members", "list", "ops", "--json"]).ends(0).json()["items"][0]["account"], ACC);
 }
@@ -240,6 +243,10 @@ fn grants_name_accounts_and_resources_by_name() {
     let fake = control();
     let ran = fake.run(&["admin", "grants", "list"]).ends(0);
     ran.says("ana@example.com  orders-db  2026-11-21 01:20:00Z  incident 7");
+    fake.run(&["admin", "grants", "list", "--account", "ana@example.com", "--resource", "orders-db", "-f", "reason:x"])
+        .ends(0);
+    let asked = fake.control_calls().into_iter().rev().find(|(call, _)| call.contains("/grants?")).unwrap().0;
+    assert_eq!(asked, format!("GET /api/v1/grants?limit=1000&filter=reason%3Ax%20account%3A{ACC}%20resource%3A{RES}"));
     fake.run(&["admin", "grants", "show", GRT]).ends(0).says("account   ana@example.com\n");
     leads_to(
         &[

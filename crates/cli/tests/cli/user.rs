@@ -120,6 +120,11 @@ fn a_service_account_without_an_address_is_called_by_its_name() {
     fake.run_with_input(&["login", "--service-token=-"], "t").ends(0).says("Signed in as ci (Example)");
     fake.run(&["status"]).ends(0).says("Signed in      ci (Example)");
     fake.run(&["password"]).ends(2).warns("a service account has no password");
+    let SignIn::SignedIn { account, org, .. } = status.sign_in.clone() else { panic!() };
+    fake.set_status(&Status { sign_in: SignIn::Locked { account, org }, ..status.clone() });
+    fake.answer("POST /v1/unlock", 200, json!(status));
+    fake.command(&["unlock"]).env("POSTERN_SERVICE_TOKEN", "ptk_1").run("").ends(0).says("Unlocked");
+    assert_eq!(fake.calls().last().unwrap().1, json!({ "password": "ptk_1" }));
 }
 
 #[test]

@@ -143,7 +143,7 @@ pub(crate) struct MemberChange {
 #[derive(Debug, Subcommand)]
 pub(crate) enum GrantsCommand {
     /// List direct grants
-    List(ListArgs),
+    List(GrantList),
     /// Show one grant
     Show(ShowArgs),
     /// Let an account reach a resource
@@ -153,6 +153,18 @@ pub(crate) enum GrantsCommand {
     /// Take grants back; their connections are cut
     #[command(visible_alias = "revoke")]
     Delete(DeleteArgs),
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct GrantList {
+    /// Only those of this account, by e-mail address or id
+    #[arg(long, value_name = "ACCOUNT")]
+    pub(crate) account: Option<String>,
+    /// Only those of this resource, by name or id
+    #[arg(long, value_name = "RESOURCE")]
+    pub(crate) resource: Option<String>,
+    #[command(flatten)]
+    pub(crate) list: ListArgs,
 }
 
 #[derive(Args, Debug)]
