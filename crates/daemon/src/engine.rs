@@ -418,7 +418,7 @@ impl Engine {
             if self.leases.denied(*id, now) {
                 self.commands.push_back(Command::DropLease(*id));
             }
-            self.set_denied(*id, self.entries.contains_key(id));
+            self.set_denied(*id, self.entries.contains_key(id) && !self.leases.is_overtaken(*id));
             self.changed.insert(*id);
         }
         self.leases.answered(now);

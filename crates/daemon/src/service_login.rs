@@ -1,7 +1,10 @@
 //! Keeps a service account signed in with the token of a file: whenever nobody is signed in, and again before the
 //! sign-in ends, so that nothing is cut by its end.
 
-use std::{path::PathBuf, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    time::{Duration, SystemTime},
+};
 
 use postern_local_api::message::NoticeLevel;
 use postern_proto::{api::Credential, problem::Problem};
@@ -18,9 +21,11 @@ use crate::{
 };
 
 const FIRST_RETRY: Duration = Duration::from_secs(1);
-const LAST_RETRY: Duration = Duration::from_secs(60);
+const LAST_RETRY: Duration = Duration::from_secs(30);
 /// How often it is looked whether the sign-in will end soon.
 const LOOK_EVERY: Duration = Duration::from_secs(30);
+/// How often it is looked, between tries, whether the file is another one.
+const FILE_EVERY: Duration = Duration::from_secs(1);
 /// A token is far shorter.
 const MAX_TOKEN: usize = 4096;
 
@@ -38,6 +43,7 @@ pub async fn keep_signed_in(handle: Handle, file: PathBuf, stop: CancellationTok
     loop {
         let account = accounts.borrow_and_update().clone();
         let due = account.as_ref().is_none_or(|account| account.record().account.service && is_ending(account));
+        let seen = stamp(&file).await;
         let pause = if due {
             match sign_in(&handle, &file).await {
                 Ok(()) => {
@@ -61,7 +67,20 @@ pub async fn keep_signed_in(handle: Handle, file: PathBuf, stop: CancellationTok
             () = tokio::time::sleep(pause) => {}
             _ = accounts.changed(), if !due => {}
             _ = configs.changed(), if due => {}
+            () = changed(&file, seen), if due => {}
         }
+    }
+}
+
+/// When the file was written; `None` when there is none.
+async fn stamp(file: &Path) -> Option<SystemTime> {
+    tokio::fs::metadata(file).await.ok()?.modified().ok()
+}
+
+/// Waits until the file is another one than it was.
+async fn changed(file: &Path, seen: Option<SystemTime>) {
+    while stamp(file).await == seen {
+        tokio::time::sleep(FILE_EVERY).await;
     }
 }
 
@@ -72,7 +91,7 @@ fn is_ending(account: &Account) -> bool {
     record.expires_at.since(clock::wall()) < life / 3
 }
 
-async fn sign_in(handle: &Handle, file: &std::path::Path) -> Result<(), Problem> {
+async fn sign_in(handle: &Handle, file: &Path) -> Result<(), Problem> {
     let config = handle.configs.borrow().clone();
     let config = config.ok_or_else(|| {
         Problem::new(422, "no-control-plane", "No control plane is known yet")
@@ -83,7 +102,7 @@ async fn sign_in(handle: &Handle, file: &std::path::Path) -> Result<(), Problem>
     handle.sign_in(Target::configured(&config)?, Credential::ServiceToken { token: token.to_string() }, false).await
 }
 
-async fn read_token(file: &std::path::Path) -> Result<Zeroizing<String>, Problem> {
+async fn read_token(file: &Path) -> Result<Zeroizing<String>, Problem> {
     let unreadable = |why: String| {
         Problem::new(422, "no-token", "The service token cannot be read")
             .with_detail(format!("{}: {why}", file.display()))

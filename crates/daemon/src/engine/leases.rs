@@ -95,6 +95,11 @@ impl LeaseBook {
         self.held.remove(&id).is_some()
     }
 
+    /// Whether the answer that comes now was given before the access to this resource changed.
+    pub(super) fn is_overtaken(&self, id: ResourceId) -> bool {
+        self.overtaken.contains(&id)
+    }
+
     /// The request under way was answered.
     pub(super) fn answered(&mut self, now: Now) {
         for id in self.under_way.take().unwrap_or_default() {

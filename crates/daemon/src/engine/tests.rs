@@ -617,8 +617,11 @@ fn a_denial_from_before_a_new_grant_does_not_count_against_it() {
     world.give(Input::Access(Vec::new()));
     world.give(Input::Access(vec![resource(0, 2000)]));
     world.answer_leases(true, 0);
+    assert!(world.shell.denied.is_empty(), "streams wait for the next answer");
     world.pass(Duration::from_secs(1));
     assert!(world.shell.request.is_some());
+    world.answer_leases(true, 0);
+    assert!(world.shell.denied.contains(&id(0)));
 }
 
 #[test]

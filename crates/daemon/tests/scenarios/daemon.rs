@@ -193,6 +193,17 @@ impl World {
     }
 
     pub(crate) async fn start_with(options: &[&str]) -> Self {
+        Self::start_by(Command::new(env!("CARGO_BIN_EXE_posternd")), options).await
+    }
+
+    /// With so few files that a few connections take them all.
+    pub(crate) async fn start_with_few_files(files: u32) -> Self {
+        let mut shell = Command::new("sh");
+        shell.arg("-c").arg(format!("ulimit -n {files} && exec \"$0\" \"$@\"")).arg(env!("CARGO_BIN_EXE_posternd"));
+        Self::start_by(shell, &[]).await
+    }
+
+    async fn start_by(command: Command, options: &[&str]) -> Self {
         let control = Control::start().await;
         let gateway = Gateway::start(&control.org);
         let echo = Echo::start().await;
@@ -201,7 +212,7 @@ impl World {
         gateway.route(id, echo.address);
         control.add_gateway(gateway.node, "gw-1", gateway.address);
         let home = tempfile::tempdir().unwrap();
-        let daemon = Daemon::start(home.path(), options);
+        let daemon = Daemon::start_by(command, home.path(), options);
         daemon.login(&control).await;
         daemon.until("listed", |status| resource(status, id).is_some()).await;
         let report = daemon.connect(NAME).await;
