@@ -18,12 +18,14 @@ use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 use serde_json::Value;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::TcpListener,
+    net::{TcpListener, TcpStream},
     task::JoinSet,
 };
 
 const SESSIONS: u64 = 10_000;
 const WORKERS: u64 = 40;
+/// How long a session rests in the middle, so that kills meet many that are under way.
+const REST: Duration = Duration::from_millis(40);
 /// Every session sends a number of bytes of its own, so that its record can be told from all others.
 const SHORTEST: u64 = 16;
 
@@ -74,6 +76,19 @@ fn message(number: u64) -> Vec<u8> {
     bytes
 }
 
+/// One session; whether all of it came back.
+async fn session(address: SocketAddr, sent: &[u8]) -> anyhow::Result<bool> {
+    let (first, rest) = sent.split_at(8);
+    let mut stream = TcpStream::connect(address).await?;
+    client::ask(&mut stream, first).await?;
+    tokio::time::sleep(REST).await;
+    stream.write_all(rest).await?;
+    stream.shutdown().await?;
+    let mut answer = Vec::new();
+    tokio::time::timeout(client::DEADLINE, stream.read_to_end(&mut answer)).await??;
+    Ok(answer == rest)
+}
+
 /// Runs all sessions; the numbers of those that came back whole.
 async fn run_sessions(address: SocketAddr) -> anyhow::Result<Vec<u64>> {
     let next = Arc::new(AtomicU64::new(0));
@@ -87,8 +102,7 @@ async fn run_sessions(address: SocketAddr) -> anyhow::Result<Vec<u64>> {
                 if number >= SESSIONS {
                     return acknowledged;
                 }
-                let sent = message(number);
-                if client::exchange(address, &sent).await.is_ok_and(|answer| answer == sent) {
+                if session(address, &message(number)).await.unwrap_or(false) {
                     acknowledged.push(number);
                 } else {
                     // While every gateway is down connections fail at once; give the next process its time.
@@ -105,8 +119,8 @@ async fn kill_at_random(stack: &mut Stack, seed: u64, over: &AtomicBool) -> anyh
     let mut random = StdRng::seed_from_u64(seed);
     let mut kills = 0;
     while !over.load(Ordering::SeqCst) {
-        tokio::time::sleep(Duration::from_millis(random.random_range(50..700))).await;
-        let pause = Duration::from_millis(random.random_range(0..300));
+        tokio::time::sleep(Duration::from_millis(random.random_range(20..300))).await;
+        let pause = Duration::from_millis(random.random_range(0..200));
         match random.random_range(0..3_usize) {
             2 => {
                 stack.control.kill().await?;
@@ -155,12 +169,12 @@ async fn ten_thousand_sessions_with_kills_are_recorded_once_each() -> anyhow::Re
     let (acknowledged, kills) = tokio::join!(sessions, kill_at_random(&mut stack, seed, &over));
     let (acknowledged, kills) = (acknowledged?, kills?);
     let served = witness.served.lock().unwrap_or_else(PoisonError::into_inner).clone();
-    println!(
+    figure::say(&format!(
         "{kills} kills; {} of {SESSIONS} sessions acknowledged, {} reached the resource, {} connections there",
         acknowledged.len(),
         served.len(),
         witness.accepted.load(Ordering::SeqCst)
-    );
+    ));
     assert!(kills >= 5, "too few kills to say anything");
     assert!(acknowledged.len() as u64 > SESSIONS / 2, "most sessions must work although processes are killed");
 
@@ -177,20 +191,17 @@ async fn ten_thousand_sessions_with_kills_are_recorded_once_each() -> anyhow::Re
     for number in records.iter().filter(|record| !is_lost(record)).filter_map(number_of) {
         *recorded.entry(number).or_default() += 1;
     }
-    let twice: Vec<_> = recorded.iter().filter(|(number, times)| **times > 1 && served.contains_key(number)).collect();
+    let twice: Vec<_> = recorded.iter().filter(|(_, times)| **times > 1).collect();
     assert!(twice.is_empty(), "recorded more than once: {twice:?}");
     let missing: Vec<_> = served.keys().filter(|number| !recorded.contains_key(number)).collect();
-    println!(
+    figure::say(&format!(
         "{} records, {lost} of them of sessions that died with a gateway, {} sizes not known",
         records.len(),
         missing.len()
-    );
-    assert!(
-        missing.len() <= records.len() - recorded.values().map(|times| *times as usize).sum::<usize>() + lost,
-        "{} served sessions have no record, and only {lost} died with a gateway: {missing:?}",
-        missing.len()
-    );
+    ));
+    // Of a session that died with its gateway the bytes are not known, so it cannot be told which one it was.
+    assert!(missing.len() <= lost, "served, without a record, and only {lost} died with a gateway: {missing:?}");
     let verified = stack.api().get("/api/v1/audit/verify").await?;
-    figure::say(&format!("audit: {verified}"));
+    assert_eq!(verified["ok"], true, "{verified}");
     stack.stop().await
 }

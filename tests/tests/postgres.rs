@@ -48,10 +48,9 @@ async fn psql_and_twenty_pgbench_clients_work() -> anyhow::Result<()> {
     assert_eq!(whole.len(), 20_000_000);
     let output = load(address, 5)?.await??.success()?;
     assert!(output.contains("number of failed transactions: 0"), "{output}");
-    println!(
-        "{}",
-        output.lines().filter(|line| line.contains("tps") || line.contains("latency")).collect::<Vec<_>>().join("\n")
-    );
+    for line in output.lines().filter(|line| line.contains("tps") || line.contains("latency")) {
+        figure::say(line);
+    }
     stack.stop().await?;
     server.stop().await
 }

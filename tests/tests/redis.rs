@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use postern_proto::resource::Kind;
 use postern_tests::{
     command::{Output, PATIENCE, run},
-    need_program,
+    figure, need_program,
     servers::Redis,
     stack::Stack,
 };
@@ -36,10 +36,9 @@ async fn the_benchmark_runs() -> anyhow::Result<()> {
     for kind in ["SET", "GET"] {
         assert!(output.contains(&format!("{kind}: ")), "{output}");
     }
-    println!(
-        "{}",
-        output.replace('\r', "\n").lines().filter(|line| line.contains("p50=")).collect::<Vec<_>>().join("\n")
-    );
+    for line in output.replace('\r', "\n").lines().filter(|line| line.contains("p50=")) {
+        figure::say(line);
+    }
     stack.stop().await?;
     server.stop().await
 }
