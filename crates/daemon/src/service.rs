@@ -76,6 +76,8 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     say_ready(&socket)?;
 
     tokio::select! {
+        // First, because the shell ends too when the service is to stop.
+        biased;
         () = stop.cancelled() => tracing::info!("stopping"),
         _ = &mut shell => {
             let _ = std::fs::remove_file(&socket);
