@@ -114,19 +114,19 @@ struct NewGateway {
     #[serde(flatten)]
     gateway: GatewayView,
     #[serde(flatten)]
-    token: TokenView,
+    token: EnrolTokenView,
 }
 
 /// A one-time token, shown this once.
 #[derive(Serialize, ToSchema)]
-struct TokenView {
+struct EnrolTokenView {
     /// For `postern-node gateway --enrol-token`.
     enrol_token: String,
     /// Milliseconds since 1970.
     enrol_token_expires_at: u64,
 }
 
-impl From<&EnrolToken> for TokenView {
+impl From<&EnrolToken> for EnrolTokenView {
     fn from(token: &EnrolToken) -> Self {
         Self { enrol_token: token.token.expose().to_owned(), enrol_token_expires_at: token.expires_at.0 }
     }
@@ -169,7 +169,7 @@ async fn create(
     let node = gateway::create(&mut change, name, advertise).await?;
     let token = gateway::issue_token(&mut change, &node).await?;
     change.commit().await?;
-    let view = NewGateway { gateway: GatewayView::of(&state, &node), token: TokenView::from(&token) };
+    let view = NewGateway { gateway: GatewayView::of(&state, &node), token: EnrolTokenView::from(&token) };
     Ok((StatusCode::CREATED, Json(view)))
 }
 
@@ -215,7 +215,7 @@ async fn delete(State(state): State<AppState>, Admin(caller): Admin, Path(id): P
 }
 
 #[utoipa::path(post, path = "/api/v1/gateways/{id}/token", operation_id = "create_enrol_token", tag = "gateways",
-    params(("id" = String, Path,)), responses((status = 201, body = TokenView)))]
+    params(("id" = String, Path,)), responses((status = 201, body = EnrolTokenView)))]
 /// Make a new one-time token that enrols a gateway
 ///
 /// Tokens made before and not used are void.
@@ -223,12 +223,12 @@ async fn issue_token(
     State(state): State<AppState>,
     Admin(caller): Admin,
     Path(id): Path<String>,
-) -> Answer<(StatusCode, Json<TokenView>)> {
+) -> Answer<(StatusCode, Json<EnrolTokenView>)> {
     let mut change = state.store.change(caller.actor).await?;
     let node = find(change.catalogue(), &id)?;
     let token = gateway::issue_token(&mut change, &node).await?;
     change.commit().await?;
-    Ok((StatusCode::CREATED, Json(TokenView::from(&token))))
+    Ok((StatusCode::CREATED, Json(EnrolTokenView::from(&token))))
 }
 
 fn find(catalogue: &Catalogue, id: &str) -> Answer<Arc<Node>> {
