@@ -88,7 +88,8 @@ impl Fake {
         self.state.lock().unwrap().delay = delay;
     }
 
-    /// Lets the next event stream hold these lines and then break off.
+    /// Lets the next event stream hold these lines and then break off. A line that is a number is a pause, in
+    /// milliseconds.
     pub(crate) fn stream(&self, lines: Vec<Value>) {
         self.state.lock().unwrap().streams.push(lines);
     }
@@ -436,6 +437,10 @@ fn serve_events(mut stream: UnixStream, state: &Mutex<State>) {
     let ends = lines.is_some();
     let _ = stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n");
     for line in lines.unwrap_or_else(|| vec![snapshot()]) {
+        if let Some(pause) = line.as_u64() {
+            std::thread::sleep(Duration::from_millis(pause));
+            continue;
+        }
         if stream.write_all(format!("{line}\n").as_bytes()).is_err() {
             return;
         }

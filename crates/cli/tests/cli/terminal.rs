@@ -90,6 +90,8 @@ fn watching_draws_over_itself_and_ends_with_ctrl_c() {
     fake.stream(vec![
         json!({ "seq": 1, "event": "snapshot", "status": signed_out() }),
         json!({ "seq": 2, "event": "notice", "level": "info", "text": "hello \u{1b}[2Jthere" }),
+        // Changes that come together are drawn once: the first state must stand alone for a while to be seen.
+        json!(3000),
     ]);
     let ran = fake
         .command(&["status", "--watch"])
