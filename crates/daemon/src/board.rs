@@ -1,6 +1,6 @@
 //! The service's status, and everybody who follows it.
 //!
-//! Events are numbered per reader, so that each sees 1, 2, 3 … A reader that falls more than [`BEHIND`] events behind
+//! Events are numbered per reader, so that each sees 1, 2, 3 … A reader that falls far behind
 //! gets a fresh snapshot in place of what it missed; nobody waits for a slow reader.
 
 use std::{

@@ -11,19 +11,21 @@ use std::{
     time::Duration,
 };
 
-use postern_local_api::message::{Connection, PortHolder};
+use postern_local_api::message::Connection;
 use postern_proto::{
     api::IssuedLease,
-    id::{AccountId, DeviceId, ResourceId},
+    id::ResourceId,
     lease::Revocation,
     resource::{BindMode, ClientResource},
     time::UnixMillis,
 };
 
+mod access;
 mod backoff;
 mod certificate;
 mod leases;
 mod listener;
+mod message;
 
 pub use backoff::{Jitter, backoff};
 use certificate::CertificatePlan;
@@ -31,114 +33,7 @@ pub use certificate::CertificateSpan;
 use leases::LeaseBook;
 use listener::Listener;
 pub use listener::{BindFailure, Ticket};
-
-/// The time, on two clocks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Now {
-    /// Since the machine started, sleep included: what spans are measured with.
-    pub boot: Duration,
-    /// The wall clock, which may be wrong and may jump: for what others wrote down.
-    pub wall: UnixMillis,
-}
-
-/// Who is signed in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Owner {
-    pub account: AccountId,
-    pub device: DeviceId,
-    /// Service accounts have everything connected that was not disconnected.
-    pub service: bool,
-}
-
-/// What happened.
-///
-/// `SignedIn` and `SignedOut` void the requests that are under way ([`Command::RequestLeases`],
-/// [`Command::RenewCertificate`]): their answers must not be handed in any more. So does [`Command::EndSignIn`].
-#[derive(Clone, Debug)]
-pub enum Input {
-    SignedIn {
-        owner: Owner,
-        certificate: CertificateSpan,
-        sign_in_ends: UnixMillis,
-        /// What this account had chosen; of no account while it is signed in already.
-        choices: BTreeMap<ResourceId, bool>,
-    },
-    SignedOut,
-    Locked,
-    Unlocked,
-    /// Everything that the account may reach now; what is absent is lost.
-    Access(Vec<ClientResource>),
-    /// What is different since then.
-    AccessChanged {
-        put: Vec<ClientResource>,
-        removed: Vec<ResourceId>,
-    },
-    Connect(Vec<ResourceId>),
-    Disconnect(Vec<ResourceId>),
-    Bound {
-        ticket: Ticket,
-    },
-    BindFailed {
-        ticket: Ticket,
-        failure: BindFailure,
-    },
-    /// A listener ended on its own.
-    ListenerLost {
-        ticket: Ticket,
-        error: String,
-    },
-    /// A stream needs a lease now: there is none, or a node would not take the one there is.
-    LeaseNeeded(ResourceId),
-    LeasesIssued {
-        leases: Vec<(IssuedLease, Option<String>)>,
-        denied: Vec<ResourceId>,
-    },
-    LeasesFailed,
-    Revoked(Vec<Revocation>),
-    /// A certificate that was signed just now.
-    CertificateRenewed(CertificateSpan),
-    CertificateFailed,
-    /// The control plane is there again: what waits for it is tried at once.
-    ControlReached,
-}
-
-/// What to do.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Command {
-    Bind {
-        ticket: Ticket,
-        resource: ResourceId,
-        address: SocketAddr,
-    },
-    /// The listener is closed and its port free before the next command is carried out.
-    Unbind {
-        ticket: Ticket,
-    },
-    /// Streams of this resource are cut.
-    Cut {
-        resource: ResourceId,
-    },
-    /// Streams that match are cut.
-    CutRevoked(Vec<Revocation>),
-    RequestLeases(Vec<ResourceId>),
-    /// New streams may use this lease until then (boot clock).
-    PutLease {
-        lease: IssuedLease,
-        grant: Option<String>,
-        until: Duration,
-    },
-    DropLease(ResourceId),
-    /// Whether the control plane gives no lease for this resource: new streams need not wait for one.
-    SetDenied {
-        resource: ResourceId,
-        denied: bool,
-    },
-    SaveChoices(BTreeMap<ResourceId, bool>),
-    SaveLeases(Vec<IssuedLease>),
-    RenewCertificate,
-    /// The sign-in is over: forget it and say so.
-    EndSignIn,
-}
+pub use message::{Command, Input, Now, Owner};
 
 /// See the module.
 #[derive(Debug)]
@@ -322,68 +217,6 @@ impl Engine {
         }
     }
 
-    fn set_access(&mut self, resources: Vec<ClientResource>) {
-        let there: BTreeSet<_> = resources.iter().map(|resource| resource.id).collect();
-        let lost: Vec<_> = self.entries.keys().filter(|id| !there.contains(*id)).copied().collect();
-        self.change_access(resources, &lost);
-    }
-
-    fn change_access(&mut self, put: Vec<ClientResource>, removed: &[ResourceId]) {
-        for id in removed {
-            if let Some(entry) = self.entries.remove(id) {
-                self.lose(*id, entry);
-            }
-        }
-        for resource in put {
-            let id = resource.id;
-            match self.entries.get_mut(&id) {
-                Some(entry) if entry.resource == resource => continue,
-                Some(entry) => {
-                    let revised = entry.resource.revision != resource.revision;
-                    entry.resource = resource;
-                    if revised {
-                        self.leases.expire(id);
-                        self.set_denied(id, false);
-                    }
-                }
-                None => {
-                    self.leases.expire(id);
-                    self.entries.insert(id, Entry { resource, listener: Listener::default() });
-                }
-            }
-            self.changed.insert(id);
-        }
-    }
-
-    fn lose(&mut self, id: ResourceId, mut entry: Entry) {
-        self.changed.insert(id);
-        if let Some(ticket) = entry.listener.close() {
-            self.commands.push_back(Command::Unbind { ticket });
-        }
-        if self.leases.remove(id) {
-            self.commands.push_back(Command::DropLease(id));
-        }
-        self.set_denied(id, false);
-        self.commands.push_back(Command::Cut { resource: id });
-    }
-
-    fn choose(&mut self, ids: &[ResourceId], connected: bool) {
-        let mut differs = false;
-        for id in ids {
-            let Some(entry) = self.entries.get_mut(id) else { continue };
-            differs |= self.choices.insert(*id, connected) != Some(connected);
-            if connected {
-                entry.listener.retry_now();
-            } else {
-                self.commands.push_back(Command::Cut { resource: *id });
-            }
-            self.changed.insert(*id);
-        }
-        if differs {
-            self.commands.push_back(Command::SaveChoices(self.choices.clone()));
-        }
-    }
-
     fn bound(&mut self, ticket: Ticket) {
         match self.entries.iter_mut().find(|(_, entry)| entry.listener.ticket() == Some(ticket)) {
             Some((id, entry)) => {
@@ -524,13 +357,6 @@ fn refusal(resource: &ClientResource) -> Option<String> {
         return Some(format!("{} is not a loopback address; other machines could reach it", resource.bind.ip));
     }
     (resource.bind.port == 0).then(|| "it has no port".to_owned())
-}
-
-/// The process that has a port, in the words of the local API.
-#[must_use]
-pub fn port_holder(holder: tun_driver::socket_owner::Holder) -> PortHolder {
-    let (pid, program) = holder.process.map(|process| (process.pid, process.program)).unzip();
-    PortHolder { uid: holder.uid, pid, program }
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 //! a shell that answers late, wrongly or never must not get the two apart.
 
 use postern_proto::{
+    id::{AccountId, DeviceId},
     lease::{LIFETIME, RevokedSubject},
     resource::{BindAddress, Health, Kind, Tags},
 };

@@ -2,13 +2,15 @@
 
 use std::{io, net::SocketAddr, sync::Arc};
 
+use postern_local_api::message::PortHolder;
 use postern_proto::{api::IssuedLease, id::ResourceId};
+use tun_driver::socket_owner::Holder;
 
 use super::Shell;
 use crate::{
     carriage::Lease,
     clock,
-    engine::{BindFailure, Command, Input, Ticket, port_holder},
+    engine::{BindFailure, Command, Input, Ticket},
     listener,
     store::{CachedLeases, Choices},
 };
@@ -123,4 +125,10 @@ impl Shell {
             entry.warm();
         }
     }
+}
+
+/// The process that has a port, in the words of the local API.
+fn port_holder(holder: Holder) -> PortHolder {
+    let (pid, program) = holder.process.map(|process| (process.pid, process.program)).unzip();
+    PortHolder { uid: holder.uid, pid, program }
 }

@@ -1,0 +1,121 @@
+//! What goes into the engine and what comes out of it.
+
+use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
+
+use postern_proto::{
+    api::IssuedLease,
+    id::{AccountId, DeviceId, ResourceId},
+    lease::Revocation,
+    resource::ClientResource,
+    time::UnixMillis,
+};
+
+use super::{BindFailure, CertificateSpan, Ticket};
+
+/// The time, on two clocks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Now {
+    /// Since the machine started, sleep included: what spans are measured with.
+    pub boot: Duration,
+    /// The wall clock, which may be wrong and may jump: for what others wrote down.
+    pub wall: UnixMillis,
+}
+
+/// Who is signed in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Owner {
+    pub account: AccountId,
+    pub device: DeviceId,
+    /// Service accounts have everything connected that was not disconnected.
+    pub service: bool,
+}
+
+/// What happened.
+///
+/// `SignedIn` and `SignedOut` void the requests that are under way ([`Command::RequestLeases`],
+/// [`Command::RenewCertificate`]): their answers must not be handed in any more. So does [`Command::EndSignIn`].
+#[derive(Clone, Debug)]
+pub enum Input {
+    SignedIn {
+        owner: Owner,
+        certificate: CertificateSpan,
+        sign_in_ends: UnixMillis,
+        /// What this account had chosen; of no account while it is signed in already.
+        choices: BTreeMap<ResourceId, bool>,
+    },
+    SignedOut,
+    Locked,
+    Unlocked,
+    /// Everything that the account may reach now; what is absent is lost.
+    Access(Vec<ClientResource>),
+    /// What is different since then.
+    AccessChanged {
+        put: Vec<ClientResource>,
+        removed: Vec<ResourceId>,
+    },
+    Connect(Vec<ResourceId>),
+    Disconnect(Vec<ResourceId>),
+    Bound {
+        ticket: Ticket,
+    },
+    BindFailed {
+        ticket: Ticket,
+        failure: BindFailure,
+    },
+    /// A listener ended on its own.
+    ListenerLost {
+        ticket: Ticket,
+        error: String,
+    },
+    /// A stream needs a lease now: there is none, or a node would not take the one there is.
+    LeaseNeeded(ResourceId),
+    LeasesIssued {
+        leases: Vec<(IssuedLease, Option<String>)>,
+        denied: Vec<ResourceId>,
+    },
+    LeasesFailed,
+    Revoked(Vec<Revocation>),
+    /// A certificate that was signed just now.
+    CertificateRenewed(CertificateSpan),
+    CertificateFailed,
+    /// The control plane is there again: what waits for it is tried at once.
+    ControlReached,
+}
+
+/// What to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Command {
+    Bind {
+        ticket: Ticket,
+        resource: ResourceId,
+        address: SocketAddr,
+    },
+    /// The listener is closed and its port free before the next command is carried out.
+    Unbind {
+        ticket: Ticket,
+    },
+    /// Streams of this resource are cut.
+    Cut {
+        resource: ResourceId,
+    },
+    /// Streams that match are cut.
+    CutRevoked(Vec<Revocation>),
+    RequestLeases(Vec<ResourceId>),
+    /// New streams may use this lease until then (boot clock).
+    PutLease {
+        lease: IssuedLease,
+        grant: Option<String>,
+        until: Duration,
+    },
+    DropLease(ResourceId),
+    /// Whether the control plane gives no lease for this resource: new streams need not wait for one.
+    SetDenied {
+        resource: ResourceId,
+        denied: bool,
+    },
+    SaveChoices(BTreeMap<ResourceId, bool>),
+    SaveLeases(Vec<IssuedLease>),
+    RenewCertificate,
+    /// The sign-in is over: forget it and say so.
+    EndSignIn,
+}
