@@ -69,8 +69,8 @@ impl Dialer {
         *self.control.write().unwrap_or_else(PoisonError::into_inner) = addresses;
     }
 
-    /// Connects to the first address of the target that answers.
-    pub async fn dial(&self, target: &Target) -> Result<TcpStream, DialError> {
+    /// Connects to the first address of the target that answers, and says which one that is.
+    pub async fn dial(&self, target: &Target) -> Result<(TcpStream, SocketAddr), DialError> {
         let deadline = Instant::now() + DIAL_LIMIT;
         let timed_out = || DialError::TimedOut { address: target.address() };
         let resolved = timeout_at(deadline, resolve(target)).await.map_err(|_| timed_out())??;

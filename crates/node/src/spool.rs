@@ -37,6 +37,9 @@ use self::{segment::Segment, writer::Writer};
 
 /// Streams that may wait for their start record; more are refused.
 const MAX_WAITING: usize = 16_384;
+/// How long a record that nobody waits for may wait for one that somebody does: the end of a stream then goes out with
+/// the start of the next one, which would else wait for a write of its own.
+const LINGER: Duration = Duration::from_millis(5);
 /// Refusals that may wait to be written; more are counted and dropped.
 const MAX_NOTES: usize = 4096;
 
@@ -120,6 +123,8 @@ struct Shared {
 #[derive(Default)]
 struct Queue {
     entries: Vec<Entry>,
+    /// Somebody waits for one of the entries.
+    urgent: bool,
     dropped_notes: u64,
     closing: bool,
     /// The writer has left.
@@ -185,6 +190,7 @@ impl Spool {
                 return Err(SpoolError::Busy);
             }
             queue.entries.push(Entry { at, event: Event::Start(start), done: Some(done) });
+            queue.urgent = true;
         }
         self.shared.work.notify_one();
         written.await.unwrap_or(Err(SpoolError::Closed))
@@ -193,15 +199,18 @@ impl Spool {
     /// Writes a record soon. Ends are kept until they are written, whatever the disk says; refusals are dropped when too
     /// many wait.
     pub fn note(&self, at: UnixMillis, event: Event) {
-        {
+        let first = {
             let mut queue = self.shared.queue();
             if matches!(event, Event::Refused(_)) && queue.entries.len() >= MAX_NOTES {
                 queue.dropped_notes += 1;
                 return;
             }
             queue.entries.push(Entry { at, event, done: None });
+            queue.entries.len() == 1
+        };
+        if first {
+            self.shared.work.notify_one();
         }
-        self.shared.work.notify_one();
     }
 
     /// The last durable record, as it changes.

@@ -18,44 +18,42 @@ use tokio::{
 /// How long an attempt has the field for itself ("Connection Attempt Delay", RFC 8305 §5).
 pub const STAGGER: Duration = Duration::from_millis(250);
 
-/// Connects to the first of `addresses` that answers within `limit`, with `TCP_NODELAY` set.
+/// Connects to the first of `addresses` that answers within `limit`, and says which one that was.
 ///
-/// When none answers, the error is that of the address that was tried first and failed; [`io::ErrorKind::TimedOut`] when
-/// the limit ran out before any failure.
-pub async fn connect(addresses: &[SocketAddr], limit: Duration) -> io::Result<TcpStream> {
+/// When none answers, the error is that of the address that failed first; [`io::ErrorKind::TimedOut`] when the limit ran
+/// out before any failure.
+pub async fn connect(addresses: &[SocketAddr], limit: Duration) -> io::Result<(TcpStream, SocketAddr)> {
+    if let [address] = addresses {
+        let connected = timeout(limit, TcpStream::connect(address)).await;
+        return Ok((connected.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))?, *address));
+    }
     let mut first_error = None;
     let raced = timeout(limit, race(interleave(addresses), &mut first_error)).await;
-    match raced {
-        Ok(Some(stream)) => {
-            stream.set_nodelay(true)?;
-            Ok(stream)
-        }
-        Ok(None) | Err(_) => Err(first_error.unwrap_or_else(|| io::ErrorKind::TimedOut.into())),
-    }
+    raced.ok().flatten().ok_or_else(|| first_error.unwrap_or_else(|| io::ErrorKind::TimedOut.into()))
 }
 
-async fn race(addresses: Vec<SocketAddr>, first_error: &mut Option<io::Error>) -> Option<TcpStream> {
-    let mut waiting = addresses.into_iter();
+async fn race(addresses: Vec<SocketAddr>, first_error: &mut Option<io::Error>) -> Option<(TcpStream, SocketAddr)> {
+    let mut waiting = addresses.into_iter().peekable();
     let mut attempts = JoinSet::new();
     let mut next_at = Instant::now();
-    let mut more = true;
     loop {
+        // Not through the timer, which counts in milliseconds.
+        if next_at <= Instant::now()
+            && let Some(address) = waiting.next()
+        {
+            attempts.spawn(async move { Ok((TcpStream::connect(address).await?, address)) });
+            next_at = Instant::now() + STAGGER;
+        }
         tokio::select! {
             Some(ended) = attempts.join_next() => match ended {
-                Ok(Ok(stream)) => return Some(stream),
+                Ok(Ok(connected)) => return Some(connected),
                 Ok(Err(error)) => {
                     first_error.get_or_insert(error);
                     next_at = Instant::now();
                 }
                 Err(_) => {}
             },
-            () = sleep_until(next_at), if more => {
-                match waiting.next() {
-                    Some(address) => { attempts.spawn(TcpStream::connect(address)); }
-                    None => more = false,
-                }
-                next_at = Instant::now() + STAGGER;
-            }
+            () = sleep_until(next_at), if waiting.peek().is_some() => {}
             else => return None,
         }
     }
@@ -96,16 +94,17 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let dead = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
         let alive = listener.local_addr().unwrap();
-        let stream = connect(&[dead, alive], Duration::from_secs(5)).await.unwrap();
-        assert_eq!(stream.peer_addr().unwrap(), alive);
-        assert!(stream.nodelay().unwrap());
+        let (stream, address) = connect(&[dead, alive], Duration::from_secs(5)).await.unwrap();
+        assert_eq!((stream.peer_addr().unwrap(), address), (alive, alive));
     }
 
     #[tokio::test]
     async fn the_error_is_that_of_the_address_when_none_answers() {
         let dead = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
-        let error = connect(&[dead], Duration::from_secs(5)).await.unwrap_err();
-        assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
+        for addresses in [vec![dead], vec![dead, dead]] {
+            let error = connect(&addresses, Duration::from_secs(5)).await.unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
+        }
         assert!(connect(&[], Duration::from_secs(5)).await.is_err());
     }
 }

@@ -124,7 +124,10 @@ impl StreamHandler for Gateway {
         }
         recording.begun = true;
         let target = match dialled {
-            Dialled::Connected(target) => target,
+            Dialled::Connected(target, address) => {
+                recording.dialled = Some(address);
+                target
+            }
             Dialled::Failed(error) => {
                 recording.end(EndReason::DialFailed, (0, 0), Some(error.to_string()));
                 return Err(error.problem().into());
@@ -134,7 +137,6 @@ impl StreamHandler for Gateway {
                 return Err(Problem::new(499, "client_gone", "The client went away").into());
             }
         };
-        recording.dialled = target.peer_addr().ok();
         if let Some(code) = control.cut_code() {
             let cause = EndCause::Cut(code);
             recording.end(cause.at_node(), (0, 0), None);
@@ -146,7 +148,7 @@ impl StreamHandler for Gateway {
 }
 
 enum Dialled {
-    Connected(TcpStream),
+    Connected(TcpStream, SocketAddr),
     Failed(DialError),
     ClientGone,
 }
@@ -154,7 +156,7 @@ enum Dialled {
 async fn dial(dialer: &Dialer, target: &Target, request: &OpenRequest<'_>) -> Dialled {
     tokio::select! {
         dialled = dialer.dial(target) => match dialled {
-            Ok(stream) => Dialled::Connected(stream),
+            Ok((stream, address)) => Dialled::Connected(stream, address),
             Err(error) => Dialled::Failed(error),
         },
         () = request.gone.cancelled() => Dialled::ClientGone,

@@ -19,7 +19,7 @@ use postern_proto::{
     record::{Event, Record},
 };
 
-use super::{Entry, Shared, SpoolError, SpoolOpenError, Tip, recover, segment, segment::Segment};
+use super::{Entry, LINGER, Queue, Shared, SpoolError, SpoolOpenError, Tip, recover, segment, segment::Segment};
 
 /// How long the writer waits before it tries a full disk again.
 const RETRY: Duration = Duration::from_secs(1);
@@ -82,6 +82,10 @@ impl Writer {
             }
             queue = self.shared.work.wait(queue).unwrap_or_else(PoisonError::into_inner);
         }
+        let lone = |queue: &mut Queue| !queue.urgent && !queue.closing;
+        let lingered = self.shared.work.wait_timeout_while(queue, LINGER, lone);
+        let (mut queue, _) = lingered.unwrap_or_else(PoisonError::into_inner);
+        queue.urgent = false;
         if queue.dropped_notes > 0 {
             tracing::warn!(dropped = queue.dropped_notes, "refusals came faster than they could be recorded");
             queue.dropped_notes = 0;

@@ -46,5 +46,5 @@ async fn connect(address: &str) -> io::Result<TcpStream> {
         return TcpStream::connect(address).await;
     }
     let addresses: Vec<SocketAddr> = lookup_host(address).await?.collect();
-    happy_eyeballs::connect(&addresses, DEADLINE).await
+    Ok(happy_eyeballs::connect(&addresses, DEADLINE).await?.0)
 }

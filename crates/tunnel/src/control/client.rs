@@ -304,8 +304,9 @@ async fn connect(url: &ControlUrl, tls: Arc<ClientConfig>) -> Result<Sender, Cal
         .await
         .map_err(|error| CallError::unreachable(url, format!("its name cannot be resolved: {error}")))?;
     let addresses: Vec<_> = addresses.collect();
-    let tcp =
-        happy_eyeballs::connect(&addresses, CALL_TIMEOUT).await.map_err(|error| CallError::unreachable(url, error))?;
+    let connected = happy_eyeballs::connect(&addresses, CALL_TIMEOUT).await;
+    let (tcp, _) = connected.map_err(|error| CallError::unreachable(url, error))?;
+    tcp.set_nodelay(true).map_err(|error| CallError::unreachable(url, error))?;
     let Some(name) = url.server_name() else {
         return Err(CallError::untrusted(url, "no certificate can carry its name"));
     };
