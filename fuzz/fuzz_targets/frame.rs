@@ -1,0 +1,7 @@
+//! See the module of the same name in `crates/proto/tests/fuzzed`: the tests replay the corpus through it.
+#![no_main]
+
+#[path = "../../crates/proto/tests/fuzzed/frame.rs"]
+mod frame;
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| frame::check(bytes));
