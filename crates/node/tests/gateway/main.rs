@@ -173,7 +173,7 @@ async fn one_stream_identifier_runs_once() {
     let bench = Bench::start().await;
     let stream = bench.carrying().await;
     let twin = Stream::open_as(stream.id, &bench.entry, 1, &bench.device.lease(1)).await;
-    assert_eq!(twin.refusal().await.code, "stream_in_use");
+    assert_eq!(twin.refusal().await.status, 409);
     bench.gateway.finish().await;
 }
 
