@@ -18,6 +18,9 @@ use crate::workspace::Workspace;
 /// Builds the programs of `packages` and gives the folder where they are.
 pub(crate) fn build(workspace: &Workspace, packages: &[&str]) -> anyhow::Result<PathBuf> {
     let bar = progress_bar(count_crates(workspace, packages)?);
+    if bar.is_hidden() {
+        anstream::eprintln!("building in release mode; the first time takes several minutes");
+    }
     let mut command = workspace.cargo();
     command.args(["build", "--locked", "--release", "--bins", "--message-format", "json-render-diagnostics"]);
     for package in packages {
