@@ -101,6 +101,7 @@ impl Engine {
                 self.bind_failed(ticket, BindFailure::Other { error }, now);
             }
             Input::LeaseNeeded(id) => self.leases.need(id, now),
+            Input::LeasesKept(leases) => self.take_leases(leases, false, now),
             Input::LeasesIssued { leases, denied } => self.leases_issued(leases, &denied, now),
             Input::LeasesFailed => self.leases.failed(now, &mut self.jitter),
             Input::Revoked(revocations) => self.revoke(revocations),
@@ -237,16 +238,7 @@ impl Engine {
     }
 
     fn leases_issued(&mut self, leases: Vec<(IssuedLease, Option<String>)>, denied: &[ResourceId], now: Now) {
-        for (lease, grant) in leases {
-            let id = lease.resource;
-            if !self.entries.contains_key(&id) {
-                continue;
-            }
-            self.set_denied(id, false);
-            let until = self.leases.issued(lease.clone(), grant.clone(), now, &mut self.jitter);
-            self.commands.push_back(Command::PutLease { lease, grant, until });
-            self.changed.insert(id);
-        }
+        self.take_leases(leases, true, now);
         for id in denied {
             if self.leases.denied(*id, now) {
                 self.commands.push_back(Command::DropLease(*id));
@@ -256,6 +248,21 @@ impl Engine {
         }
         self.leases.answered(now);
         self.commands.push_back(Command::SaveLeases(self.leases.all()));
+    }
+
+    /// `fresh`: signed just now.
+    fn take_leases(&mut self, leases: Vec<(IssuedLease, Option<String>)>, fresh: bool, now: Now) {
+        for (lease, grant) in leases {
+            let id = lease.resource;
+            if !self.entries.contains_key(&id) || (!fresh && self.leases.holds(id)) {
+                continue;
+            }
+            self.set_denied(id, false);
+            let age = if fresh { Duration::ZERO } else { now.wall.since(lease.issued_at) };
+            let until = self.leases.issued(lease.clone(), grant.clone(), age, now, &mut self.jitter);
+            self.commands.push_back(Command::PutLease { lease, grant, until });
+            self.changed.insert(id);
+        }
     }
 
     fn set_denied(&mut self, resource: ResourceId, denied: bool) {

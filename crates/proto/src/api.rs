@@ -15,7 +15,7 @@
 //! | `POST /api/v1/devices/events` | device certificate | [`DeviceEvents`] → 204 |
 //! | `GET /api/v1/sync` | device or node certificate | WebSocket, or long poll: see [`crate::sync`] |
 
-use std::net::SocketAddr;
+use std::{fmt, net::SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
@@ -115,7 +115,7 @@ pub struct LeaseResponse {
     pub denied: Vec<ResourceId>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IssuedLease {
     pub resource: ResourceId,
     pub token: String,
@@ -123,6 +123,18 @@ pub struct IssuedLease {
     pub not_after: UnixMillis,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub grant_ends: Option<UnixMillis>,
+}
+
+/// The token stays out of logs.
+impl fmt::Debug for IssuedLease {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("IssuedLease")
+            .field("resource", &self.resource)
+            .field("issued_at", &self.issued_at)
+            .field("not_after", &self.not_after)
+            .field("grant_ends", &self.grant_ends)
+            .finish_non_exhaustive()
+    }
 }
 
 #[derive(Clone, Serialize, Deserialize)]

@@ -63,17 +63,18 @@ impl LeaseBook {
 
     /// Keeps a lease and says until when it may be used for new streams: to its end, and on through the fail-static
     /// window (the gateways know whether the control plane is really away and have the last word).
+    ///
+    /// A fresh lease is as old as the control plane's own clock says: not at all. Only the `age` of a kept one is
+    /// measured with our wall clock.
     pub(super) fn issued(
         &mut self,
         lease: IssuedLease,
         grant: Option<String>,
+        age: Duration,
         now: Now,
         jitter: &mut Jitter,
     ) -> Duration {
         let life = lease.not_after.since(lease.issued_at).min(LIFETIME);
-        // A fresh lease is as old as the control plane's own clock says: new. Only a kept one is measured with ours.
-        let fresh = self.under_way.as_ref().is_some_and(|asked| asked.contains(&lease.resource));
-        let age = if fresh { Duration::ZERO } else { now.wall.since(lease.issued_at) };
         let renew = RENEW_AFTER.min(life.mul_f64(2.0 / 3.0));
         let renew = renew.saturating_sub(jitter.between(Duration::ZERO, renew / 10));
         let from_birth = |span: Duration| now.boot.saturating_add(span.saturating_sub(age));
@@ -85,6 +86,10 @@ impl LeaseBook {
         self.needed.remove(&id);
         self.held.insert(id, Held { lease, grant, renew_at: from_birth(renew), until });
         until
+    }
+
+    pub(super) fn holds(&self, id: ResourceId) -> bool {
+        self.held.contains_key(&id)
     }
 
     /// Returns whether a lease is lost by it.

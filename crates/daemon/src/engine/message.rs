@@ -69,6 +69,9 @@ pub enum Input {
     },
     /// A stream needs a lease now: there is none, or a node would not take the one there is.
     LeaseNeeded(ResourceId),
+    /// Leases of an earlier run.
+    LeasesKept(Vec<(IssuedLease, Option<String>)>),
+    /// The answer to the request under way; a lease comes with its grant, where that could be read.
     LeasesIssued {
         leases: Vec<(IssuedLease, Option<String>)>,
         denied: Vec<ResourceId>,

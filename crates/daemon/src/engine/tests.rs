@@ -583,9 +583,9 @@ fn a_kept_lease_does_not_live_longer_for_having_been_kept() {
     let mut old = lease(id(0), world.now);
     old.issued_at = UnixMillis(world.now.wall.0 - 20 * 60_000);
     old.not_after = old.issued_at.plus(LIFETIME);
-    world.give(Input::LeasesIssued { leases: vec![(old, None)], denied: Vec::new() });
     world.give(Input::Connect(vec![id(0)]));
-    assert!(world.shell.request.is_some(), "renewed at once");
+    assert!(world.shell.request.is_some(), "asked for at once");
+    world.give(Input::LeasesKept(vec![(old, None)]));
     let begun = world.now.boot;
     while world.shell.leases.contains(&id(0)) {
         world.answer_leases(false, IDS);

@@ -57,7 +57,7 @@ impl Shell {
             (lease, grant)
         });
         let leases = leases.collect();
-        self.tell(Input::LeasesIssued { leases, denied: Vec::new() }).await;
+        self.tell(Input::LeasesKept(leases)).await;
         self.post();
     }
 
