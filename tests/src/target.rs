@@ -41,6 +41,7 @@ struct Seen {
     accepted: AtomicU64,
     open: AtomicU64,
     bytes: AtomicU64,
+    complete: AtomicU64,
     /// When the last byte or the end of each connection was seen.
     last: Mutex<BTreeMap<SocketAddr, Instant>>,
     received: Mutex<Vec<u8>>,
@@ -82,6 +83,12 @@ impl Target {
         self.seen.bytes.load(Ordering::SeqCst)
     }
 
+    /// How many connections said that they had sent everything. One that was cut must never be among them.
+    #[must_use]
+    pub fn complete(&self) -> u64 {
+        self.seen.complete.load(Ordering::SeqCst)
+    }
+
     /// The first bytes that came in, for messages.
     #[must_use]
     pub fn received(&self) -> String {
@@ -100,6 +107,16 @@ impl Target {
         let end = Instant::now() + deadline;
         while self.open() != count {
             anyhow::ensure!(Instant::now() < end, "{} connections are open, not {count}", self.open());
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        Ok(())
+    }
+
+    /// Waits until at least so many bytes have come in.
+    pub async fn wait_bytes(&self, bytes: u64, deadline: Duration) -> anyhow::Result<()> {
+        let end = Instant::now() + deadline;
+        while self.bytes() < bytes {
+            anyhow::ensure!(Instant::now() < end, "{} bytes came in, not {bytes}", self.bytes());
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         Ok(())
@@ -140,6 +157,7 @@ async fn serve(mut stream: TcpStream, peer: SocketAddr, behaviour: Behaviour, se
             loop {
                 let read = from.read(&mut buffer).await?;
                 if read == 0 {
+                    seen.complete.fetch_add(1, Ordering::SeqCst);
                     return to.shutdown().await;
                 }
                 let piece = buffer.get(..read).unwrap_or_default();
@@ -153,6 +171,7 @@ async fn serve(mut stream: TcpStream, peer: SocketAddr, behaviour: Behaviour, se
             loop {
                 let read = stream.read(&mut buffer).await?;
                 if read == 0 {
+                    seen.complete.fetch_add(1, Ordering::SeqCst);
                     break;
                 }
                 total += read;
@@ -168,7 +187,10 @@ async fn serve(mut stream: TcpStream, peer: SocketAddr, behaviour: Behaviour, se
                 stream.write_all(&piece).await?;
                 seen.touch(peer);
                 match stream.try_read(&mut buffer) {
-                    Ok(0) => return Ok(()),
+                    Ok(0) => {
+                        seen.complete.fetch_add(1, Ordering::SeqCst);
+                        return Ok(());
+                    }
                     Ok(read) => seen.count(peer, buffer.get(..read).unwrap_or_default()),
                     Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
                     Err(error) => return Err(error),
