@@ -313,6 +313,8 @@ async fn a_new_password_is_due_only_until_it_was_chosen() {
 #[tokio::test(flavor = "multi_thread")]
 async fn bad_files_are_set_aside_and_told_of_and_never_keep_the_service_from_starting() {
     let mut world = World::start().await;
+    // By then there is a lease to keep.
+    world.open().await;
     world.daemon.end(Signal::TERM);
     let state = world.home.path().join("state");
     let files = [
