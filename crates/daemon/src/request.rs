@@ -36,7 +36,9 @@ pub enum Request {
         reply: Reply<()>,
     },
     /// The account has a new password: it need not change it any more.
-    PasswordChanged,
+    PasswordChanged {
+        reply: Reply<()>,
+    },
 }
 
 /// Asks, and waits for the answer.

@@ -183,7 +183,10 @@ impl Shell {
                 self.post();
                 answer(reply, Ok(()));
             }
-            Request::PasswordChanged => self.password_changed().await,
+            Request::PasswordChanged { reply } => {
+                self.password_changed().await;
+                answer(reply, Ok(()));
+            }
         }
     }
 

@@ -169,7 +169,8 @@ async fn control(State(handle): State<Handle>, Sent(call): Sent<ControlCall>) ->
     let changes_password = pass_on::changes_password(&call);
     let answer = pass_on::pass_on(account.control(), call).await?;
     if changes_password && answer.status < 300 {
-        let _ = handle.requests.send(Request::PasswordChanged).await;
+        // The password is changed, whatever becomes of the note about it.
+        let _ = ask(&handle.requests, |reply| Request::PasswordChanged { reply }).await;
     }
     Ok(Json(answer))
 }

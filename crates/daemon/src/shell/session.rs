@@ -186,6 +186,7 @@ impl Shell {
             let (store, mut record) = (self.parts.store.clone(), account.record().clone());
             record.must_change_password = false;
             self.saver.run(move || store.save(&record)).await;
+            self.saver.flush().await;
         }
     }
 }
