@@ -12,7 +12,7 @@ use std::{
     collections::BTreeMap,
     io::{BufRead as _, BufReader, Read as _, Write as _},
     net::{Shutdown, SocketAddr, TcpListener, TcpStream},
-    path::Path,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::{
         Arc,
@@ -55,9 +55,9 @@ fn main() {
     let arguments: Vec<String> = std::env::args().collect();
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match arguments[1..] {
-        ["plain", target] => runtime().block_on(plain(target.parse().unwrap())),
-        ["node", folder, target] => runtime().block_on(node(Path::new(folder), target.parse().unwrap())),
-        ["client", folder, node] => runtime().block_on(client(Path::new(folder), node)),
+        ["plain", target] => run_on(plain(target.parse().unwrap())),
+        ["node", folder, target] => run_on(node(Path::new(folder).to_owned(), target.parse().unwrap())),
+        ["client", folder, node] => run_on(client(Path::new(folder).to_owned(), node.to_owned())),
         [] => measure(3, ""),
         [rounds] => measure(rounds.parse().unwrap(), ""),
         [rounds, case] => measure(rounds.parse().unwrap(), case),
@@ -70,8 +70,10 @@ fn panic_usage() {
     std::process::exit(2);
 }
 
-fn runtime() -> tokio::runtime::Runtime {
-    tokio::runtime::Builder::new_multi_thread().worker_threads(4).enable_all().build().unwrap()
+/// Runs on a worker, as accept loops do in the real programs.
+fn run_on(work: impl Future<Output = ()> + Send + 'static) {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(4).enable_all().build().unwrap();
+    runtime.block_on(async { tokio::spawn(work).await.unwrap() });
 }
 
 // === subjects ===
@@ -120,8 +122,8 @@ fn read_identity(folder: &Path, name: &str) -> (Trust, Identity) {
     (Trust::from_pem(org(), &read("ca.pem".into())).unwrap(), identity)
 }
 
-async fn node(folder: &Path, target: SocketAddr) {
-    let (trust, identity) = read_identity(folder, "node");
+async fn node(folder: PathBuf, target: SocketAddr) {
+    let (trust, identity) = read_identity(&folder, "node");
     let server = Server::new(Dial(target), ServerTls::new(&trust, &identity).unwrap());
     server.serve(listener(), CancellationToken::new(), Duration::ZERO).await;
 }
@@ -141,8 +143,8 @@ impl StreamGuide for Straight {
     }
 }
 
-async fn client(folder: &Path, node: &str) {
-    let (trust, identity) = read_identity(folder, "client");
+async fn client(folder: PathBuf, node: String) {
+    let (trust, identity) = read_identity(&folder, "client");
     let entry = Entry::new(node_id(), node, ClientTls::new(&trust, &identity).unwrap()).unwrap();
     entry.warm();
     let listener = listener();

@@ -85,12 +85,13 @@ pub(crate) fn close(stream: TcpStream) {
 /// while, such as a pager.
 pub(crate) fn tune(stream: &TcpStream) -> io::Result<()> {
     let socket = SockRef::from(stream);
-    // Between programs of one machine nothing is lost and nothing needs pacing. Where BBR is the default, its timers cost
-    // a fifth of the CPU time per byte. That a system does not allow this is no error.
-    #[cfg(any(target_os = "linux", target_os = "android"))]
-    if stream.peer_addr().is_ok_and(|peer| peer.ip().is_loopback()) {
-        let _ = socket.set_tcp_congestion(b"reno");
-    }
     socket.set_tcp_nodelay(true)?;
+    if stream.peer_addr().is_ok_and(|peer| peer.ip().is_loopback()) {
+        // A program of this machine does not vanish without a sign, and nothing needs pacing: where BBR is the default,
+        // its timers cost a fifth of the CPU time per byte. That a system does not allow another choice is no error.
+        #[cfg(any(target_os = "linux", target_os = "android"))]
+        let _ = socket.set_tcp_congestion(b"reno");
+        return Ok(());
+    }
     socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE_AFTER).with_interval(KEEPALIVE_EVERY))
 }
