@@ -118,7 +118,7 @@ fn the_json_of_status_keeps_its_shape() {
             "must_change_password": false,
         },
         "control": { "state": "connected", "url": "https://control.example:8443", "since": 1 },
-        "key_storage": { "kind": "file", "path": "/home/ana/device.key" },
+        "key_storage": { "kind": "file", "path": "/state/device.key" },
         "certificate_ends": 4_000_000_000_000_u64,
         "gateways": [{
             "id": "nod_01JABCDEFGHJKMNPQRSTVWXYZ0", "name": "gw-1", "address": "gw.example:5000",

@@ -266,7 +266,7 @@ pub(crate) fn status() -> Status {
             must_change_password: false,
         },
         control: ControlLink::Connected { url: "https://control.example:8443".to_owned(), since: UnixMillis(1) },
-        key_storage: KeyStorage::File { path: "/home/ana/device.key".to_owned() },
+        key_storage: KeyStorage::File { path: "/state/device.key".to_owned() },
         certificate_ends: Some(UnixMillis(4_000_000_000_000)),
         gateways: vec![GatewayStatus {
             id: "nod_01JABCDEFGHJKMNPQRSTVWXYZ0".parse().unwrap(),

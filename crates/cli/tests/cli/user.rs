@@ -250,7 +250,7 @@ fn status_shows_everything_at_a_glance() {
         "Signed in      ana@example.com (Example), for ",
         "Control plane  https://control.example:8443 connected for ",
         "Gateways       gw-1 at gw.example:5000, reachable in 2.3 ms",
-        "Device key     in the file /home/ana/device.key, open to you alone",
+        "Device key     in the file /state/device.key, open to you alone",
         "Resources      3 that you may reach, 1 connected",
         "NAME     KIND  ADDRESS          STATE      HEALTH   OPEN   UP  DOWN",
         "grafana  http  127.0.0.1:18080  connected  healthy     0  0 B   0 B",
