@@ -11,7 +11,7 @@ use postern_proto::{
     sync::{ItemKey, Scope},
 };
 use sqlx::{
-    Sqlite, SqlitePool, Transaction,
+    Connection as _, Sqlite, SqlitePool, Transaction,
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
 use tokio::sync::{Mutex, OwnedMutexGuard, RwLock, RwLockReadGuard, broadcast, watch};
@@ -151,7 +151,12 @@ impl Store {
             .synchronous(SqliteSynchronous::Full)
             .foreign_keys(true)
             .busy_timeout(PATIENCE);
-        let pool = |size| SqlitePoolOptions::new().max_connections(size).acquire_timeout(PATIENCE);
+        let pool = |size| {
+            let options = SqlitePoolOptions::new().max_connections(size).acquire_timeout(PATIENCE);
+            // A full disk makes SQLite roll back by itself; the connection goes on counting a transaction that is not
+            // there, and would never begin one again. Such a connection is closed, and the next one opens the database.
+            options.before_acquire(|connection, _| Box::pin(async move { Ok(!connection.is_in_transaction()) }))
+        };
         let writer = pool(1).connect_with(options.clone()).await.map_err(StoreError::from)?;
         sqlx::migrate!().run(&writer).await?;
         let mut tx = writer.begin_with("BEGIN IMMEDIATE").await.map_err(StoreError::from)?;
@@ -304,3 +309,6 @@ impl Append {
         Ok(self.tx.commit().await?)
     }
 }
+
+#[cfg(test)]
+mod tests;
