@@ -28,7 +28,7 @@ pub fn is_root() -> bool {
 
 /// Leaves the test with an announcement when a condition does not hold.
 ///
-/// ```ignore
+/// ```text
 /// need!(is_root(), "needs root to act as a second user");
 /// ```
 #[macro_export]

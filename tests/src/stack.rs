@@ -1,6 +1,6 @@
 //! A whole Postern for one test: control plane, gateways, users with posternd, resources.
 //!
-//! ```ignore
+//! ```text
 //! let target = Target::start(Behaviour::Echo).await?;
 //! let stack = Stack::builder().resource("echo", Kind::Tcp, target.address()).start().await?;
 //! let address = stack.user().connect("echo").await?;
