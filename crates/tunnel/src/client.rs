@@ -1,4 +1,4 @@
-//! The client's side: warm connections to the entries of the data path, and [`carry`], which carries a local connection
+//! The client's side: warm connections to the entries of the data path, and [`carry()`], which carries a local connection
 //! over one of them.
 
 mod carry;

@@ -8,7 +8,7 @@ use zeroize::Zeroizing;
 #[derive(Args)]
 #[command(group = ArgGroup::new("trust").required(true).args(["ca", "ca_fingerprint", "system_roots"]))]
 pub struct GatewayOptions {
-    /// The control plane, as https://host[:port]
+    /// The control plane, as https://host:port; the port may be missing
     #[arg(long, env = "POSTERN_CONTROL", value_name = "URL")]
     pub control: ControlUrl,
     /// The organisation's CA certificate (PEM)
