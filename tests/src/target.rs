@@ -83,7 +83,8 @@ impl Target {
         self.seen.bytes.load(Ordering::SeqCst)
     }
 
-    /// How many connections said that they had sent everything. One that was cut must never be among them.
+    /// How many connections that carried something said that they had sent everything. One that was cut must never be
+    /// among them. A gateway's health check comes at any time and ends properly without a byte, so it is not counted.
     #[must_use]
     pub fn complete(&self) -> u64 {
         self.seen.complete.load(Ordering::SeqCst)
@@ -153,13 +154,15 @@ async fn serve(mut stream: TcpStream, peer: SocketAddr, behaviour: Behaviour, se
     match behaviour {
         Behaviour::Echo => {
             let (mut from, mut to) = stream.split();
+            let mut total = 0;
             let mut buffer = vec![0; 64 * 1024];
             loop {
                 let read = from.read(&mut buffer).await?;
                 if read == 0 {
-                    seen.complete.fetch_add(1, Ordering::SeqCst);
+                    seen.end(total);
                     return to.shutdown().await;
                 }
+                total += read;
                 let piece = buffer.get(..read).unwrap_or_default();
                 seen.count(peer, piece);
                 to.write_all(piece).await?;
@@ -171,7 +174,7 @@ async fn serve(mut stream: TcpStream, peer: SocketAddr, behaviour: Behaviour, se
             loop {
                 let read = stream.read(&mut buffer).await?;
                 if read == 0 {
-                    seen.complete.fetch_add(1, Ordering::SeqCst);
+                    seen.end(total);
                     break;
                 }
                 total += read;
@@ -182,16 +185,20 @@ async fn serve(mut stream: TcpStream, peer: SocketAddr, behaviour: Behaviour, se
         }
         Behaviour::Flood => {
             let piece = crate::content::bytes(1, 64 * 1024);
+            let mut total = 0;
             let mut buffer = vec![0; 4096];
             loop {
                 stream.write_all(&piece).await?;
                 seen.touch(peer);
                 match stream.try_read(&mut buffer) {
                     Ok(0) => {
-                        seen.complete.fetch_add(1, Ordering::SeqCst);
+                        seen.end(total);
                         return Ok(());
                     }
-                    Ok(read) => seen.count(peer, buffer.get(..read).unwrap_or_default()),
+                    Ok(read) => {
+                        total += read;
+                        seen.count(peer, buffer.get(..read).unwrap_or_default());
+                    }
                     Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
                     Err(error) => return Err(error),
                 }
@@ -201,6 +208,11 @@ async fn serve(mut stream: TcpStream, peer: SocketAddr, behaviour: Behaviour, se
 }
 
 impl Seen {
+    /// A connection ended properly after `total` bytes.
+    fn end(&self, total: usize) {
+        self.complete.fetch_add(u64::from(total > 0), Ordering::SeqCst);
+    }
+
     fn count(&self, peer: SocketAddr, piece: &[u8]) {
         self.bytes.fetch_add(piece.len() as u64, Ordering::SeqCst);
         self.touch(peer);
