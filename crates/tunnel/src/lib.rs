@@ -11,6 +11,7 @@ pub mod control;
 pub mod happy_eyeballs;
 pub mod identity;
 mod link;
+pub mod local_end;
 pub mod node;
 pub mod private_file;
 mod scratch;

@@ -1,7 +1,7 @@
-//! The loop that carries one stream: a local socket on one side, a link on the other, both directions in one task.
+//! The loop that carries one stream: a local end on one side, a link on the other, both directions in one task.
 //!
-//! It owns no buffer while nothing is under way. The local socket is read only when the link has taken what was read
-//! before, the link only when the local socket has taken what was received: that is the back-pressure.
+//! It owns no buffer while nothing is under way. The local end is read only when the link has taken what was read
+//! before, the link only when the local end has taken what was received: that is the back-pressure.
 
 mod inbox;
 
@@ -15,16 +15,17 @@ use postern_proto::{
     frame::{DONE, END, FULL_DATA, FrameError, HEADER, Header, Kind, MAX_UNANSWERED, Piece, Reader, ResetCode},
     head::{Refused, Reply},
 };
-use tokio::{io::Interest, net::TcpStream};
+use tokio::net::TcpStream;
 
 pub(crate) use self::inbox::Inbox;
 use crate::{
     link::{Link, LinkError},
-    scratch, socket,
+    local_end::LocalEnd,
+    scratch,
     stream::{EndCause, StreamControl},
 };
 
-/// How many pieces of data go to the local socket in one call.
+/// How many pieces of data go to the local end in one call.
 const SLICES: usize = 32;
 
 /// How often data is moved before other streams have their turn: at most 512 KiB each way. The runtime's own limit of 128
@@ -75,8 +76,8 @@ impl Replay {
     }
 }
 
-pub(crate) struct Splice<'a> {
-    local: &'a TcpStream,
+pub(crate) struct Splice<'a, L = TcpStream> {
+    local: &'a L,
     link: &'a mut Link,
     control: &'a StreamControl,
     side: Side,
@@ -86,7 +87,7 @@ pub(crate) struct Splice<'a> {
     unanswered: Option<&'a mut Replay>,
     reader: Reader,
     inbox: Inbox,
-    /// The local socket did not take what is in the inbox.
+    /// The local end did not take what is in the inbox.
     blocked: bool,
     sent_end: bool,
     got_end: bool,
@@ -97,10 +98,10 @@ pub(crate) struct Splice<'a> {
     announced: bool,
 }
 
-impl<'a> Splice<'a> {
+impl<'a, L: LocalEnd> Splice<'a, L> {
     /// A client's stream: `head` is the text of its `HEAD` frame, and `replay` what was sent in vain before.
     pub(crate) fn client(
-        local: &'a TcpStream,
+        local: &'a L,
         link: &'a mut Link,
         control: &'a StreamControl,
         head: &[u8],
@@ -125,7 +126,7 @@ impl<'a> Splice<'a> {
 
     /// A node's stream: the reply goes out first, and before it is with the socket nothing goes to the target. `inbox`
     /// holds what the client sent ahead.
-    pub(crate) fn node(local: &'a TcpStream, link: &'a mut Link, control: &'a StreamControl, inbox: Inbox) -> Self {
+    pub(crate) fn node(local: &'a L, link: &'a mut Link, control: &'a StreamControl, inbox: Inbox) -> Self {
         let opening = text_frame(Kind::Reply, &Reply::Opened.write());
         let mut splice = Self::new(local, link, control, Side::Node, opening, inbox);
         splice.blocked = true;
@@ -133,7 +134,7 @@ impl<'a> Splice<'a> {
     }
 
     fn new(
-        local: &'a TcpStream,
+        local: &'a L,
         link: &'a mut Link,
         control: &'a StreamControl,
         side: Side,
@@ -160,11 +161,10 @@ impl<'a> Splice<'a> {
 
     /// Runs until there is something to act on.
     pub(crate) async fn run(&mut self) -> Result<Event, Break> {
-        let local = self.local;
-        let mut broken = pin!(local.ready(Interest::ERROR));
+        let mut broken = pin!(self.local.broken());
         std::future::poll_fn(|cx| {
             let result = self.poll(cx);
-            // While the local socket is not read, an error is the only sign that its program broke off.
+            // While the local end is not read, an error is the only sign that its program broke off.
             if result.is_pending() && !self.reads_local() && broken.as_mut().poll(cx).is_ready() {
                 return Poll::Ready(Err(Break::Local));
             }
@@ -231,7 +231,7 @@ impl<'a> Splice<'a> {
         !self.sent_end && self.link.is_flushed() && self.room() > 0
     }
 
-    /// Local socket to link. True when something moved.
+    /// Local end to link. True when something moved.
     fn send(&mut self, cx: &mut Context<'_>) -> Result<bool, Break> {
         let mut moved = false;
         if !self.link.is_flushed() {
@@ -264,7 +264,7 @@ impl<'a> Splice<'a> {
         Ok(moved || filled > 0)
     }
 
-    /// Reads the local socket into a frame at the front of `buffer`; how long the frame is.
+    /// Reads the local end into a frame at the front of `buffer`; how long the frame is.
     fn read_local(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Result<usize, Break> {
         let room = self.room();
         if self.sent_end || room == 0 {
@@ -273,7 +273,7 @@ impl<'a> Splice<'a> {
         let Some(space) = buffer.get_mut(HEADER..HEADER + room) else {
             return Ok(0);
         };
-        let count = match socket::poll_read(self.local, cx, space) {
+        let count = match self.local.poll_read(cx, space) {
             Poll::Ready(result) => result.map_err(|_| Break::Local)?,
             Poll::Pending => return Ok(0),
         };
@@ -304,7 +304,7 @@ impl<'a> Splice<'a> {
         }
     }
 
-    /// Link to local socket. True when something moved.
+    /// Link to local end. True when something moved.
     fn receive(&mut self, cx: &mut Context<'_>) -> Result<bool, Break> {
         if !self.announced || self.is_received() {
             return Ok(false);
@@ -357,7 +357,7 @@ impl<'a> Splice<'a> {
                 if self.got_end || self.unanswered.is_some() {
                     return Err(Break::Protocol);
                 }
-                let Poll::Ready(written) = socket::poll_write(self.local, cx, data) else {
+                let Poll::Ready(written) = self.local.poll_write(cx, data) else {
                     self.blocked = true;
                     break;
                 };
@@ -383,7 +383,7 @@ impl<'a> Splice<'a> {
             Piece::Reset(code) => Err(Break::Peer(code)),
             Piece::End if !self.got_end && self.unanswered.is_none() => {
                 self.got_end = true;
-                socket::end_writing(self.local);
+                self.local.end_writing();
                 Ok(())
             }
             Piece::Done if self.side == Side::Client && self.sent_end && self.got_end => {

@@ -7,12 +7,12 @@ use postern_proto::{
     head::{Refused, Request},
     problem::Problem,
 };
-use tokio::{io::Interest, net::TcpStream, time::timeout};
+use tokio::time::timeout;
 
 use super::{Attempt, DialError, Entry, Failure, StreamGuide, pool::Warm};
 use crate::{
     link::LinkError,
-    socket,
+    local_end::LocalEnd,
     splice::{Break, Event, Replay, Side, Splice},
     stream::{EndCause, StreamControl, StreamEnd},
 };
@@ -32,8 +32,8 @@ const REPLY_DEADLINE: Duration = Duration::from_secs(30);
 /// writes to the target, so an answer that was given comes before the close; but a balancer in between may have lost it.
 /// So once bytes are under way, the same node is asked again and nobody else: it refuses to open one stream twice. For
 /// that the guide's requests carry one identifier for all attempts of a stream, and another one for every stream.
-pub async fn carry(local: TcpStream, mut guide: impl StreamGuide, control: StreamControl) -> StreamEnd {
-    if socket::arm(&local).is_err() {
+pub async fn carry(local: impl LocalEnd, mut guide: impl StreamGuide, control: StreamControl) -> StreamEnd {
+    if local.arm().is_err() {
         return control.end(EndCause::LocalReset);
     }
     let mut opening = Opening::default();
@@ -57,9 +57,9 @@ pub async fn carry(local: TcpStream, mut guide: impl StreamGuide, control: Strea
         }
     };
     if cause == EndCause::Done {
-        socket::close(local);
+        local.close();
     } else {
-        drop(local);
+        local.reset();
     }
     control.end(cause)
 }
@@ -92,13 +92,13 @@ impl Opening {
     /// A connection and a head for the next attempt.
     async fn prepare(
         &mut self,
-        local: &TcpStream,
+        local: &impl LocalEnd,
         guide: &mut impl StreamGuide,
         control: &StreamControl,
     ) -> Result<(Warm, Arc<Entry>, Request), EndCause> {
         tokio::select! {
             prepared = self.find(guide) => prepared,
-            () = broken(local) => Err(EndCause::LocalReset),
+            () = local.broken() => Err(EndCause::LocalReset),
             code = control.cutting() => Err(EndCause::Cut(code)),
         }
     }
@@ -166,7 +166,7 @@ impl Opening {
 
 /// Runs one attempt on one connection, to the end of the stream when it is opened.
 async fn transfer(
-    local: &TcpStream,
+    local: &impl LocalEnd,
     mut warm: Warm,
     entry: &Arc<Entry>,
     request: &Request,
@@ -223,11 +223,4 @@ fn silence() -> Break {
 
 fn no_gateway() -> Problem {
     Problem::new(503, "no-gateway", "No gateway took the connection")
-}
-
-/// Completes when the local program breaks off. An orderly end of its writing is no break.
-async fn broken(local: &TcpStream) {
-    if local.ready(Interest::ERROR).await.is_err() {
-        std::future::pending::<()>().await;
-    }
 }

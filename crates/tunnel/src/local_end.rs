@@ -1,0 +1,71 @@
+//! The end of a stream on this machine, as the carrier sees it: a socket of the kernel, or a flow of another TCP stack.
+
+use std::{
+    future::pending,
+    io::{self, IoSlice},
+    task::{Context, Poll},
+};
+
+use tokio::{io::Interest, net::TcpStream};
+
+use crate::socket;
+
+/// One connection of a local program. Everything is done by reference, from one task, without waiting.
+///
+/// Dropping it resets the connection, unless [`LocalEnd::close`] was called: a transfer that was cut never looks
+/// complete.
+pub trait LocalEnd {
+    /// Prepares the connection for being carried. Called once, before anything else.
+    fn arm(&self) -> io::Result<()>;
+
+    /// Reads what is there, as much as `buffer` takes. Zero is the end of what the program sends.
+    fn poll_read(&self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>>;
+
+    /// Writes as much of `slices` as there is room for, and says how much that was.
+    fn poll_write(&self, cx: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>>;
+
+    /// Says that nothing more will be written. That the program is gone already is noticed elsewhere.
+    fn end_writing(&self);
+
+    /// Completes when the program breaks off. An orderly end of its writing is no break. It is asked only while nothing
+    /// is read, which would show a break too.
+    fn broken(&self) -> impl Future<Output = ()>;
+
+    /// Closes in an orderly way, after both directions have ended.
+    fn close(self);
+
+    /// Breaks off.
+    fn reset(self);
+}
+
+impl LocalEnd for TcpStream {
+    fn arm(&self) -> io::Result<()> {
+        socket::arm(self)
+    }
+
+    fn poll_read(&self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
+        socket::poll_read(self, cx, buffer)
+    }
+
+    fn poll_write(&self, cx: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        socket::poll_write(self, cx, slices)
+    }
+
+    fn end_writing(&self) {
+        socket::end_writing(self);
+    }
+
+    async fn broken(&self) {
+        if self.ready(Interest::ERROR).await.is_err() {
+            pending::<()>().await;
+        }
+    }
+
+    fn close(self) {
+        socket::close(self);
+    }
+
+    fn reset(self) {
+        drop(self);
+    }
+}
