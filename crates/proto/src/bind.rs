@@ -58,6 +58,18 @@ impl Cidr {
         u32::MAX.checked_shl(32 - u32::from(self.prefix)).unwrap_or_default()
     }
 
+    /// Its first address, the network's own.
+    #[must_use]
+    pub fn network(self) -> Ipv4Addr {
+        Ipv4Addr::from_bits(self.network)
+    }
+
+    /// How many bits are the network's, 0 to 32.
+    #[must_use]
+    pub fn prefix(self) -> u8 {
+        self.prefix
+    }
+
     #[must_use]
     pub fn contains(self, ip: Ipv4Addr) -> bool {
         ip.to_bits() & self.mask() == self.network
