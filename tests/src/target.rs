@@ -185,23 +185,25 @@ async fn serve(mut stream: TcpStream, peer: SocketAddr, behaviour: Behaviour, se
         }
         Behaviour::Flood => {
             let piece = crate::content::bytes(1, 64 * 1024);
+            let (mut from, mut to) = stream.split();
             let mut total = 0;
             let mut buffer = vec![0; 4096];
             loop {
-                stream.write_all(&piece).await?;
-                seen.touch(peer);
-                match stream.try_read(&mut buffer) {
-                    Ok(0) => {
-                        seen.end(total);
-                        return Ok(());
+                // Whoever reads nothing of the flood is listened to all the same.
+                let read = tokio::select! {
+                    written = to.write(&piece) => {
+                        written?;
+                        seen.touch(peer);
+                        continue;
                     }
-                    Ok(read) => {
-                        total += read;
-                        seen.count(peer, buffer.get(..read).unwrap_or_default());
-                    }
-                    Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
-                    Err(error) => return Err(error),
+                    read = from.read(&mut buffer) => read?,
+                };
+                if read == 0 {
+                    seen.end(total);
+                    return Ok(());
                 }
+                total += read;
+                seen.count(peer, buffer.get(..read).unwrap_or_default());
             }
         }
     }
