@@ -8,6 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::interface::Zone;
 
+pub mod resolv_conf;
+
 /// What one link wants to answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LinkNames {
@@ -76,4 +78,21 @@ pub trait SplitDns: Send + Sync + 'static {
     /// Takes back what an earlier run of this service left behind and did not undo, and nothing else. Called once, at
     /// start, with the single-instance lock held.
     fn restore(&self) -> impl Future<Output = Result<(), DnsError>> + Send;
+}
+
+/// What must hold for any text of a resolv.conf: for tests, and for the fuzz target.
+#[doc(hidden)]
+pub fn check_resolv_conf(text: &[u8]) {
+    let stub = IpAddr::from([127, 0, 72, 53]);
+    let before = resolv_conf::ResolvConf::parse(text);
+    let written = before.with_stub(stub);
+    let ours = resolv_conf::ResolvConf::parse(&written);
+    assert!(ours.is_marked() && ours.asks(stub), "our file is known again");
+    assert_eq!(ours.servers().len(), 1, "our file asks the stub alone");
+    let cleared = ours.without_stub(stub, &before);
+    let after = resolv_conf::ResolvConf::parse(&cleared);
+    let servers = |file: &resolv_conf::ResolvConf<'_>| format!("{:?}", file.servers());
+    let asked_already = before.asks(stub) || before.is_marked();
+    assert!(asked_already || servers(&after) == servers(&before), "the servers of before are asked again");
+    assert!(asked_already || !after.is_marked() && !after.asks(stub), "nothing of ours is left");
 }

@@ -10,4 +10,4 @@ mod imp;
 #[path = "sys/windows.rs"]
 mod imp;
 
-pub(crate) use imp::{Lookup, own_uid, tcp_state};
+pub(crate) use imp::{Lookup, NetworkEvents, landscape, own_uid, tcp_state};

@@ -18,6 +18,11 @@ use socket2::SockRef;
 
 use crate::socket_owner::{Holder, Owner, Process, TcpState};
 
+#[path = "linux/networks.rs"]
+mod networks;
+
+pub(crate) use networks::{NetworkEvents, landscape};
+
 /// "Any cookie": the look-up goes by addresses alone.
 const NO_COOKIE: [u8; 8] = [0xff; 8];
 /// An answer about one socket is about 150 bytes, a part of a dump at most 32 KiB (the kernel's own limit).
