@@ -14,6 +14,7 @@ pub mod command;
 pub mod content;
 pub mod device;
 pub mod figure;
+pub mod namespace;
 pub mod peer;
 pub mod ports;
 pub mod process;
