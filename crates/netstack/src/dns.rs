@@ -220,3 +220,6 @@ impl Asking<'_> {
         Outcome::Answered(code)
     }
 }
+
+#[cfg(test)]
+mod tests;

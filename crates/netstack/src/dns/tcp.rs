@@ -62,7 +62,7 @@ impl TcpQueries {
 
     /// `count` bytes of [`TcpQueries::waiting`] were sent.
     pub fn advance(&mut self, count: usize) {
-        self.sent = (self.sent + count).min(self.answers.len());
+        self.sent = self.sent.saturating_add(count).min(self.answers.len());
         if self.sent == self.answers.len() || self.sent >= MAX_WAITING {
             self.answers.drain(..self.sent);
             self.sent = 0;
