@@ -18,7 +18,10 @@ use rustls::{
     AlertDescription, ConnectionTrafficSecrets, ExtractedSecrets, client::ClientConnectionData,
     kernel::KernelConnection, server::ServerConnectionData,
 };
-use tokio::net::TcpStream;
+use tokio::{
+    net::TcpStream,
+    runtime::{Handle, Id},
+};
 
 use self::record::{Content, FULL, HEADER, Key, TAIL};
 pub(crate) use self::{
@@ -37,6 +40,8 @@ const RECORDS: usize = 20;
 
 pub(crate) struct Link {
     wire: Wire,
+    /// The runtime that tells of what the socket is ready for.
+    home: Id,
     sealing: Key,
     opening: Key,
     renewal: Renewal,
@@ -87,6 +92,7 @@ impl Link {
     fn new(wire: TcpStream, secrets: ExtractedSecrets, renewal: Renewal, received: &[u8]) -> Result<Self, LinkError> {
         Ok(Self {
             wire: Wire::Tcp(wire),
+            home: Handle::current().id(),
             sealing: Key::new(secrets.tx)?,
             opening: Key::new(secrets.rx)?,
             limit: renewal.limit(),
@@ -165,6 +171,21 @@ impl Link {
     /// while no stream is on it says that it closes.
     pub(crate) fn is_alive(&self) -> bool {
         self.end == End::Open && self.is_flushed() && self.unread.is_empty() && self.wire.is_quiet()
+    }
+
+    /// Whether the runtime that this is called in tells of what the socket is ready for.
+    pub(crate) fn is_at_home(&self) -> bool {
+        self.home == Handle::current().id()
+    }
+
+    /// Has the runtime that this is called in tell of what the socket is ready for: otherwise every packet would wake a
+    /// thread of another runtime first, and nothing would any more once that one has ended. Two system calls.
+    pub(crate) fn bring_home(&mut self) -> io::Result<()> {
+        if !self.is_at_home() {
+            self.wire.register_here()?;
+            self.home = Handle::current().id();
+        }
+        Ok(())
     }
 
     /// Tells the peer why the stream is broken off and closes, without waiting: when the socket is full, the peer sees
@@ -348,6 +369,16 @@ impl Wire {
     fn poll_write(&self, cx: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
         match self {
             Self::Tcp(stream) => socket::poll_write(stream, cx, slices),
+        }
+    }
+
+    fn register_here(&mut self) -> io::Result<()> {
+        match self {
+            Self::Tcp(stream) => {
+                let socket = socket2::SockRef::from(&*stream).try_clone()?;
+                *stream = TcpStream::from_std(socket.into())?;
+                Ok(())
+            }
         }
     }
 

@@ -18,6 +18,10 @@ pub trait LocalEnd {
     /// Prepares the connection for being carried. Called once, before anything else.
     fn arm(&self) -> io::Result<()>;
 
+    /// The node has opened the stream: from now on the program may see its connection established. Until then nothing
+    /// need be read or taken.
+    fn opened(&self) -> io::Result<()>;
+
     /// Reads what is there, as much as `buffer` takes. Zero is the end of what the program sends.
     fn poll_read(&self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>>;
 
@@ -41,6 +45,11 @@ pub trait LocalEnd {
 impl LocalEnd for TcpStream {
     fn arm(&self) -> io::Result<()> {
         socket::arm(self)
+    }
+
+    /// The kernel has established it long ago.
+    fn opened(&self) -> io::Result<()> {
+        Ok(())
     }
 
     fn poll_read(&self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {

@@ -182,7 +182,12 @@ async fn transfer(
             timeout(REPLY_DEADLINE, splice.run()).await.unwrap_or_else(|_| Err(silence()))
         };
         match event {
-            Ok(Event::Opened) => answered = true,
+            Ok(Event::Opened) => {
+                answered = true;
+                if local.opened().is_err() {
+                    break Err(Break::Local);
+                }
+            }
             other => break other,
         }
     };

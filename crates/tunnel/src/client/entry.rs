@@ -8,7 +8,7 @@ use std::{
 
 use postern_proto::{id::NodeId, time::UnixMillis};
 use rustls::pki_types::ServerName;
-use tokio::sync::Notify;
+use tokio::{runtime::Handle, sync::Notify};
 
 use super::{
     DialError,
@@ -34,11 +34,14 @@ pub struct Entry {
     pool: Mutex<Pool>,
     /// Wakes the keeper; it outlives the entry, so that the keeper need not.
     wake: Arc<Notify>,
+    /// Where the keeper runs: streams may be carried in other runtimes, which end sooner.
+    runtime: Option<Handle>,
     keeper: std::sync::Once,
 }
 
 impl Entry {
-    /// `address` is `host:port`; the name is resolved with every dial.
+    /// `address` is `host:port`; the name is resolved with every dial. Connections are kept warm by the runtime that this
+    /// is called in, else by the first that asks for one.
     pub fn new(node: NodeId, address: impl Into<String>, tls: ClientTls) -> Result<Arc<Self>, TlsError> {
         Ok(Arc::new(Self {
             node,
@@ -46,6 +49,7 @@ impl Entry {
             name: tls::server_name(node)?,
             pool: Mutex::new(Pool::new(tls)),
             wake: Arc::new(Notify::new()),
+            runtime: Handle::try_current().ok(),
             keeper: std::sync::Once::new(),
         }))
     }
@@ -160,7 +164,8 @@ impl Entry {
     /// Starts the keeper, or wakes it.
     fn keep(self: &Arc<Self>) {
         self.keeper.call_once(|| {
-            tokio::spawn(keep_warm(Arc::downgrade(self), self.wake.clone()));
+            let runtime = self.runtime.clone().unwrap_or_else(Handle::current);
+            runtime.spawn(keep_warm(Arc::downgrade(self), self.wake.clone()));
         });
         self.wake.notify_one();
     }

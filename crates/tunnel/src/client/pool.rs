@@ -58,10 +58,12 @@ impl Pool {
         Self { idle: Vec::new(), tls, spares: Spares::default(), dialling: 0, closed: false }
     }
 
-    /// The connection that was used last and is still good.
+    /// The connection that was used last and is still good; one that this runtime has used goes before others.
     pub(super) fn take(&mut self, now: Now) -> Option<Warm> {
-        while let Some((mut warm, _)) = self.idle.pop() {
-            if warm.is_usable(now) {
+        while let Some(last) = self.idle.len().checked_sub(1) {
+            let at = self.idle.iter().rposition(|(warm, _)| warm.link.is_at_home()).unwrap_or(last);
+            let (mut warm, _) = self.idle.remove(at);
+            if warm.is_usable(now) && warm.link.bring_home().is_ok() {
                 self.spares.on_use(now.instant);
                 return Some(warm);
             }
