@@ -93,23 +93,17 @@ impl std::fmt::Display for Endpoint {
     }
 }
 
-/// The address that is listened on, else the one it will have; a name in the virtual network goes before an address.
+/// The address that is listened on, else the one it will have; in the virtual network its name, unless that stands for
+/// several hosts. (A name of this type is fit to stand in a command that a person pastes into a shell.)
 pub(crate) fn endpoint(resource: &ResourceStatus) -> Endpoint {
     let bind = &resource.resource.bind;
     let address = match resource.connection {
         Connection::Listening { address } => address,
         _ => SocketAddr::new(bind.ip, bind.port),
     };
-    let host = bind.dns_name.clone().filter(|name| is_host_name(name)).unwrap_or_else(|| address.ip().to_string());
+    let name = bind.dns_name.as_ref().filter(|name| !name.is_wildcard() && bind.ip == address.ip());
+    let host = name.map_or_else(|| address.ip().to_string(), ToString::to_string);
     Endpoint { host, port: address.port() }
-}
-
-/// Whether a name is fit to stand in a command that a person pastes into a shell. The control plane checks names; a
-/// command line that is built from them does not take its word.
-fn is_host_name(name: &str) -> bool {
-    !name.is_empty()
-        && !name.starts_with('-')
-        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.'))
 }
 
 fn holder_text(holder: Option<&PortHolder>) -> String {

@@ -10,10 +10,11 @@ use std::{
 };
 
 use postern_proto::{
-    bind::Taken,
+    bind::{OwnName, Taken},
     filter::{self, Filter, Value},
     id::{AccountId, GrantId, NodeId, ResourceId, RoleId, RuleId},
-    resource::{BindMode, ClientResource, Health, NodeResource},
+    name::{DnsName, HostPattern},
+    resource::{ClientResource, Health, NodeResource},
     sync::{GatewayInfo, NetworkSettings},
 };
 
@@ -113,20 +114,21 @@ impl Catalogue {
 
     /// Notes the virtual address of a resource for ever.
     pub(crate) fn note_address(&mut self, resource: &Resource) {
-        if resource.bind.mode == BindMode::Vnm {
-            link(&mut self.had, resource.bind.ip, resource.id);
+        if let Some(address) = resource.bind.virtual_address() {
+            link(&mut self.had, address.ip(), resource.id);
         }
     }
 
-    /// What other resources than `own` have and had.
+    /// What other resources than `own` have and had. `own_names` are those of [`Self::own_names`].
     #[must_use]
-    pub fn taken(&self, own: ResourceId) -> Taken<'_> {
-        let mut taken = Taken::default();
+    pub fn taken<'a>(&'a self, own: ResourceId, own_names: &'a [OwnName]) -> Taken<'a> {
+        let mut taken = Taken::new(own_names);
         for resource in self.resources.values().filter(|resource| resource.id != own) {
-            taken.add(&resource.bind, &resource.name);
+            taken.add(&resource.bind, &resource.ports, &resource.name);
         }
         let lives_there = |id: &ResourceId, ip: &IpAddr| {
-            self.resources.get(id).is_some_and(|other| other.bind.mode == BindMode::Vnm && other.bind.ip == *ip)
+            let address = self.resources.get(id).and_then(|other| other.bind.virtual_address());
+            address.is_some_and(|address| address.ip() == *ip)
         };
         for (ip, resources) in self.had.iter() {
             if resources.iter().any(|id| *id != own && !lives_there(id, ip)) {
@@ -134,6 +136,17 @@ impl Catalogue {
             }
         }
         taken
+    }
+
+    /// The names that no zone and no alias may cover: the control plane's and those under which gateways are dialled.
+    #[must_use]
+    pub fn own_names(&self, control: &[DnsName]) -> Vec<OwnName> {
+        let control = control.iter().map(|name| OwnName { name: name.clone(), whose: "the control plane".to_owned() });
+        let gateways = self.nodes.values().filter_map(|node| {
+            let (host, _) = node.advertise.as_deref()?.rsplit_once(':')?;
+            Some(OwnName { name: host.parse().ok()?, whose: format!("gateway {}", node.name) })
+        });
+        control.chain(gateways).filter(|own| !own.name.is_localhost()).collect()
     }
 
     pub(crate) fn index_rule(&mut self, before: Option<&Rule>, after: Option<&Rule>) {
@@ -244,9 +257,19 @@ impl Resource {
             kind: self.kind,
             tags: self.tags.clone(),
             bind: self.bind.clone(),
+            ports: self.ports.clone(),
             revision: self.revision,
             via: Vec::new(),
             health,
+        }
+    }
+
+    /// The hosts under its wildcard alias that may be dialled.
+    fn dialled_hosts(&self) -> Vec<HostPattern> {
+        match &self.bind.dns_name {
+            Some(alias) if alias.is_wildcard() && self.hosts.is_empty() => vec![alias.clone()],
+            Some(alias) if alias.is_wildcard() => self.hosts.clone(),
+            _ => Vec::new(),
         }
     }
 
@@ -260,6 +283,8 @@ impl Resource {
             tags: self.tags.clone(),
             host: self.host.clone(),
             port: self.port,
+            ports: self.ports.clone(),
+            hosts: self.dialled_hosts(),
             revision: self.revision,
             allow_local: self.allow_local,
             strict: self.strict,
@@ -276,6 +301,7 @@ impl filter::Subject for Resource {
             "id" => self.id.to_string().into(),
             "host" => self.host.as_str().into(),
             "port" => self.port.to_string().into(),
+            "ports" => self.ports.to_string().into(),
             "allow_local" => self.allow_local.into(),
             "strict" => self.strict.into(),
             _ => self.bind.value(field),

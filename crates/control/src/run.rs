@@ -128,6 +128,7 @@ impl Running {
             lease_keys: Arc::new(RwLock::new(lease_keys)),
             exchange,
             journal,
+            names: Arc::new(config.names.iter().filter_map(|name| name.parse().ok()).collect()),
             allowance: Arc::default(),
             stop: stop.clone(),
         };

@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, Mutex, RwLock};
 
+use postern_proto::name::DnsName;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -19,6 +20,8 @@ pub struct AppState {
     pub lease_keys: Arc<RwLock<LeaseKeys>>,
     pub exchange: Exchange,
     pub journal: Journal,
+    /// The DNS names under which it is reached.
+    pub names: Arc<Vec<DnsName>>,
     /// What devices may still write into the audit.
     pub allowance: Arc<Mutex<Allowance>>,
     /// Cancelled when the control plane is told to stop.

@@ -350,8 +350,9 @@ impl Engine {
     }
 }
 
+/// The loopback address, or what takes its place in a refusal.
 fn bind_address(resource: &ClientResource) -> SocketAddr {
-    SocketAddr::new(resource.bind.ip, resource.bind.port)
+    resource.bind.loopback_address().unwrap_or_else(|| SocketAddr::new(resource.bind.ip, resource.bind.port))
 }
 
 /// Why an address is never bound, whatever the control plane says: a listener that other machines reach would be open
@@ -360,10 +361,11 @@ fn refusal(resource: &ClientResource) -> Option<String> {
     if resource.bind.mode == BindMode::Vnm {
         return Some("its bind address lies in the virtual network, which this version does not offer".to_owned());
     }
-    if !resource.bind.ip.is_loopback() {
-        return Some(format!("{} is not a loopback address; other machines could reach it", resource.bind.ip));
+    let address = bind_address(resource);
+    if !address.ip().is_loopback() {
+        return Some(format!("{} is not a loopback address; other machines could reach it", address.ip()));
     }
-    (resource.bind.port == 0).then(|| "it has no port".to_owned())
+    (address.port() == 0).then(|| "it has no port".to_owned())
 }
 
 #[cfg(test)]

@@ -106,7 +106,7 @@ fn by_name<'a>(
 
 #[cfg(test)]
 mod tests {
-    use postern_proto::resource::{BindAddress, BindMode, Health, Kind, Tags};
+    use postern_proto::resource::{BindAddress, Health, Kind, Tags};
 
     use super::*;
 
@@ -116,7 +116,8 @@ mod tests {
             name: name.to_owned(),
             kind: Kind::Tcp,
             tags: Tags::from([("env".to_owned(), "prod".to_owned())]),
-            bind: BindAddress { mode: BindMode::Loopback, ip: [127, 0, 0, 1].into(), port: 1024, dns_name: None },
+            bind: BindAddress::loopback([127, 0, 0, 1].into(), 1024),
+            ports: postern_proto::port::PortSet::default(),
             revision: 1,
             via: Vec::new(),
             health: Health::Unknown,

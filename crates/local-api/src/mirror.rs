@@ -58,7 +58,7 @@ mod tests {
 
     use postern_proto::{
         id::ResourceId,
-        resource::{BindAddress, BindMode, ClientResource, Health, Kind, Tags},
+        resource::{BindAddress, ClientResource, Health, Kind, Tags},
     };
     use proptest::prelude::*;
 
@@ -91,7 +91,8 @@ mod tests {
                 name: format!("r{n:03}"),
                 kind: Kind::Tcp,
                 tags: Tags::new(),
-                bind: BindAddress { mode: BindMode::Loopback, ip: [127, 0, 0, 1].into(), port: 1024, dns_name: None },
+                bind: BindAddress::loopback([127, 0, 0, 1].into(), 1024),
+                ports: postern_proto::port::PortSet::default(),
                 revision: 1,
                 via: Vec::new(),
                 health: Health::Unknown,

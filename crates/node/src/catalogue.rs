@@ -119,6 +119,8 @@ mod tests {
             tags: BTreeMap::new(),
             host: "10.0.0.1".into(),
             port: 5432,
+            ports: postern_proto::port::PortSet::default(),
+            hosts: Vec::new(),
             revision: 1,
             allow_local: false,
             strict: false,

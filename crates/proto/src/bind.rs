@@ -3,7 +3,9 @@
 //! | mode | address | ports | unique | empty means |
 //! |---|---|---|---|---|
 //! | loopback | in the loopback range; only its first unless multi-loopback is on | 1024–64999 | port per IP | the next free |
-//! | VNM | in the virtual subnet | 1–65535 | port per IP, DNS name | next free address, the resource's own port |
+//! | VNM | in the lower half of the virtual subnet, but its first | 1–65535 | ports per IP, DNS name | next free address, the resource's own port, a name in the organisation's zone |
+//!
+//! Every resource has a loopback address: those in Virtual Networking Mode fall back to it, or have it besides.
 //!
 //! Pure: what is asked and what is taken go in, an address or every broken rule comes out.
 
@@ -12,14 +14,25 @@ use std::{
     fmt,
     net::{IpAddr, Ipv4Addr},
     ops::RangeInclusive,
-    str::FromStr,
 };
 
+pub use self::{
+    alias::{DEFAULT_ZONE, MAX_HOSTS, OwnName, check_covers, check_hosts, check_zone, zone_for},
+    cidr::{Cidr, CidrError},
+    ipv6::{IPV6_PREFIX, ipv6_address, ipv6_network},
+    rule::{Broken, Rule},
+};
 use crate::{
-    name::{DnsName, DnsNameError},
-    resource::{BindAddress, BindMode},
+    name::{DnsName, HostPattern},
+    port::PortSet,
+    resource::{BindAddress, BindMode, LoopbackAddress},
     sync::NetworkSettings,
 };
+
+mod alias;
+mod cidr;
+mod ipv6;
+mod rule;
 
 /// Ports in loopback mode. Those below are the system's; those above are Postern's own (65220, 65230) and ephemeral.
 pub const LOOPBACK_PORTS: RangeInclusive<u16> = 1024..=64999;
@@ -27,86 +40,8 @@ pub const LOOPBACK_PORTS: RangeInclusive<u16> = 1024..=64999;
 pub const FIRST_ASSIGNED: u16 = 10000;
 /// Ports in Virtual Networking Mode.
 pub const VNM_PORTS: RangeInclusive<u16> = 1..=65535;
-/// Addresses at the beginning of the virtual subnet, the network address counted in, that no resource gets: the
-/// device's own and the resolver's.
-pub const RESERVED: u32 = 3;
 /// The smallest virtual subnet.
 const MAX_VNM_PREFIX: u8 = 29;
-
-/// An IPv4 network in CIDR form, for example `127.0.0.0/24`. No host bit is set.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Cidr {
-    network: u32,
-    prefix: u8,
-}
-
-/// A text that is no IPv4 network.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum CidrError {
-    #[error("must be an IPv4 network in CIDR form, for example 100.72.0.0/16")]
-    Form,
-    #[error("must be the address of a network: with this prefix it is {0}")]
-    HostBits(Cidr),
-}
-
-impl Cidr {
-    const fn literal(network: Ipv4Addr, prefix: u8) -> Self {
-        Self { network: network.to_bits(), prefix }
-    }
-
-    fn mask(self) -> u32 {
-        u32::MAX.checked_shl(32 - u32::from(self.prefix)).unwrap_or_default()
-    }
-
-    /// Its first address, the network's own.
-    #[must_use]
-    pub fn network(self) -> Ipv4Addr {
-        Ipv4Addr::from_bits(self.network)
-    }
-
-    /// How many bits are the network's, 0 to 32.
-    #[must_use]
-    pub fn prefix(self) -> u8 {
-        self.prefix
-    }
-
-    #[must_use]
-    pub fn contains(self, ip: Ipv4Addr) -> bool {
-        ip.to_bits() & self.mask() == self.network
-    }
-
-    /// Whether `other` lies wholly within.
-    #[must_use]
-    pub fn covers(self, other: Self) -> bool {
-        self.prefix <= other.prefix && self.contains(Ipv4Addr::from_bits(other.network))
-    }
-
-    /// The addresses that hosts may have: all but the network's own and the broadcast address, where there are these.
-    fn hosts(self) -> RangeInclusive<u32> {
-        let last = self.network | !self.mask();
-        if self.prefix >= 31 { self.network..=last } else { self.network + 1..=last - 1 }
-    }
-}
-
-impl FromStr for Cidr {
-    type Err = CidrError;
-
-    fn from_str(text: &str) -> Result<Self, CidrError> {
-        let (ip, prefix) = text.split_once('/').ok_or(CidrError::Form)?;
-        let ip: Ipv4Addr = ip.parse().map_err(|_| CidrError::Form)?;
-        let digits = !prefix.is_empty() && prefix.len() <= 2 && prefix.bytes().all(|b| b.is_ascii_digit());
-        let prefix: u8 = prefix.parse().ok().filter(|prefix| digits && *prefix <= 32).ok_or(CidrError::Form)?;
-        let asked = Self { network: ip.to_bits(), prefix };
-        let network = Self { network: asked.network & asked.mask(), prefix };
-        if network == asked { Ok(network) } else { Err(CidrError::HostBits(network)) }
-    }
-}
-
-impl fmt::Display for Cidr {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", Ipv4Addr::from_bits(self.network), self.prefix)
-    }
-}
 
 /// All of loopback.
 const LOOPBACK: Cidr = Cidr::literal(Ipv4Addr::new(127, 0, 0, 0), 8);
@@ -119,61 +54,12 @@ const VIRTUAL: [Cidr; 4] = [
 ];
 
 /// The organisation's network settings, checked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Network {
     pub loopback_range: Cidr,
     pub multi_loopback: bool,
     pub vnm_subnet: Cidr,
-}
-
-/// A rule that network settings or a bind address break.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Broken {
-    /// The field as the API names it.
-    pub field: &'static str,
-    pub value: String,
-    pub rule: Rule,
-}
-
-/// The rules of this module.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Rule {
-    #[error(transparent)]
-    Cidr(#[from] CidrError),
-    #[error("must lie within 127.0.0.0/8")]
-    NotLoopback,
-    #[error("must be, or lie within, 100.64.0.0/10, 10.0.0.0/8, 172.16.0.0/12 or 192.168.0.0/16")]
-    NotVirtual,
-    #[error("must not be smaller than /{MAX_VNM_PREFIX}")]
-    SubnetTooSmall,
-    #[error("must be an address of the loopback range {0}")]
-    OutsideRange(Cidr),
-    #[error("must be {0} while multi-loopback is off")]
-    NotFirst(Ipv4Addr),
-    #[error("must be an address of the virtual subnet {0}")]
-    OutsideSubnet(Cidr),
-    #[error("must not be the address of the network itself or its broadcast address")]
-    NotAHost,
-    #[error("must not be one of the first {n} addresses of the virtual subnet, which Postern itself uses", n = RESERVED - 1)]
-    Reserved,
-    #[error("must be from {} to {} in loopback mode", LOOPBACK_PORTS.start(), LOOPBACK_PORTS.end())]
-    LoopbackPort,
-    #[error("must be from {} to {}", VNM_PORTS.start(), VNM_PORTS.end())]
-    VnmPort,
-    #[error("must be free at {ip}: resource {holder} has it")]
-    PortTaken { ip: Ipv4Addr, holder: String },
-    #[error("must not have belonged to another resource: virtual addresses are never used again")]
-    Retired,
-    #[error("must be given or something be freed: no address and port is free")]
-    NoneLeft,
-    #[error("must be left out in loopback mode: only resources in Virtual Networking Mode have a DNS name")]
-    NameInLoopback,
-    #[error(transparent)]
-    Name(#[from] DnsNameError),
-    #[error("must not be localhost or end in .localhost")]
-    Localhost,
-    #[error("must be unique: resource {0} has it")]
-    NameTaken(String),
+    pub dns_zone: DnsName,
 }
 
 impl Network {
@@ -186,7 +72,7 @@ impl Network {
             .map_err(Rule::from)
             .and_then(|range| if LOOPBACK.covers(range) { Ok(range) } else { Err(Rule::NotLoopback) });
         let vnm_subnet = settings.vnm_subnet.parse().map_err(Rule::from).and_then(|subnet: Cidr| {
-            match subnet.prefix <= MAX_VNM_PREFIX {
+            match subnet.prefix() <= MAX_VNM_PREFIX {
                 _ if !VIRTUAL.iter().any(|space| space.covers(subnet)) => Err(Rule::NotVirtual),
                 false => Err(Rule::SubnetTooSmall),
                 true => Ok(subnet),
@@ -194,9 +80,10 @@ impl Network {
         });
         let loopback_range = note(&mut broken, "loopback_range", &settings.loopback_range, loopback_range);
         let vnm_subnet = note(&mut broken, "vnm_subnet", &settings.vnm_subnet, vnm_subnet);
-        match (loopback_range, vnm_subnet) {
-            (Some(loopback_range), Some(vnm_subnet)) => {
-                Ok(Self { loopback_range, multi_loopback: settings.multi_loopback, vnm_subnet })
+        let dns_zone = note(&mut broken, "dns_zone", &settings.dns_zone, check_zone(&settings.dns_zone));
+        match (loopback_range, vnm_subnet, dns_zone) {
+            (Some(loopback_range), Some(vnm_subnet), Some(dns_zone)) => {
+                Ok(Self { loopback_range, multi_loopback: settings.multi_loopback, vnm_subnet, dns_zone })
             }
             _ => Err(broken),
         }
@@ -208,36 +95,45 @@ impl Network {
         if self.multi_loopback { hosts } else { *hosts.start()..=*hosts.start() }
     }
 
-    /// The addresses that resources in Virtual Networking Mode may have.
-    fn vnm_hosts(&self) -> RangeInclusive<u32> {
-        let hosts = self.vnm_subnet.hosts();
-        self.vnm_subnet.network + RESERVED..=*hosts.end()
-    }
-
-    fn check_ip(&self, mode: BindMode, ip: IpAddr) -> Result<Ipv4Addr, Rule> {
-        let outside = match mode {
-            BindMode::Loopback => Rule::OutsideRange(self.loopback_range),
-            BindMode::Vnm => Rule::OutsideSubnet(self.vnm_subnet),
-        };
-        let IpAddr::V4(ip) = ip else { return Err(outside) };
-        let (range, hosts) = match mode {
-            BindMode::Loopback => (self.loopback_range, self.loopback_hosts()),
-            BindMode::Vnm => (self.vnm_subnet, self.vnm_hosts()),
-        };
-        if hosts.contains(&ip.to_bits()) {
-            return Ok(ip);
+    fn check_loopback_ip(&self, ip: IpAddr) -> Result<Ipv4Addr, Rule> {
+        let hosts = self.loopback_hosts();
+        match ip {
+            IpAddr::V4(ip) if hosts.contains(&ip.to_bits()) => Ok(ip),
+            IpAddr::V4(ip) if self.loopback_range.hosts().contains(&ip.to_bits()) => {
+                Err(Rule::NotFirst(Ipv4Addr::from_bits(*hosts.start())))
+            }
+            IpAddr::V4(ip) if self.loopback_range.contains(ip) => Err(Rule::NotAHost),
+            _ => Err(Rule::OutsideRange(self.loopback_range)),
         }
-        Err(match mode {
-            _ if !range.contains(ip) => outside,
-            _ if !range.hosts().contains(&ip.to_bits()) => Rule::NotAHost,
-            BindMode::Loopback => Rule::NotFirst(Ipv4Addr::from_bits(*hosts.start())),
-            BindMode::Vnm => Rule::Reserved,
-        })
     }
 
-    /// Whether an address that was assigned under other settings fits these.
-    pub fn check(&self, bind: &BindAddress) -> Result<(), Rule> {
-        self.check_ip(bind.mode, bind.ip).map(drop)
+    fn check_virtual_ip(&self, ip: IpAddr) -> Result<Ipv4Addr, Rule> {
+        let subnet = self.vnm_subnet;
+        match ip {
+            IpAddr::V4(ip) if subnet.assigned_hosts().contains(&ip.to_bits()) => Ok(ip),
+            IpAddr::V4(ip) if !subnet.contains(ip) => Err(Rule::OutsideSubnet(subnet)),
+            IpAddr::V4(ip) if !subnet.hosts().contains(&ip.to_bits()) => Err(Rule::NotAHost),
+            IpAddr::V4(ip) if subnet.dynamic_hosts().contains(&ip.to_bits()) => Err(Rule::UpperHalf),
+            IpAddr::V4(_) => Err(Rule::Reserved { count: subnet.reserved() }),
+            IpAddr::V6(_) => Err(Rule::OutsideSubnet(subnet)),
+        }
+    }
+
+    /// The addresses of a resource that do not fit these settings, each with the setting that it breaks.
+    #[must_use]
+    pub fn misfits(&self, bind: &BindAddress) -> Vec<(&'static str, IpAddr, Rule)> {
+        let mut misfits = Vec::new();
+        if let Some(address) = bind.loopback_address()
+            && let Err(rule) = self.check_loopback_ip(address.ip())
+        {
+            misfits.push(("loopback_range", address.ip(), rule));
+        }
+        if let Some(address) = bind.virtual_address()
+            && let Err(rule) = self.check_virtual_ip(address.ip())
+        {
+            misfits.push(("vnm_subnet", address.ip(), rule));
+        }
+        misfits
     }
 }
 
@@ -249,29 +145,73 @@ pub struct Wish {
     /// As it was written, to be told back when it is no port.
     pub port: Option<i64>,
     pub dns_name: Option<String>,
+    /// The loopback address of a resource in Virtual Networking Mode.
+    pub loopback_ip: Option<IpAddr>,
+    pub loopback_port: Option<i64>,
 }
 
-/// What other resources have.
+impl Wish {
+    /// Asks for nothing but a mode.
+    #[must_use]
+    pub const fn any(mode: BindMode) -> Self {
+        Self { mode, ip: None, port: None, dns_name: None, loopback_ip: None, loopback_port: None }
+    }
+
+    /// Asks for what a resource has.
+    #[must_use]
+    pub fn keep(bind: &BindAddress) -> Self {
+        Self {
+            mode: bind.mode,
+            ip: Some(bind.ip),
+            port: Some(bind.port.into()),
+            dns_name: bind.dns_name.as_ref().map(ToString::to_string),
+            loopback_ip: bind.loopback.map(|loopback| loopback.ip),
+            loopback_port: bind.loopback.map(|loopback| loopback.port.into()),
+        }
+    }
+}
+
+/// What the resource that asks is.
+#[derive(Clone, Copy, Debug)]
+pub struct Asker<'a> {
+    pub name: &'a str,
+    /// Its own port.
+    pub port: u16,
+    /// Its further ports.
+    pub ports: &'a PortSet,
+}
+
+/// What other resources have, and the names that nobody may have.
 #[derive(Clone, Debug, Default)]
 pub struct Taken<'a> {
     loopback: BTreeMap<u32, BTreeMap<u16, &'a str>>,
-    vnm: BTreeMap<u32, BTreeMap<u16, &'a str>>,
+    vnm: BTreeMap<u32, Vec<(PortSet, &'a str)>>,
     retired: BTreeSet<u32>,
-    names: BTreeMap<&'a str, &'a str>,
+    names: BTreeMap<HostPattern, &'a str>,
+    own_names: &'a [OwnName],
 }
 
 impl<'a> Taken<'a> {
-    /// Notes the bind address of another resource called `holder`.
-    pub fn add(&mut self, bind: &'a BindAddress, holder: &'a str) {
-        let table = match bind.mode {
-            BindMode::Loopback => &mut self.loopback,
-            BindMode::Vnm => &mut self.vnm,
-        };
-        if let IpAddr::V4(ip) = bind.ip {
-            table.entry(ip.to_bits()).or_default().insert(bind.port, holder);
+    /// `own_names` are those of the control plane and its gateways.
+    #[must_use]
+    pub fn new(own_names: &'a [OwnName]) -> Self {
+        Self { own_names, ..Self::default() }
+    }
+
+    /// Notes the bind address of another resource called `holder`, which has these further ports.
+    pub fn add(&mut self, bind: &BindAddress, ports: &PortSet, holder: &'a str) {
+        if let Some(address) = bind.loopback_address()
+            && let IpAddr::V4(ip) = address.ip()
+        {
+            self.loopback.entry(ip.to_bits()).or_default().insert(address.port(), holder);
+        }
+        if let Some(address) = bind.virtual_address()
+            && let IpAddr::V4(ip) = address.ip()
+        {
+            self.vnm.entry(ip.to_bits()).or_default().push((ports.with(address.port()), holder));
         }
         if let Some(name) = &bind.dns_name {
-            self.names.insert(name, holder);
+            self.names.insert(name.clone(), holder);
         }
     }
 
@@ -283,33 +223,99 @@ impl<'a> Taken<'a> {
     }
 }
 
-/// Finds the bind address for a wish, or every rule that it breaks. `own_port` is the port of the resource itself.
-pub fn assign(wish: &Wish, own_port: u16, network: &Network, taken: &Taken<'_>) -> Result<BindAddress, Vec<Broken>> {
+/// Finds the bind address for a wish, or every rule that it breaks.
+pub fn assign(
+    wish: &Wish,
+    asker: &Asker<'_>,
+    network: &Network,
+    taken: &Taken<'_>,
+) -> Result<BindAddress, Vec<Broken>> {
     let mut broken = Vec::new();
-    let dns_name = wish.dns_name.as_ref().and_then(|name| {
-        let checked = check_name(name, wish.mode, taken);
-        note(&mut broken, "bind.dns_name", name, checked)
-    });
-    let ip = wish.ip.map(|ip| {
-        let checked = network.check_ip(wish.mode, ip).and_then(|ip| check_retired(ip, wish.mode, taken));
-        note(&mut broken, "bind.ip", ip, checked)
-    });
-    let port = wish.port.map(|port| note(&mut broken, "bind.port", port, check_port(port, wish.mode)));
-    // A wish that broke a rule on its own is not searched for: `Some(None)`.
-    let (Some(ip), Some(port)) = (all_or_nothing(ip), all_or_nothing(port)) else { return Err(broken) };
-    let found = match wish.mode {
-        BindMode::Loopback => find_loopback(ip, port, network, taken),
-        BindMode::Vnm => find_vnm(ip, port.unwrap_or(own_port), network, taken),
+    let bind = match wish.mode {
+        BindMode::Loopback => assign_loopback(wish, network, taken, &mut broken),
+        BindMode::Vnm | BindMode::Both => assign_virtual(wish, asker, network, taken, &mut broken),
     };
-    match found {
-        Ok((ip, port)) if broken.is_empty() => Ok(BindAddress { mode: wish.mode, ip: ip.into(), port, dns_name }),
-        Ok(_) => Err(broken),
-        Err(rule) => {
-            let value = port.map_or_else(String::new, |port| port.to_string());
-            broken.push(Broken { field: "bind.port", value, rule });
-            Err(broken)
-        }
+    bind.filter(|_| broken.is_empty()).ok_or(broken)
+}
+
+fn assign_loopback(wish: &Wish, network: &Network, taken: &Taken<'_>, broken: &mut Vec<Broken>) -> Option<BindAddress> {
+    if let Some(name) = &wish.dns_name {
+        note::<()>(broken, "bind.dns_name", name, Err(Rule::NameInLoopback));
     }
+    let second = wish.loopback_ip.map(|ip| ip.to_string()).or_else(|| wish.loopback_port.map(|port| port.to_string()));
+    if let Some(second) = second {
+        note::<()>(broken, "bind.loopback", second, Err(Rule::SecondLoopback));
+    }
+    let (ip, port) = place_loopback((wish.ip, wish.port), ["bind.ip", "bind.port"], network, taken, broken)?;
+    Some(BindAddress::loopback(ip.into(), port))
+}
+
+fn assign_virtual(
+    wish: &Wish,
+    asker: &Asker<'_>,
+    network: &Network,
+    taken: &Taken<'_>,
+    broken: &mut Vec<Broken>,
+) -> Option<BindAddress> {
+    let dns_name = match &wish.dns_name {
+        Some(name) => note(broken, "bind.dns_name", name, alias::check_alias(name, taken)),
+        None => note(broken, "bind.dns_name", "", alias::default_alias(asker.name, &network.dns_zone, taken)),
+    };
+    let place = place_virtual(wish, asker, network, taken, broken);
+    let fields = ["bind.loopback.ip", "bind.loopback.port"];
+    let loopback = place_loopback((wish.loopback_ip, wish.loopback_port), fields, network, taken, broken);
+    let ((ip, port), (loopback_ip, loopback_port)) = place.zip(loopback)?;
+    let loopback = Some(LoopbackAddress { ip: loopback_ip.into(), port: loopback_port });
+    Some(BindAddress { mode: wish.mode, ip: ip.into(), port, dns_name, loopback })
+}
+
+/// The loopback address for what is asked; `fields` are the names of its parts.
+fn place_loopback(
+    (ip, port): (Option<IpAddr>, Option<i64>),
+    fields: [&'static str; 2],
+    network: &Network,
+    taken: &Taken<'_>,
+    broken: &mut Vec<Broken>,
+) -> Option<(Ipv4Addr, u16)> {
+    let [ip_field, port_field] = fields;
+    let ip = ip.map(|ip| note(broken, ip_field, ip, network.check_loopback_ip(ip)));
+    let port = port.map(|port| note(broken, port_field, port, check_port(port, &LOOPBACK_PORTS, Rule::LoopbackPort)));
+    // A wish that broke a rule on its own is not searched for.
+    let (ip, port) = all_or_nothing(ip).zip(all_or_nothing(port))?;
+    let value = port.map_or_else(String::new, |port| port.to_string());
+    note(broken, port_field, value, find_loopback(ip, port, network, taken))
+}
+
+fn place_virtual(
+    wish: &Wish,
+    asker: &Asker<'_>,
+    network: &Network,
+    taken: &Taken<'_>,
+    broken: &mut Vec<Broken>,
+) -> Option<(Ipv4Addr, u16)> {
+    let ip = wish.ip.map(|ip| {
+        let checked = network.check_virtual_ip(ip).and_then(|ip| check_retired(ip, taken));
+        note(broken, "bind.ip", ip, checked)
+    });
+    let port = wish.port.map(|port| {
+        let checked = check_port(port, &VNM_PORTS, Rule::VnmPort);
+        let two = |port: &u16| *port != asker.port && asker.ports.contains(*port);
+        let checked = checked.and_then(|port| if two(&port) { Err(Rule::PortMeansTwo) } else { Ok(port) });
+        note(broken, "bind.port", port, checked)
+    });
+    let (ip, port) = all_or_nothing(ip).zip(all_or_nothing(port))?;
+    let port = port.unwrap_or(asker.port);
+    let Some(ip) = ip else {
+        return note(broken, "bind.ip", "", find_virtual(network, taken)).map(|ip| (ip, port));
+    };
+    let ports = asker.ports.with(port);
+    for (held, holder) in taken.vnm.get(&ip.to_bits()).into_iter().flatten() {
+        let Some(shared) = held.shared(&ports) else { continue };
+        let rule = Rule::PortTaken { ip, holder: (*holder).to_owned() };
+        let (field, value) = if held.contains(port) { ("bind.port", port) } else { ("ports", shared) };
+        note::<()>(broken, field, value, Err(rule));
+    }
+    Some((ip, port))
 }
 
 fn note<T>(
@@ -331,29 +337,11 @@ const fn all_or_nothing<T: Copy>(checked: Option<Option<T>>) -> Option<Option<T>
     }
 }
 
-fn check_name(name: &str, mode: BindMode, taken: &Taken<'_>) -> Result<String, Rule> {
-    if mode == BindMode::Loopback {
-        return Err(Rule::NameInLoopback);
-    }
-    let name: DnsName = name.parse()?;
-    if name.is_localhost() {
-        return Err(Rule::Localhost);
-    }
-    match taken.names.get(name.as_str()) {
-        Some(holder) => Err(Rule::NameTaken((*holder).to_owned())),
-        None => Ok(name.to_string()),
-    }
+fn check_retired(ip: Ipv4Addr, taken: &Taken<'_>) -> Result<Ipv4Addr, Rule> {
+    if taken.retired.contains(&ip.to_bits()) { Err(Rule::Retired) } else { Ok(ip) }
 }
 
-fn check_retired(ip: Ipv4Addr, mode: BindMode, taken: &Taken<'_>) -> Result<Ipv4Addr, Rule> {
-    if mode == BindMode::Vnm && taken.retired.contains(&ip.to_bits()) { Err(Rule::Retired) } else { Ok(ip) }
-}
-
-fn check_port(port: i64, mode: BindMode) -> Result<u16, Rule> {
-    let (allowed, rule) = match mode {
-        BindMode::Loopback => (LOOPBACK_PORTS, Rule::LoopbackPort),
-        BindMode::Vnm => (VNM_PORTS, Rule::VnmPort),
-    };
+fn check_port(port: i64, allowed: &RangeInclusive<u16>, rule: Rule) -> Result<u16, Rule> {
     u16::try_from(port).ok().filter(|port| allowed.contains(port)).ok_or(rule)
 }
 
@@ -392,16 +380,11 @@ fn find_loopback(
     free.ok_or(Rule::NoneLeft)
 }
 
-/// What is asked, or the next address that no resource has or had.
-fn find_vnm(ip: Option<Ipv4Addr>, port: u16, network: &Network, taken: &Taken<'_>) -> Result<(Ipv4Addr, u16), Rule> {
-    if let Some(ip) = ip {
-        let bits = ip.to_bits();
-        let free = taken.vnm.get(&bits).is_none_or(|ports| !ports.contains_key(&port));
-        return if free { Ok((ip, port)) } else { Err(held(&taken.vnm, bits, port)) };
-    }
+/// The next virtual address that no resource has or had.
+fn find_virtual(network: &Network, taken: &Taken<'_>) -> Result<Ipv4Addr, Rule> {
     let used: BTreeSet<u32> = taken.vnm.keys().chain(&taken.retired).copied().collect();
-    let hosts = network.vnm_hosts();
-    first_gap(hosts.clone(), used.range(hosts).copied()).map(|ip| (ip, port)).ok_or(Rule::NoneLeft)
+    let hosts = network.vnm_subnet.assigned_hosts();
+    first_gap(hosts.clone(), used.range(hosts).copied()).ok_or(Rule::NoneLeft)
 }
 
 fn held(table: &BTreeMap<u32, BTreeMap<u16, &str>>, ip: u32, port: u16) -> Rule {

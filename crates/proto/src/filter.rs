@@ -326,7 +326,7 @@ fn quoted(f: &mut fmt::Formatter<'_>, text: &str) -> fmt::Result {
 impl ClientResource {
     /// The fields that a filter of resources may name on the user's machine.
     pub const FILTER_FIELDS: &[&str] =
-        &["name", "kind", "tags", "id", "bind.mode", "bind.ip", "bind.port", "bind.dns_name", "health"];
+        &["name", "kind", "tags", "id", "ports", "bind.mode", "bind.ip", "bind.port", "bind.dns_name", "health"];
 }
 
 impl Subject for ClientResource {
@@ -336,6 +336,7 @@ impl Subject for ClientResource {
             "kind" => self.kind.as_str().into(),
             "tags" => Value::Tags(&self.tags),
             "id" => self.id.to_string().into(),
+            "ports" => self.ports.to_string().into(),
             "health" => self.health.as_str().into(),
             _ => self.bind.value(field),
         }
@@ -348,7 +349,7 @@ impl Subject for crate::resource::BindAddress {
             "bind.mode" => self.mode.as_str().into(),
             "bind.ip" => self.ip.to_string().into(),
             "bind.port" => self.port.to_string().into(),
-            "bind.dns_name" => self.dns_name.as_deref().map_or(Value::None, Value::from),
+            "bind.dns_name" => self.dns_name.as_ref().map_or(Value::None, |name| name.to_string().into()),
             _ => Value::None,
         }
     }
@@ -360,6 +361,7 @@ impl BindMode {
         match self {
             Self::Loopback => "loopback",
             Self::Vnm => "vnm",
+            Self::Both => "both",
         }
     }
 }

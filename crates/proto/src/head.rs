@@ -13,6 +13,7 @@ use crate::{
     frame::MAX_TEXT,
     id::{NodeId, ResourceId, StreamId},
     lease,
+    name::DnsName,
     problem::{self, Problem},
 };
 
@@ -26,9 +27,19 @@ const MAX_BODY: usize = MAX_TEXT - 1024;
 #[derive(Clone, PartialEq, Eq)]
 pub struct Request {
     resource: ResourceId,
+    wanted: Wanted,
     host: String,
     lease: String,
     stream: StreamId,
+}
+
+/// What of a resource is to be reached. The node that dials it checks this against what it knows of the resource.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Wanted {
+    /// 0: the resource's own port.
+    pub port: u16,
+    /// Under a wildcard alias the name that was asked for; `None`: the resource's own host.
+    pub host: Option<DnsName>,
 }
 
 /// The answer to a [`Request`].
@@ -71,7 +82,7 @@ pub enum HeadError {
     Trailing,
     #[error("the request is not a CONNECT")]
     NotConnect,
-    #[error("the request does not name a resource as res_…:0")]
+    #[error("the request does not name a resource and a port as res_…:0")]
     BadResource,
     #[error("header {0} is missing")]
     Missing(&'static str),
@@ -88,6 +99,7 @@ pub enum HeadError {
 const HOST: &str = "Host";
 const LEASE: &str = "Postern-Lease";
 const STREAM: &str = "Postern-Stream";
+const ASKED_HOST: &str = "Postern-Host";
 const ROUTE: &str = "Postern-Route";
 const LENGTH: &str = "Content-Length";
 const TYPE: &str = "Content-Type";
@@ -95,6 +107,8 @@ const TYPE: &str = "Content-Type";
 const CODING: &str = "Transfer-Encoding";
 
 impl Request {
+    /// A request for the resource's own port on its own host.
+    ///
     /// `host` is the name of the cluster or gateway that the client believes to speak to; `lease` a PASETO token.
     pub fn new(
         resource: ResourceId,
@@ -109,12 +123,23 @@ impl Request {
         if !is_token(&lease) {
             return Err(HeadError::BadValue(LEASE));
         }
-        Ok(Self { resource, host, lease, stream })
+        Ok(Self { resource, wanted: Wanted::default(), host, lease, stream })
+    }
+
+    /// The same request for another port or host of the resource.
+    #[must_use]
+    pub fn wanting(self, wanted: Wanted) -> Self {
+        Self { wanted, ..self }
     }
 
     #[must_use]
     pub const fn resource(&self) -> ResourceId {
         self.resource
+    }
+
+    #[must_use]
+    pub const fn wanted(&self) -> &Wanted {
+        &self.wanted
     }
 
     #[must_use]
@@ -136,10 +161,13 @@ impl Request {
     /// The text for a `HEAD` frame.
     #[must_use]
     pub fn write(&self) -> Vec<u8> {
-        let Self { resource, host, lease, stream } = self;
-        let stream = stream.ulid();
-        format!("CONNECT {resource}:0 HTTP/1.1\r\n{HOST}: {host}\r\n{LEASE}: {lease}\r\n{STREAM}: {stream}\r\n\r\n")
-            .into_bytes()
+        let Self { resource, wanted, host, lease, stream } = self;
+        let (port, stream) = (wanted.port, stream.ulid());
+        let asked = wanted.host.as_ref().map(|host| format!("{ASKED_HOST}: {host}\r\n")).unwrap_or_default();
+        format!(
+            "CONNECT {resource}:{port} HTTP/1.1\r\n{HOST}: {host}\r\n{LEASE}: {lease}\r\n{STREAM}: {stream}\r\n{asked}\r\n"
+        )
+        .into_bytes()
     }
 
     /// Reads the text of a `HEAD` frame.
@@ -155,8 +183,11 @@ impl Request {
         if request.method != Some("CONNECT") || request.version != Some(1) {
             return Err(HeadError::NotConnect);
         }
-        let resource = request.path.and_then(|path| path.strip_suffix(":0")).ok_or(HeadError::BadResource)?;
+        let (resource, port) = request.path.and_then(|path| path.rsplit_once(':')).ok_or(HeadError::BadResource)?;
         let resource = resource.parse().map_err(|_| HeadError::BadResource)?;
+        let port = read_port(port).ok_or(HeadError::BadResource)?;
+        let asked = find(request.headers, ASKED_HOST)?;
+        let host = asked.map(|host| read_asked(host).ok_or(HeadError::BadValue(ASKED_HOST))).transpose()?;
         for forbidden in [LENGTH, CODING] {
             if find(request.headers, forbidden)?.is_some() {
                 return Err(HeadError::BadValue(forbidden));
@@ -164,7 +195,8 @@ impl Request {
         }
         let stream = require(request.headers, STREAM)?;
         let stream = read_stream(stream).ok_or(HeadError::BadValue(STREAM))?;
-        Self::new(resource, require(request.headers, HOST)?, require(request.headers, LEASE)?, stream)
+        let request = Self::new(resource, require(request.headers, HOST)?, require(request.headers, LEASE)?, stream)?;
+        Ok(request.wanting(Wanted { port, host }))
     }
 }
 
@@ -173,6 +205,7 @@ impl fmt::Debug for Request {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Request")
             .field("resource", &self.resource)
+            .field("wanted", &self.wanted)
             .field("host", &self.host)
             .field("stream", &self.stream)
             .finish_non_exhaustive()
@@ -329,6 +362,17 @@ fn is_token(text: &str) -> bool {
 fn read_stream(text: &str) -> Option<StreamId> {
     let ulid = Ulid::from_string(text).ok()?;
     (ulid.to_string() == text).then(|| StreamId::from_ulid(ulid))
+}
+
+/// A port in the one form that is written.
+fn read_port(text: &str) -> Option<u16> {
+    let port: u16 = text.parse().ok()?;
+    (port.to_string() == text).then_some(port)
+}
+
+/// A host name in the one form that is written.
+fn read_asked(text: &str) -> Option<DnsName> {
+    text.parse().ok().filter(|name: &DnsName| name.as_str() == text)
 }
 
 fn read_length(text: &str) -> Option<usize> {

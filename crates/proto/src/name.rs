@@ -5,6 +5,10 @@ use std::{fmt, net::IpAddr, str::FromStr};
 
 use serde::{Deserialize, Serialize, Serializer};
 
+pub use self::pattern::{HostPattern, HostPatternError};
+
+mod pattern;
+
 /// The longest name of an entity, in characters.
 pub const MAX_NAME: usize = 128;
 /// The longest e-mail address (RFC 5321, 4.5.3.1.3).
@@ -165,6 +169,34 @@ impl DnsName {
     pub fn is_localhost(&self) -> bool {
         self.0 == "localhost" || self.0.ends_with(".localhost")
     }
+
+    /// Whether it lies below `other`: a name does not lie below itself.
+    #[must_use]
+    pub fn is_under(&self, other: &Self) -> bool {
+        self.0.strip_suffix(&other.0).is_some_and(|rest| rest.ends_with('.'))
+    }
+
+    /// The labels from left to right.
+    pub fn labels(&self) -> impl Iterator<Item = &str> {
+        self.0.split('.')
+    }
+
+    /// Whether everybody may register names below it (`com`, `co.uk`, `github.io`), by the Public Suffix List that this
+    /// program was built with. A name that the list does not know is none, a single label too.
+    #[must_use]
+    pub fn is_public_suffix(&self) -> bool {
+        psl::suffix(self.0.as_bytes()).is_some_and(|suffix| suffix.is_known() && suffix == self.0.as_bytes())
+    }
+
+    /// The label for something that a person named `name`, for example `payments-db-prod` for `Payments DB (prod)`;
+    /// `None` when nothing of it can be in a label.
+    #[must_use]
+    pub fn label_for(name: &str) -> Option<String> {
+        let words = name.split(|c: char| !c.is_ascii_alphanumeric()).filter(|word| !word.is_empty());
+        let label = words.collect::<Vec<_>>().join("-").to_ascii_lowercase();
+        let label = label.get(..63).unwrap_or(&label).trim_end_matches('-');
+        (!label.is_empty()).then(|| label.to_owned())
+    }
 }
 
 impl FromStr for DnsName {
@@ -204,6 +236,18 @@ impl FromStr for DnsName {
 impl fmt::Display for DnsName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
+    }
+}
+
+impl Serialize for DnsName {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for DnsName {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
     }
 }
 
@@ -310,6 +354,37 @@ mod tests {
         ] {
             let got = bad.parse::<DnsName>();
             assert_eq!(got, Err(error), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn names_lie_under_names_at_label_boundaries() {
+        let name = |text: &str| text.parse::<DnsName>().unwrap();
+        assert!(name("a.b.c").is_under(&name("b.c")) && name("a.b.c").is_under(&name("c")));
+        assert!(!name("b.c").is_under(&name("b.c")) && !name("ab.c").is_under(&name("b.c")));
+    }
+
+    #[test]
+    fn public_suffixes_are_those_of_the_list_and_nothing_else() {
+        for suffix in ["com", "co.uk", "github.io", "de"] {
+            assert!(suffix.parse::<DnsName>().unwrap().is_public_suffix(), "{suffix}");
+        }
+        for none in ["my-org", "internal", "example.com", "db.internal.example", "a.co.uk"] {
+            assert!(!none.parse::<DnsName>().unwrap().is_public_suffix(), "{none}");
+        }
+    }
+
+    #[test]
+    fn a_label_is_made_of_what_a_label_may_hold() {
+        for (name, label) in [
+            ("Payments DB (prod)", Some("payments-db-prod")),
+            ("--a__b--", Some("a-b")),
+            ("日本 7", Some("7")),
+            ("日本", None),
+            (&"x".repeat(100), Some(&*"x".repeat(63))),
+            (&format!("{} y", "x".repeat(62)), Some(&*"x".repeat(62))),
+        ] {
+            assert_eq!(DnsName::label_for(name).as_deref(), label, "{name}");
         }
     }
 

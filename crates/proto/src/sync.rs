@@ -17,6 +17,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    bind,
     id::{AccountId, DeviceId, NodeId, OrgId, ResourceId},
     lease::{Revocation, StreamSubject},
     resource::{ClientResource, Health, NodeResource},
@@ -178,6 +179,16 @@ pub struct NetworkSettings {
     pub multi_loopback: bool,
     /// The organisation's virtual subnet, in CIDR form.
     pub vnm_subnet: String,
+    /// The zone of names in the virtual network; a resource without a name of its own gets one here.
+    #[serde(default = "default_zone")]
+    pub dns_zone: String,
+    /// Whether resources have IPv6 addresses too: see [`crate::bind::ipv6_address`].
+    #[serde(default)]
+    pub vnm_ipv6: bool,
+}
+
+fn default_zone() -> String {
+    bind::DEFAULT_ZONE.to_owned()
 }
 
 impl Default for NetworkSettings {
@@ -186,6 +197,8 @@ impl Default for NetworkSettings {
             loopback_range: "127.0.0.1/32".to_owned(),
             multi_loopback: false,
             vnm_subnet: "100.72.0.0/16".to_owned(),
+            dns_zone: default_zone(),
+            vnm_ipv6: false,
         }
     }
 }

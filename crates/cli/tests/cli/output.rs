@@ -29,7 +29,6 @@ fn evil_status() -> Status {
         resource.resource.name = EVIL.to_owned();
         resource.resource.tags.insert(EVIL.to_owned(), EVIL.to_owned());
         resource.last_error = Some(EVIL.to_owned());
-        resource.resource.bind.dns_name = Some(EVIL.to_owned());
     }
     status
 }

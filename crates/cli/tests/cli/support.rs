@@ -14,7 +14,7 @@ use std::{
 use postern_local_api::{message::*, paths::Paths};
 use postern_proto::{
     api::AccountInfo,
-    resource::{BindAddress, BindMode, ClientResource, Health, Kind, Tags},
+    resource::{BindAddress, ClientResource, Health, Kind, Tags},
     time::UnixMillis,
 };
 use serde_json::{Value, json};
@@ -304,7 +304,8 @@ pub(crate) fn resource(n: usize, name: &str, kind: Kind, port: u16, connection: 
             name: name.to_owned(),
             kind,
             tags: Tags::from([("env".to_owned(), if n == 0 { "dev" } else { "prod" }.to_owned())]),
-            bind: BindAddress { mode: BindMode::Loopback, ip: [127, 0, 0, 1].into(), port, dns_name: None },
+            bind: BindAddress::loopback([127, 0, 0, 1].into(), port),
+            ports: postern_proto::port::PortSet::default(),
             revision: 3,
             via: Vec::new(),
             health: Health::Healthy,

@@ -2,7 +2,7 @@
 
 use postern_local_api::message::*;
 use postern_proto::{
-    resource::{Health, Kind},
+    resource::{BindMode, Health, Kind},
     time::UnixMillis,
 };
 use serde_json::json;
@@ -352,15 +352,22 @@ fn connect_prints_the_address_and_an_example_that_can_be_pasted() {
 }
 
 #[test]
-fn a_name_in_the_virtual_network_is_used_unless_it_could_trick_a_shell() {
+fn a_name_in_the_virtual_network_is_used_where_it_leads_to_one_host() {
     let fake = Fake::start();
-    let mut connected = resource(1, "orders-db", Kind::Ssh, 22, listening(22));
-    connected.resource.bind.dns_name = Some("db.my-org".to_owned());
+    let address: std::net::SocketAddr = "100.72.1.0:22".parse().unwrap();
+    let mut connected = resource(1, "orders-db", Kind::Ssh, 22, Connection::Listening { address });
+    connected.resource.bind.mode = BindMode::Vnm;
+    connected.resource.bind.ip = address.ip();
+    connected.resource.bind.dns_name = Some("db.my-org".parse().unwrap());
     fake.answer("POST /v1/connect", 200, report(&[connected.clone()], 1));
     fake.run(&["connect", "orders-db"]).ends(0).says("orders-db is at db.my-org:22\n").says("try: ssh db.my-org\n");
-    connected.resource.bind.dns_name = Some("-oProxyCommand=evil".to_owned());
+    let mut wildcard = connected.clone();
+    wildcard.resource.bind.dns_name = Some("*.my-org".parse().unwrap());
+    fake.answer("POST /v1/connect", 200, report(&[wildcard], 1));
+    fake.run(&["connect", "orders-db"]).ends(0).says("try: ssh 100.72.1.0\n");
+    connected.connection = listening(10022);
     fake.answer("POST /v1/connect", 200, report(&[connected], 1));
-    fake.run(&["connect", "orders-db"]).ends(0).says("try: ssh 127.0.0.1\n");
+    fake.run(&["connect", "orders-db"]).ends(0).says("orders-db is at 127.0.0.1:10022\n");
 }
 
 #[test]

@@ -2,7 +2,7 @@ use std::sync::Arc;
 
 use postern_proto::{
     id::{OrgId, RuleId},
-    resource::{BindAddress, BindMode, Kind, Tags},
+    resource::{BindAddress, Kind, Tags},
     sync::NetworkSettings,
 };
 use proptest::prelude::*;
@@ -281,13 +281,10 @@ fn resource(n: u8, prod: bool, kind: Kind) -> Resource {
         kind,
         host: "h".to_owned(),
         port: 1,
+        ports: postern_proto::port::PortSet::default(),
+        hosts: Vec::new(),
         tags: Tags::from([("env".to_owned(), env.to_owned())]),
-        bind: BindAddress {
-            mode: BindMode::Loopback,
-            ip: [127, 0, 0, 1].into(),
-            port: 10000 + u16::from(n),
-            dns_name: None,
-        },
+        bind: BindAddress::loopback([127, 0, 0, 1].into(), 10000 + u16::from(n)),
         allow_local: false,
         strict: false,
         created_at: UnixMillis(0),

@@ -1,6 +1,6 @@
 //! Resources and their bind addresses.
 
-use std::{net::IpAddr, sync::Arc};
+use std::{net::Ipv4Addr, sync::Arc};
 
 use axum::{
     Json,
@@ -8,21 +8,25 @@ use axum::{
     http::StatusCode,
 };
 use postern_proto::{
-    bind::{self, Network, Wish},
+    bind::{self, Asker, Network, Wish},
     filter::{Subject, Value},
     id::ResourceId,
     name::{check_host, check_name, name_key},
-    resource::{BindAddress, BindMode, Health, Kind, Tags},
+    port::PortSet,
+    resource::{BindAddress, Health, Kind},
 };
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::{Admin, Answer, Given, Input, List, Page, Violations, input::Unknown, page::ListParams, refusal::unknown};
+use self::input::{PortsInput, ResourceInput, wish};
+use super::{Admin, Answer, Given, Input, List, Page, Violations, page::ListParams, refusal::unknown};
 use crate::{
     catalogue::{Catalogue, Resource},
     state::AppState,
 };
+
+mod input;
 
 /// What a list of resources may be filtered by.
 const FIELDS: &[&str] = &[
@@ -32,6 +36,7 @@ const FIELDS: &[&str] = &[
     "id",
     "host",
     "port",
+    "ports",
     "allow_local",
     "strict",
     "bind.mode",
@@ -40,8 +45,7 @@ const FIELDS: &[&str] = &[
     "bind.dns_name",
     "health",
 ];
-const KNOWN: &[&str] = &["name", "kind", "host", "port", "tags", "bind", "allow_local", "strict"];
-const KNOWN_BIND: &[&str] = &["mode", "ip", "port", "dns_name"];
+const KNOWN: &[&str] = &["name", "kind", "host", "port", "ports", "hosts", "tags", "bind", "allow_local", "strict"];
 
 pub(super) fn routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new().routes(routes!(list, create)).routes(routes!(show, update, delete))
@@ -79,69 +83,6 @@ impl Subject for ResourceView {
     }
 }
 
-/// What a resource is created from or changed to. In a change, what is left out stays.
-#[derive(Deserialize, ToSchema)]
-struct ResourceInput {
-    /// Unique; without quotes, angle brackets and control characters. Must be given at creation.
-    #[serde(default)]
-    #[schema(value_type = Option<String>)]
-    name: Given<String>,
-    /// `tcp` when left out. Known kinds: tcp, http, postgres, mysql, redis, ssh.
-    #[serde(default)]
-    #[schema(value_type = Option<String>)]
-    kind: Given<Kind>,
-    /// A host name or an IP address, as the gateway sees it. Must be given at creation.
-    #[serde(default)]
-    #[schema(value_type = Option<String>)]
-    host: Given<String>,
-    /// That of the kind when left out: tcp 49150, http 80, postgres 5432, mysql 3306, redis 6379, ssh 22.
-    #[serde(default)]
-    #[schema(value_type = Option<u16>)]
-    port: Given<i64>,
-    /// Replaces all tags.
-    #[serde(default)]
-    #[schema(value_type = Option<std::collections::BTreeMap<String, String>>)]
-    tags: Given<Tags>,
-    #[serde(default)]
-    #[schema(value_type = Option<BindInput>)]
-    bind: Given<BindInput>,
-    /// Whether loopback, link-local, metadata and the gateway's own addresses may be dialled for it.
-    #[serde(default)]
-    #[schema(value_type = Option<bool>)]
-    allow_local: Given<bool>,
-    /// Whether new streams need a control plane heard from within 15 s.
-    #[serde(default)]
-    #[schema(value_type = Option<bool>)]
-    strict: Given<bool>,
-    #[serde(flatten)]
-    #[schema(ignore)]
-    unknown: Unknown,
-}
-
-/// Where a resource is to appear on the user's machine. What is null, or left out at creation, is assigned: in loopback
-/// mode the next free port, in Virtual Networking Mode the next free address and the resource's own port.
-#[derive(Deserialize, ToSchema)]
-struct BindInput {
-    /// `loopback` (when left out) or `vnm`.
-    #[serde(default)]
-    #[schema(value_type = Option<String>)]
-    mode: Given<BindMode>,
-    #[serde(default)]
-    #[schema(value_type = Option<String>)]
-    ip: Given<IpAddr>,
-    /// 1024 to 64999 in loopback mode, 1 to 65535 in Virtual Networking Mode; unique per IP.
-    #[serde(default)]
-    #[schema(value_type = Option<u16>)]
-    port: Given<i64>,
-    /// Unique; only in Virtual Networking Mode.
-    #[serde(default)]
-    #[schema(value_type = Option<String>)]
-    dns_name: Given<String>,
-    #[serde(flatten)]
-    #[schema(ignore)]
-    unknown: Unknown,
-}
-
 #[utoipa::path(get, path = "/api/v1/resources", operation_id = "list_resources", tag = "resources",
     params(ListParams), responses((status = 200, body = Page<ResourceView>)))]
 /// List resources, by name
@@ -171,9 +112,12 @@ async fn create(
     let name = broken.required("name", body.name);
     let kind = broken.optional("kind", body.kind).unwrap_or(Kind::Tcp);
     let host = broken.required("host", body.host).and_then(|host| read_host(&mut broken, &host));
-    let port = broken
-        .optional("port", body.port)
-        .map_or_else(|| Some(kind.default_port()), |port| read_port(&mut broken, port));
+    let ports = broken.optional("ports", body.ports).map_or_else(PortSet::default, |PortsInput(ports)| ports);
+    let port = match broken.optional("port", body.port) {
+        Some(port) => read_port(&mut broken, port),
+        None => Some(own_port(kind, &ports)),
+    };
+    let hosts = broken.optional("hosts", body.hosts).unwrap_or_default();
     let tags = broken.optional("tags", body.tags).unwrap_or_default();
     broken.tags(&tags);
     let allow_local = broken.optional("allow_local", body.allow_local).unwrap_or_default();
@@ -182,11 +126,28 @@ async fn create(
     let mut change = state.store.change(caller.actor).await?;
     let id = ResourceId::from_ulid(change.ulid());
     let name = name.filter(|name| read_name(&mut broken, change.catalogue(), name, id));
-    let bind = wish.and_then(|wish| assign(&mut broken, change.catalogue(), id, &wish, port));
-    let taken = name.zip(host).zip(port).zip(bind);
-    let (((name, host), port), bind) = broken.take(taken)?;
     let (created_at, revision) = (change.now(), change.revision());
-    let resource = Resource { id, name, kind, host, port, tags, bind, allow_local, strict, created_at, revision };
+    let bind = BindAddress::loopback(Ipv4Addr::LOCALHOST.into(), 0);
+    let mut resource = Resource {
+        id,
+        name: name.unwrap_or_default(),
+        kind,
+        host: host.unwrap_or_default(),
+        port: port.unwrap_or(1),
+        ports,
+        hosts: Vec::new(),
+        tags,
+        bind,
+        allow_local,
+        strict,
+        created_at,
+        revision,
+    };
+    if let Some(wish) = wish {
+        assign(&mut broken, &state, change.catalogue(), &mut resource, &wish);
+        set_hosts(&mut broken, &mut resource, &hosts);
+    }
+    broken.none()?;
     let resource = change.put(resource).await?;
     change.commit().await?;
     Ok((StatusCode::CREATED, Json(ResourceView::of(&state, &resource))))
@@ -196,8 +157,8 @@ async fn create(
     params(("id" = String, Path,)), request_body = ResourceInput, responses((status = 200, body = ResourceView)))]
 /// Change a resource
 ///
-/// Within `bind`, what is left out stays and what is null is assigned anew; a change of the mode assigns all that is not
-/// given.
+/// Within `bind`, what is left out stays and what is null is assigned anew. A change of the mode keeps the loopback
+/// address, and between `vnm` and `both` all; the rest that is not given is assigned.
 async fn update(
     State(state): State<AppState>,
     Admin(caller): Admin,
@@ -221,17 +182,32 @@ async fn update(
     if let Some(port) = broken.change("port", body.port).and_then(|port| read_port(&mut broken, port)) {
         resource.port = port;
     }
+    let ports_given = !matches!(body.ports, Given::Absent);
+    if ports_given {
+        resource.ports = broken.optional("ports", body.ports).map_or_else(PortSet::default, |PortsInput(ports)| ports);
+    }
     if let Some(tags) = broken.change("tags", body.tags) {
         broken.tags(&tags);
         resource.tags = tags;
     }
     resource.allow_local = broken.change("allow_local", body.allow_local).unwrap_or(resource.allow_local);
     resource.strict = broken.change("strict", body.strict).unwrap_or(resource.strict);
-    if !matches!(body.bind, Given::Absent)
-        && let Some(wish) = wish(&mut broken, body.bind, Some(&before.bind))
-        && let Some(bind) = assign(&mut broken, change.catalogue(), before.id, &wish, Some(resource.port))
-    {
-        resource.bind = bind;
+    let asked = match body.bind {
+        Given::Absent => ports_given.then(|| Wish::keep(&before.bind)),
+        given => wish(&mut broken, given, Some(&before.bind)),
+    };
+    if let Some(wish) = asked {
+        assign(&mut broken, &state, change.catalogue(), &mut resource, &wish);
+    }
+    let hosts_given = !matches!(body.hosts, Given::Absent);
+    match broken.optional("hosts", body.hosts) {
+        Some(hosts) => set_hosts(&mut broken, &mut resource, &hosts),
+        // They mean nothing without a wildcard.
+        None if hosts_given || !resource.bind.is_wildcard() => resource.hosts = Vec::new(),
+        None => {
+            let hosts: Vec<String> = resource.hosts.iter().map(ToString::to_string).collect();
+            set_hosts(&mut broken, &mut resource, &hosts);
+        }
     }
     broken.none()?;
     let resource = change.put(resource).await?;
@@ -276,55 +252,28 @@ fn read_port(broken: &mut Violations, port: i64) -> Option<u16> {
     broken.check("port", port, checked)
 }
 
-/// What is asked for the bind address; `None` when a field is not even of the right type.
-fn wish(broken: &mut Violations, given: Given<BindInput>, known: Option<&BindAddress>) -> Option<Wish> {
-    let reset = matches!(given, Given::Null);
-    let wrong = matches!(given, Given::Wrong(..));
-    let Some(input) = broken.optional("bind", given) else {
-        return (!wrong).then(|| Wish {
-            mode: known.filter(|_| reset).map_or(BindMode::Loopback, |known| known.mode),
-            ip: None,
-            port: None,
-            dns_name: None,
-        });
-    };
-    broken.unknown_in("bind.", &input.unknown, KNOWN_BIND);
-    let wrong = matches!(input.mode, Given::Wrong(..))
-        || matches!(input.ip, Given::Wrong(..))
-        || matches!(input.port, Given::Wrong(..))
-        || matches!(input.dns_name, Given::Wrong(..));
-    let mode = broken.optional("bind.mode", input.mode);
-    let mode = mode.unwrap_or_else(|| known.map_or(BindMode::Loopback, |known| known.mode));
-    let kept = known.filter(|known| known.mode == mode);
-    let wish = Wish {
-        mode,
-        ip: kept_or(broken, "bind.ip", input.ip, kept.map(|kept| kept.ip)),
-        port: kept_or(broken, "bind.port", input.port, kept.map(|kept| kept.port.into())),
-        dns_name: kept_or(broken, "bind.dns_name", input.dns_name, kept.and_then(|kept| kept.dns_name.clone())),
-    };
-    (!wrong).then_some(wish)
+/// Its own port when only a list is given.
+fn own_port(kind: Kind, ports: &PortSet) -> u16 {
+    let usual = kind.default_port();
+    ports.first().filter(|_| !ports.contains(usual)).unwrap_or(usual)
 }
 
-fn kept_or<T>(broken: &mut Violations, field: &str, given: Given<T>, kept: Option<T>) -> Option<T> {
-    if matches!(given, Given::Absent) { kept } else { broken.optional(field, given) }
-}
-
-fn assign(
-    broken: &mut Violations,
-    catalogue: &Catalogue,
-    own: ResourceId,
-    wish: &Wish,
-    own_port: Option<u16>,
-) -> Option<BindAddress> {
+/// Binds the resource as is wished, or notes every rule that the wish breaks.
+fn assign(broken: &mut Violations, state: &AppState, catalogue: &Catalogue, resource: &mut Resource, wish: &Wish) {
+    let own_names = catalogue.own_names(&state.names);
+    let asker = Asker { name: &resource.name, port: resource.port, ports: &resource.ports };
     let assigned = Network::read(&catalogue.settings)
-        .and_then(|network| bind::assign(wish, own_port.unwrap_or(1), &network, &catalogue.taken(own)));
+        .and_then(|network| bind::assign(wish, &asker, &network, &catalogue.taken(resource.id, &own_names)));
     match assigned {
-        Ok(bind) => Some(bind),
-        Err(rules) => {
-            for rule in rules {
-                broken.add(rule.field, rule.value, rule.rule);
-            }
-            None
-        }
+        Ok(bind) => resource.bind = bind,
+        Err(rules) => rules.into_iter().for_each(|rule| broken.add(rule.field, rule.value, rule.rule)),
+    }
+}
+
+/// Reads the allow-list of hosts, which goes with the alias.
+fn set_hosts(broken: &mut Violations, resource: &mut Resource, hosts: &[String]) {
+    match bind::check_hosts(hosts, resource.bind.dns_name.as_ref()) {
+        Ok(hosts) => resource.hosts = hosts,
+        Err(rules) => rules.into_iter().for_each(|rule| broken.add(rule.field, rule.value, rule.rule)),
     }
 }

@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 
 use postern_proto::{
     id::{AccountId, GrantId, NodeId, OrgId, ResourceId, RoleId, RuleId},
-    name::Email,
+    name::{Email, HostPattern},
+    port::PortSet,
     resource::{BindAddress, Kind, Tags},
     time::UnixMillis,
 };
@@ -131,6 +132,12 @@ pub struct Resource {
     /// A host name or an IP address, as the gateway sees it.
     pub host: String,
     pub port: u16,
+    /// Ports beside its own that may be reached in the virtual network, each a port or a range.
+    #[schema(value_type = Vec<String>, example = json!(["7000-7005", "9000"]))]
+    pub ports: PortSet,
+    /// Which hosts under its wildcard alias may be reached; empty: all of them.
+    #[schema(value_type = Vec<String>, example = json!(["*.eu.kafka.internal"]))]
+    pub hosts: Vec<HostPattern>,
     #[schema(value_type = std::collections::BTreeMap<String, String>)]
     pub tags: Tags,
     #[schema(value_type = BindAddressSchema)]
@@ -149,12 +156,25 @@ pub struct Resource {
 #[schema(as = BindAddress)]
 #[expect(dead_code, reason = "describes the type of postern-proto, which knows nothing of OpenAPI")]
 pub struct BindAddressSchema {
-    /// `loopback` or `vnm`.
+    /// `loopback`, `vnm` or `both`.
     mode: String,
+    /// In loopback mode the loopback address, else that in the virtual network.
     ip: String,
     port: u16,
-    /// Only in Virtual Networking Mode.
+    /// Only in Virtual Networking Mode. A wildcard such as `*.kafka.internal` stands for several hosts.
     dns_name: Option<String>,
+    /// Only in Virtual Networking Mode: the loopback address, which with `both` is used besides, and with `vnm` where a
+    /// machine cannot have the virtual network.
+    loopback: Option<LoopbackAddressSchema>,
+}
+
+/// An address in loopback mode.
+#[derive(ToSchema)]
+#[schema(as = LoopbackAddress)]
+#[expect(dead_code, reason = "describes the type of postern-proto, which knows nothing of OpenAPI")]
+pub(super) struct LoopbackAddressSchema {
+    ip: String,
+    port: u16,
 }
 
 /// A gateway.

@@ -5,7 +5,6 @@ use std::{fmt::Display, future::Future, sync::Arc};
 use postern_proto::{
     id::{AccountId, GrantId, NodeId, ResourceId, RoleId, RuleId},
     name::name_key,
-    resource::BindMode,
 };
 use serde::Serialize;
 use sqlx::{SqliteConnection, sqlite::SqliteQueryResult};
@@ -310,11 +309,12 @@ impl Entity for Resource {
     async fn save(&self, connection: &mut SqliteConnection) -> Result<(), StoreError> {
         let statement =
             "INSERT INTO resource (id, name, name_key, kind, host, port, tags, bind_mode, bind_ip, bind_port,
-                dns_name, allow_local, strict, created_at, rev)
-            VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)
+                dns_name, allow_local, strict, created_at, rev, ports, hosts, loopback_ip, loopback_port)
+            VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19)
             ON CONFLICT (id) DO UPDATE SET name = $2, name_key = $3, kind = $4, host = $5, port = $6, tags = $7,
                 bind_mode = $8, bind_ip = $9, bind_port = $10, dns_name = $11, allow_local = $12, strict = $13,
-                rev = $15";
+                rev = $15, ports = $16, hosts = $17, loopback_ip = $18, loopback_port = $19";
+        let loopback = self.bind.loopback_address();
         let query = sqlx::query(statement)
             .bind(self.id.to_string())
             .bind(&self.name)
@@ -326,13 +326,17 @@ impl Entity for Resource {
             .bind(self.bind.mode.as_str())
             .bind(self.bind.ip.to_string())
             .bind(i64::from(self.bind.port))
-            .bind(&self.bind.dns_name)
+            .bind(self.bind.dns_name.as_ref().map(ToString::to_string))
             .bind(self.allow_local)
             .bind(self.strict)
             .bind(signed(self.created_at.0))
-            .bind(signed(self.revision));
+            .bind(signed(self.revision))
+            .bind(json(&self.ports)?)
+            .bind(json(&self.hosts)?)
+            .bind(loopback.map(|address| address.ip().to_string()))
+            .bind(loopback.map(|address| i64::from(address.port())));
         query.execute(&mut *connection).await?;
-        if self.bind.mode == BindMode::Loopback {
+        if !self.bind.mode.is_virtual() {
             return Ok(());
         }
         let statement = "INSERT INTO vnm_address (ip, resource_id, rev) VALUES ($1, $2, $3)

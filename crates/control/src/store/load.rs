@@ -6,15 +6,16 @@ use std::{
 };
 
 use postern_proto::{
+    bind::zone_for,
     id::OrgId,
-    resource::{BindAddress, BindMode},
+    resource::{BindAddress, BindMode, LoopbackAddress},
     sync::NetworkSettings,
 };
 use sqlx::{Row as _, SqliteConnection, sqlite::SqliteRow};
 
 use super::{
     Entity, StoreError,
-    read::{count, instant, json, optional_instant, parse, port, signed, value},
+    read::{count, instant, json, optional_instant, optional_value, parse, port, signed, value},
 };
 use crate::{
     catalogue::{
@@ -28,7 +29,13 @@ pub(super) async fn org(connection: &mut SqliteConnection) -> Result<Option<(Org
     let row = sqlx::query("SELECT id, name, epoch, rev, settings FROM org").fetch_optional(connection).await?;
     let Some(row) = row else { return Ok(None) };
     let org = Org { id: value(&row, "id")?, name: row.try_get("name")?, epoch: row.try_get("epoch")? };
-    Ok(Some((org, count(&row, "rev")?, parse(row.try_get("settings")?)?)))
+    let mut settings: serde_json::Value = parse(row.try_get("settings")?)?;
+    if let Some(fields) = settings.as_object_mut() {
+        // Older databases have no zone.
+        fields.entry("dns_zone").or_insert_with(|| zone_for(&org.name).into());
+    }
+    let settings = serde_json::from_value(settings).map_err(|error| StoreError::Unreadable(error.to_string()))?;
+    Ok(Some((org, count(&row, "rev")?, settings)))
 }
 
 pub(super) async fn create_org(connection: &mut SqliteConnection, name: &str, clock: &Clock) -> Result<(), StoreError> {
@@ -37,7 +44,7 @@ pub(super) async fn create_org(connection: &mut SqliteConnection, name: &str, cl
         .bind(OrgId::from_ulid(clock.ulid()).to_string())
         .bind(name)
         .bind(clock.ulid().to_string())
-        .bind(json(&NetworkSettings::default())?)
+        .bind(json(&NetworkSettings { dns_zone: zone_for(name), ..NetworkSettings::default() })?)
         .bind(signed(clock.now().0))
         .execute(connection)
         .await?;
@@ -138,7 +145,13 @@ fn resource(row: &SqliteRow) -> Result<Resource, StoreError> {
     let mode = match row.try_get("bind_mode")? {
         "loopback" => BindMode::Loopback,
         "vnm" => BindMode::Vnm,
+        "both" => BindMode::Both,
         other => return Err(StoreError::Unreadable(other.to_owned())),
+    };
+    // A resource in loopback mode has this address as its main one.
+    let loopback = match optional_value(row, "loopback_ip")? {
+        Some(ip) if mode.is_virtual() => Some(LoopbackAddress { ip, port: port(row, "loopback_port")? }),
+        _ => None,
     };
     Ok(Resource {
         id: value(row, "id")?,
@@ -146,12 +159,15 @@ fn resource(row: &SqliteRow) -> Result<Resource, StoreError> {
         kind: value(row, "kind")?,
         host: row.try_get("host")?,
         port: port(row, "port")?,
+        ports: parse(row.try_get("ports")?)?,
+        hosts: parse(row.try_get("hosts")?)?,
         tags: parse(row.try_get("tags")?)?,
         bind: BindAddress {
             mode,
             ip: value(row, "bind_ip")?,
             port: port(row, "bind_port")?,
-            dns_name: row.try_get("dns_name")?,
+            dns_name: optional_value(row, "dns_name")?,
+            loopback,
         },
         allow_local: row.try_get("allow_local")?,
         strict: row.try_get("strict")?,

@@ -8,14 +8,21 @@ use crate::support::{World, fields};
 async fn settings_are_kept_and_what_is_left_out_stays() {
     let mut world = World::start().await;
     let first = world.admin.get("/network").await;
-    let defaults = json!({"loopback_range": "127.0.0.1/32", "multi_loopback": false, "vnm_subnet": "100.72.0.0/16"});
+    let defaults = json!({
+        "loopback_range": "127.0.0.1/32", "multi_loopback": false, "vnm_subnet": "100.72.0.0/16",
+        "dns_zone": "example", "vnm_ipv6": false,
+    });
     assert_eq!(first, defaults);
-    let body = json!({"loopback_range": "127.0.0.0/29", "multi_loopback": true});
+    let body = json!({"loopback_range": "127.0.0.0/29", "multi_loopback": true, "vnm_ipv6": true});
     let answer = world.admin.send("PUT", "/network", Some(body)).await;
     assert_eq!(answer.status, 200);
     world.restart().await;
     let now = world.admin.get("/network").await;
-    assert_eq!(now, json!({"loopback_range": "127.0.0.0/29", "multi_loopback": true, "vnm_subnet": "100.72.0.0/16"}));
+    let expected = json!({
+        "loopback_range": "127.0.0.0/29", "multi_loopback": true, "vnm_subnet": "100.72.0.0/16",
+        "dns_zone": "example", "vnm_ipv6": true,
+    });
+    assert_eq!(now, expected);
 
     let mut ips = Vec::new();
     for n in 0..3 {
@@ -46,7 +53,7 @@ async fn settings_that_would_leave_resources_without_their_address_are_refused()
     world.admin.post("/resources", vnm).await;
     let broken = world.admin.broken("PUT", "/network", json!({"vnm_subnet": "10.9.0.0/16"})).await;
     assert_eq!(fields(&broken), ["vnm_subnet"]);
-    assert!(broken[0].1.contains("resource db, which is bound at 100.72.0.3"), "{}", broken[0].1);
+    assert!(broken[0].1.contains("resource db, which is bound at 100.72.1.0"), "{}", broken[0].1);
     let wider = world.admin.send("PUT", "/network", Some(json!({"vnm_subnet": "100.64.0.0/10"}))).await;
     assert_eq!(wider.status, 200);
 }

@@ -25,7 +25,7 @@ async fn what_is_left_out_is_assigned() {
     assert_eq!(bind(&second), ("loopback", "127.0.0.1", 10001));
     let vnm = json!({"name": "c", "host": "10.0.0.1", "kind": "ssh", "bind": {"mode": "vnm", "dns_name": "C.My-Org"}});
     let vnm = world.admin.post("/resources", vnm).await;
-    assert_eq!(bind(&vnm), ("vnm", "100.72.0.3", 22));
+    assert_eq!(bind(&vnm), ("vnm", "100.72.1.0", 22));
     assert_eq!(vnm["bind"]["dns_name"], "c.my-org");
 }
 
@@ -91,7 +91,7 @@ async fn of_many_who_race_for_one_address_exactly_one_wins() {
     let world = World::start().await;
     for bind in [
         json!({"port": 15432}),
-        json!({"mode": "vnm", "ip": "100.72.0.9"}),
+        json!({"mode": "vnm", "ip": "100.72.1.9"}),
         json!({"mode": "vnm", "dns_name": "db.my-org"}),
     ] {
         let mut racers = JoinSet::new();
@@ -131,23 +131,23 @@ async fn a_deleted_resource_frees_its_loopback_port_and_never_its_virtual_addres
     let mut world = World::start().await;
     let create = |name: &str, bind: Value| json!({"name": name, "host": "h", "bind": bind});
     let loopback = world.admin.post("/resources", create("a", json!({"port": 15432}))).await;
-    let vnm = world.admin.post("/resources", create("b", json!({"mode": "vnm", "ip": "100.72.0.3"}))).await;
-    let moved = world.admin.post("/resources", create("c", json!({"mode": "vnm", "ip": "100.72.0.4"}))).await;
-    world.admin.patch(&format!("/resources/{}", text(&moved, "id")), json!({"bind": {"ip": "100.72.0.5"}})).await;
+    let vnm = world.admin.post("/resources", create("b", json!({"mode": "vnm", "ip": "100.72.1.0"}))).await;
+    let moved = world.admin.post("/resources", create("c", json!({"mode": "vnm", "ip": "100.72.1.1"}))).await;
+    world.admin.patch(&format!("/resources/{}", text(&moved, "id")), json!({"bind": {"ip": "100.72.1.2"}})).await;
     for resource in [&loopback, &vnm] {
         world.admin.delete(&format!("/resources/{}", text(resource, "id"))).await;
     }
     world.restart().await;
     world.admin.post("/resources", create("a", json!({"port": 15432}))).await;
-    for ip in ["100.72.0.3", "100.72.0.4"] {
+    for ip in ["100.72.1.0", "100.72.1.1"] {
         let broken = world.admin.broken("POST", "/resources", create("d", json!({"mode": "vnm", "ip": ip}))).await;
         assert_eq!(broken[0].1, "must not have belonged to another resource: virtual addresses are never used again");
     }
     let next = world.admin.post("/resources", create("d", json!({"mode": "vnm"}))).await;
-    assert_eq!(next["bind"]["ip"], "100.72.0.6");
+    assert_eq!(next["bind"]["ip"], "100.72.1.3");
     let back =
-        world.admin.patch(&format!("/resources/{}", text(&moved, "id")), json!({"bind": {"ip": "100.72.0.4"}})).await;
-    assert_eq!(back["bind"]["ip"], "100.72.0.4", "its own address it may have again");
+        world.admin.patch(&format!("/resources/{}", text(&moved, "id")), json!({"bind": {"ip": "100.72.1.1"}})).await;
+    assert_eq!(back["bind"]["ip"], "100.72.1.1", "its own address it may have again");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -162,13 +162,20 @@ async fn a_change_of_the_bind_address_keeps_assigns_or_sets_each_part() {
     let assigned = world.admin.patch(&path, json!({"bind": {"port": null}})).await;
     assert_eq!(bind(&assigned), ("loopback", "127.0.0.1", 10000));
     let virtual_ = world.admin.patch(&path, json!({"bind": {"mode": "vnm", "dns_name": "db.my-org"}})).await;
-    assert_eq!(bind(&virtual_), ("vnm", "100.72.0.3", 5432));
+    assert_eq!(bind(&virtual_), ("vnm", "100.72.1.0", 5432));
     let named = world.admin.patch(&path, json!({"bind": {"port": 5433}})).await;
-    assert_eq!((bind(&named), &named["bind"]["dns_name"]), (("vnm", "100.72.0.3", 5433), &json!("db.my-org")));
+    assert_eq!((bind(&named), &named["bind"]["dns_name"]), (("vnm", "100.72.1.0", 5433), &json!("db.my-org")));
     let unnamed = world.admin.patch(&path, json!({"bind": {"dns_name": null}})).await;
-    assert_eq!(unnamed["bind"].get("dns_name"), None);
+    assert_eq!(unnamed["bind"]["dns_name"], "b.example");
+    let both = world.admin.patch(&path, json!({"bind": {"mode": "both"}})).await;
+    assert_eq!(bind(&both), ("both", "100.72.1.0", 5433));
+    assert_eq!(both["bind"]["loopback"], json!({"ip": "127.0.0.1", "port": 10000}), "kept from before");
+    let moved = world.admin.patch(&path, json!({"bind": {"loopback": {"port": 20000}}})).await;
+    assert_eq!((bind(&moved), &moved["bind"]["loopback"]["port"]), (("both", "100.72.1.0", 5433), &json!(20000)));
     let back = world.admin.patch(&path, json!({"bind": {"mode": "loopback"}})).await;
-    assert_eq!(bind(&back), ("loopback", "127.0.0.1", 10000));
+    assert_eq!((bind(&back), back["bind"].get("loopback")), (("loopback", "127.0.0.1", 20000), None));
+    let anew = world.admin.patch(&path, json!({"bind": {"port": null}})).await;
+    assert_eq!(bind(&anew), ("loopback", "127.0.0.1", 10000));
     assert_eq!(
         fields(&world.admin.broken("PATCH", &path, json!({"bind": {"port": 80}, "name": null})).await),
         ["name", "bind.port"]

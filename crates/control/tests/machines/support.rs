@@ -27,7 +27,7 @@ use postern_proto::{
     },
     id::{AccountId, GrantId, NodeId, ResourceId, RoleId, RuleId},
     problem::Problem,
-    resource::{BindAddress, BindMode, Kind, Tags},
+    resource::{BindAddress, Kind, Tags},
     sync::{ClientFrame, Item, ItemKey, ServerFrame},
     time::UnixMillis,
 };
@@ -155,18 +155,15 @@ impl World {
     pub(crate) async fn create_resource(&self, name: &str) -> ResourceId {
         let mut change = self.change().await;
         let (id, port) = (ResourceId::from_ulid(change.ulid()), 2000 + change.catalogue().resources.len());
-        let bind = BindAddress {
-            mode: BindMode::Loopback,
-            ip: [127, 0, 0, 1].into(),
-            port: u16::try_from(port).unwrap(),
-            dns_name: None,
-        };
+        let bind = BindAddress::loopback([127, 0, 0, 1].into(), u16::try_from(port).unwrap());
         let resource = Resource {
             id,
             name: name.to_owned(),
             kind: Kind::Tcp,
             host: "db.example".to_owned(),
             port: 5432,
+            ports: postern_proto::port::PortSet::default(),
+            hosts: Vec::new(),
             tags: Tags::from([("env".to_owned(), "prod".to_owned())]),
             bind,
             allow_local: false,

@@ -2,7 +2,7 @@ use postern_local_api::{
     message::{Connection, ControlLink, KeyStorage, Numbered, SignIn, StatusApi},
     mirror::{Sequence, apply},
 };
-use postern_proto::resource::{BindAddress, BindMode, ClientResource, Health, Kind, Tags};
+use postern_proto::resource::{BindAddress, ClientResource, Health, Kind, Tags};
 
 use super::*;
 
@@ -22,7 +22,7 @@ fn service(version: &str) -> Status {
 }
 
 fn resource(n: u128, streams: u32) -> ResourceStatus {
-    let bind = BindAddress { mode: BindMode::Loopback, ip: [127, 0, 0, 1].into(), port: 1024, dns_name: None };
+    let bind = BindAddress::loopback([127, 0, 0, 1].into(), 1024);
     ResourceStatus {
         resource: ClientResource {
             id: ResourceId::from_ulid(n.into()),
@@ -30,6 +30,7 @@ fn resource(n: u128, streams: u32) -> ResourceStatus {
             kind: Kind::Tcp,
             tags: Tags::new(),
             bind,
+            ports: postern_proto::port::PortSet::default(),
             revision: 1,
             via: Vec::new(),
             health: Health::Unknown,

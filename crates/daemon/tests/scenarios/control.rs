@@ -31,7 +31,7 @@ use postern_proto::{
     lease::{Claims, LIFETIME, Revocation, RevokedSubject},
     problem::{MEDIA_TYPE, Problem},
     record::hex,
-    resource::{BindAddress, BindMode, ClientResource, Health, Kind, Tags},
+    resource::{BindAddress, ClientResource, Health, Kind, Tags},
     sync::{ClientFrame, GatewayInfo, Item, ItemKey, NetworkSettings, Peer, ServerFrame, VERSION, Welcome},
 };
 use postern_tunnel::identity::PeerIdentity;
@@ -235,7 +235,8 @@ pub(crate) fn resource(id: ResourceId, name: &str, port: u16) -> ClientResource 
         name: name.to_owned(),
         kind: Kind::Tcp,
         tags: Tags::from([("env".to_owned(), "test".to_owned())]),
-        bind: BindAddress { mode: BindMode::Loopback, ip: [127, 0, 0, 1].into(), port, dns_name: None },
+        bind: BindAddress::loopback([127, 0, 0, 1].into(), port),
+        ports: postern_proto::port::PortSet::default(),
         revision: 1,
         via: Vec::new(),
         health: Health::Unknown,

@@ -38,6 +38,8 @@ fn resource(id: u128, strict: bool) -> NodeResource {
         tags: BTreeMap::new(),
         host: "10.0.0.1".into(),
         port: 5432,
+        ports: "7000-7005".parse().unwrap(),
+        hosts: vec!["*.db.internal".parse().unwrap()],
         revision: 1,
         allow_local: false,
         strict,

@@ -1,12 +1,14 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::name::{DnsNameError, HostPatternError};
 
 fn network(loopback_range: &str, multi_loopback: bool, vnm_subnet: &str) -> Network {
     let settings = NetworkSettings {
         loopback_range: loopback_range.to_owned(),
         multi_loopback,
         vnm_subnet: vnm_subnet.to_owned(),
+        ..NetworkSettings::default()
     };
     Network::read(&settings).unwrap()
 }
@@ -16,21 +18,42 @@ fn default() -> Network {
 }
 
 fn wish(mode: BindMode) -> Wish {
-    Wish { mode, ip: None, port: None, dns_name: None }
+    Wish::any(mode)
 }
 
 fn loopback(ip: &str, port: u16) -> BindAddress {
-    BindAddress { mode: BindMode::Loopback, ip: ip.parse().unwrap(), port, dns_name: None }
+    BindAddress::loopback(ip.parse().unwrap(), port)
 }
 
+/// As another resource has it that was bound by an older control plane: without a name and a loopback address.
 fn vnm(ip: &str, port: u16) -> BindAddress {
-    BindAddress { mode: BindMode::Vnm, ip: ip.parse().unwrap(), port, dns_name: None }
+    BindAddress { mode: BindMode::Vnm, ip: ip.parse().unwrap(), port, dns_name: None, loopback: None }
+}
+
+/// Assigns for a resource `db` with one port.
+fn assign(wish: &Wish, port: u16, network: &Network, taken: &Taken<'_>) -> Result<BindAddress, Vec<Broken>> {
+    assign_ports(wish, port, "", network, taken)
+}
+
+fn assign_ports(
+    wish: &Wish,
+    port: u16,
+    ports: &str,
+    network: &Network,
+    taken: &Taken<'_>,
+) -> Result<BindAddress, Vec<Broken>> {
+    super::assign(wish, &Asker { name: "db", port, ports: &ports.parse().unwrap() }, network, taken)
+}
+
+/// Where it is in the virtual network.
+fn place(bind: BindAddress) -> (String, u16) {
+    (bind.ip.to_string(), bind.port)
 }
 
 fn taken<'a>(binds: impl IntoIterator<Item = &'a BindAddress>) -> Taken<'a> {
     let mut taken = Taken::default();
     for bind in binds {
-        taken.add(bind, "other");
+        taken.add(bind, &PortSet::default(), "other");
     }
     taken
 }
@@ -116,39 +139,104 @@ fn loopback_addresses_are_those_of_the_range_and_only_the_first_without_multi_lo
 
 #[test]
 fn vnm_takes_the_own_port_and_the_next_address_that_nobody_has_or_had() {
-    let network = network("127.0.0.1/32", false, "100.72.0.0/29");
+    let network = network("127.0.0.1/32", false, "100.72.0.0/28");
     let first = assign(&wish(BindMode::Vnm), 5432, &network, &Taken::default()).unwrap();
-    assert_eq!(first, vnm("100.72.0.3", 5432));
+    assert_eq!(place(first.clone()), ("100.72.0.3".to_owned(), 5432));
     let mut table = taken([&first]);
     table.retire("100.72.0.4".parse().unwrap());
-    assert_eq!(assign(&wish(BindMode::Vnm), 22, &network, &table).unwrap(), vnm("100.72.0.5", 22));
-    table.retire("100.72.0.5".parse().unwrap());
-    table.retire("100.72.0.6".parse().unwrap());
-    assert_eq!(rules(assign(&wish(BindMode::Vnm), 22, &network, &table)), [("bind.port", Rule::NoneLeft)]);
+    let second = assign(&wish(BindMode::Vnm), 22, &network, &table).unwrap();
+    assert_eq!(place(second), ("100.72.0.5".to_owned(), 22));
+    for last in [5, 6, 7] {
+        table.retire([100, 72, 0, last].into());
+    }
+    assert_eq!(rules(assign(&wish(BindMode::Vnm), 22, &network, &table)), [("bind.ip", Rule::NoneLeft)]);
+}
+
+#[test]
+fn every_resource_of_the_virtual_network_has_a_loopback_address_and_a_name() {
+    for mode in [BindMode::Vnm, BindMode::Both] {
+        let other = loopback("127.0.0.1", 10000);
+        let bind = assign(&wish(mode), 5432, &default(), &taken([&other])).unwrap();
+        assert_eq!((bind.mode, place(bind.clone())), (mode, ("100.72.1.0".to_owned(), 5432)));
+        assert_eq!(bind.loopback_address(), Some("127.0.0.1:10001".parse().unwrap()));
+        assert_eq!(bind.dns_name.clone().unwrap().to_string(), "db.my-org");
+        let next = assign(&wish(BindMode::Loopback), 5432, &default(), &taken([&other, &bind])).unwrap();
+        assert_eq!(next, loopback("127.0.0.1", 10002));
+    }
+    let ask = Wish { loopback_port: Some(15432), loopback_ip: "127.0.0.1".parse().ok(), ..wish(BindMode::Both) };
+    let bind = assign(&ask, 5432, &default(), &Taken::default()).unwrap();
+    assert_eq!(bind.loopback_address(), Some("127.0.0.1:15432".parse().unwrap()));
+    assert_eq!(assign(&Wish::keep(&bind), 5432, &default(), &Taken::default()), Ok(bind.clone()));
+    let held = Rule::PortTaken { ip: Ipv4Addr::LOCALHOST, holder: "other".to_owned() };
+    assert_eq!(
+        rules(assign(&ask, 5432, &default(), &taken([&loopback("127.0.0.1", 15432)]))),
+        [("bind.loopback.port", held)]
+    );
+    let ask = Wish { loopback_port: Some(80), loopback_ip: "127.0.0.2".parse().ok(), ..wish(BindMode::Vnm) };
+    assert_eq!(
+        rules(assign(&ask, 22, &default(), &Taken::default())),
+        [
+            ("bind.loopback.ip", Rule::OutsideRange(default().loopback_range)),
+            ("bind.loopback.port", Rule::LoopbackPort)
+        ]
+    );
+    let ask = Wish { loopback_port: Some(15432), ..wish(BindMode::Loopback) };
+    assert_eq!(rules(assign(&ask, 22, &default(), &Taken::default())), [("bind.loopback", Rule::SecondLoopback)]);
+}
+
+#[test]
+fn resources_share_a_virtual_address_only_while_they_share_no_port() {
+    let at = |port| Wish { ip: "100.72.1.9".parse().ok(), port, ..wish(BindMode::Vnm) };
+    let mut table = Taken::default();
+    let cluster = assign_ports(&at(None), 6379, "7000-7005", &default(), &table).unwrap();
+    table.add(&cluster, &"7000-7005".parse().unwrap(), "cluster");
+    let ip = Ipv4Addr::new(100, 72, 1, 9);
+    let held = || Rule::PortTaken { ip, holder: "cluster".to_owned() };
+    for (port, ports, broken) in [
+        (7003, "", ("bind.port", "7003")),
+        (6379, "", ("bind.port", "6379")),
+        (80, "7005-8000", ("ports", "7005")),
+        (80, "6000-7000", ("ports", "6379")),
+    ] {
+        let refused = assign_ports(&at(None), port, ports, &default(), &table).unwrap_err();
+        let told: Vec<_> = refused.iter().map(|broken| (broken.field, broken.value.as_str())).collect();
+        assert_eq!((told, &refused[0].rule), (vec![broken], &held()), "{port} {ports}");
+    }
+    assert!(assign_ports(&at(None), 80, "7006-8000,6000", &default(), &table).is_ok());
+}
+
+#[test]
+fn a_bind_port_never_means_two_ports() {
+    let ask = |port| Wish { port: Some(port), ..wish(BindMode::Vnm) };
+    let refused = assign_ports(&ask(7003), 6379, "7000-7005", &default(), &Taken::default());
+    assert_eq!(rules(refused), [("bind.port", Rule::PortMeansTwo)]);
+    for (port, ports) in [(7003, "7000-7005"), (6379, "6379,7000-7005"), (6379, "")] {
+        assert!(assign_ports(&ask(port), u16::try_from(port).unwrap(), ports, &default(), &Taken::default()).is_ok());
+    }
 }
 
 #[test]
 fn vnm_ports_are_1_to_65535_and_unique_per_address() {
     let ask = |ip: &str, port| Wish { ip: ip.parse().ok(), port: Some(port), ..wish(BindMode::Vnm) };
     for port in [1, 22, 65220, 65535] {
-        assert!(assign(&ask("100.72.0.9", port), 80, &default(), &Taken::default()).is_ok());
+        assert!(assign(&ask("100.72.1.9", port), 80, &default(), &Taken::default()).is_ok());
     }
     for port in [-1, 0, 65536] {
-        let refused = assign(&ask("100.72.0.9", port), 80, &default(), &Taken::default());
+        let refused = assign(&ask("100.72.1.9", port), 80, &default(), &Taken::default());
         assert_eq!(rules(refused), [("bind.port", Rule::VnmPort)]);
     }
-    let other = vnm("100.72.0.9", 22);
-    assert!(assign(&ask("100.72.0.9", 80), 80, &default(), &taken([&other])).is_ok());
-    let same = assign(&ask("100.72.0.9", 22), 80, &default(), &taken([&other]));
-    let ip = Ipv4Addr::new(100, 72, 0, 9);
+    let other = vnm("100.72.1.9", 22);
+    assert!(assign(&ask("100.72.1.9", 80), 80, &default(), &taken([&other])).is_ok());
+    let same = assign(&ask("100.72.1.9", 22), 80, &default(), &taken([&other]));
+    let ip = Ipv4Addr::new(100, 72, 1, 9);
     assert_eq!(rules(same), [("bind.port", Rule::PortTaken { ip, holder: "other".to_owned() })]);
 }
 
 #[test]
 fn a_virtual_address_of_another_resource_is_never_given_again() {
     let mut table = Taken::default();
-    table.retire("100.72.0.9".parse().unwrap());
-    let ask = Wish { ip: "100.72.0.9".parse().ok(), ..wish(BindMode::Vnm) };
+    table.retire("100.72.1.9".parse().unwrap());
+    let ask = Wish { ip: "100.72.1.9".parse().ok(), ..wish(BindMode::Vnm) };
     assert_eq!(rules(assign(&ask, 22, &default(), &table)), [("bind.ip", Rule::Retired)]);
 }
 
@@ -164,34 +252,207 @@ fn virtual_addresses_lie_in_the_subnet_and_not_where_postern_itself_is() {
         ("fd00::1", Rule::OutsideSubnet(default().vnm_subnet)),
         ("100.72.0.0", Rule::NotAHost),
         ("100.72.255.255", Rule::NotAHost),
-        ("100.72.0.1", Rule::Reserved),
-        ("100.72.0.2", Rule::Reserved),
+        ("100.72.0.1", Rule::Reserved { count: 256 }),
+        ("100.72.0.255", Rule::Reserved { count: 256 }),
+        ("100.72.128.0", Rule::UpperHalf),
+        ("100.72.255.254", Rule::UpperHalf),
     ] {
         assert_eq!(rules(ask(ip)), [("bind.ip", rule)], "{ip}");
     }
+    for good in ["100.72.1.0", "100.72.127.255"] {
+        assert!(ask(good).is_ok(), "{good}");
+    }
+}
+
+#[test]
+fn a_subnet_is_for_devices_then_resources_then_hosts_under_wildcards() {
+    let text = |range: RangeInclusive<u32>| {
+        format!("{}-{}", Ipv4Addr::from_bits(*range.start()), Ipv4Addr::from_bits(*range.end()))
+    };
+    for (subnet, reserved, assigned, dynamic) in [
+        ("100.64.0.0/10", 256, "100.64.1.0-100.95.255.255", "100.96.0.0-100.127.255.254"),
+        ("100.72.0.0/16", 256, "100.72.1.0-100.72.127.255", "100.72.128.0-100.72.255.254"),
+        ("10.0.16.0/20", 256, "10.0.17.0-10.0.23.255", "10.0.24.0-10.0.31.254"),
+        ("10.0.0.0/21", 3, "10.0.0.3-10.0.3.255", "10.0.4.0-10.0.7.254"),
+        ("192.168.7.0/29", 3, "192.168.7.3-192.168.7.3", "192.168.7.4-192.168.7.6"),
+    ] {
+        let cidr: Cidr = subnet.parse().unwrap();
+        let got = (cidr.reserved(), text(cidr.assigned_hosts()), text(cidr.dynamic_hosts()));
+        assert_eq!(got, (reserved, assigned.to_owned(), dynamic.to_owned()), "{subnet}");
+    }
+}
+
+#[test]
+fn an_ipv6_address_keeps_the_host_part_and_differs_between_organisations() {
+    let org = |n| crate::id::OrgId::from_ulid(ulid::Ulid(n));
+    let (subnet, moved): (Cidr, Cidr) = ("100.72.0.0/16".parse().unwrap(), "10.9.0.0/16".parse().unwrap());
+    let ip = ipv6_address(org(1), subnet, Ipv4Addr::new(100, 72, 1, 9));
+    assert_eq!(ip.segments()[3..], [0, 0, 0, 0, 0x109]);
+    assert_eq!((ip.octets()[0], ip), (0xfd, ipv6_address(org(1), moved, Ipv4Addr::new(10, 9, 1, 9))));
+    assert_eq!(ip.segments()[..3], ipv6_network(org(1)).segments()[..3]);
+    assert_ne!(ipv6_network(org(1)), ipv6_network(org(2)));
+}
+
+fn named(name: &str) -> Wish {
+    Wish { dns_name: Some(name.to_owned()), ..wish(BindMode::Vnm) }
 }
 
 #[test]
 fn names_are_valid_unique_and_only_for_vnm() {
-    let ask = |mode, name: &str| Wish { dns_name: Some(name.to_owned()), ..wish(mode) };
-    let bind = assign(&ask(BindMode::Vnm, "DB.My-Org"), 22, &default(), &Taken::default()).unwrap();
-    assert_eq!(bind.dns_name.as_deref(), Some("db.my-org"));
-    let again = assign(&ask(BindMode::Vnm, "db.my-ORG."), 22, &default(), &taken([&bind]));
+    let bind = assign(&named("DB.My-Org"), 22, &default(), &Taken::default()).unwrap();
+    assert_eq!(bind.dns_name.clone().unwrap().to_string(), "db.my-org");
+    let again = assign(&named("db.my-ORG."), 22, &default(), &taken([&bind]));
     assert_eq!(rules(again), [("bind.dns_name", Rule::NameTaken("other".to_owned()))]);
-    for (name, rule) in
-        [("a_b", Rule::Name(DnsNameError::Character)), ("x.localhost", Rule::Localhost), ("localhost", Rule::Localhost)]
-    {
-        let refused = assign(&ask(BindMode::Vnm, name), 22, &default(), &Taken::default());
-        assert_eq!(rules(refused), [("bind.dns_name", rule)]);
+    for (name, rule) in [
+        ("a_b", Rule::Name(DnsNameError::Character)),
+        ("x.localhost", Rule::Localhost),
+        ("localhost", Rule::Localhost),
+        ("*.localhost", Rule::Localhost),
+        ("*", Rule::Pattern(HostPatternError::StarAlone)),
+        ("a*.internal", Rule::Pattern(HostPatternError::Star)),
+        ("*.com", Rule::PublicSuffix),
+        ("*.co.uk", Rule::PublicSuffix),
+        ("com", Rule::PublicSuffix),
+        ("*.local", Rule::SpecialUse),
+        ("*.10.in-addr.arpa", Rule::SpecialUse),
+    ] {
+        let refused = assign(&named(name), 22, &default(), &Taken::default());
+        assert_eq!(rules(refused), [("bind.dns_name", rule)], "{name}");
     }
-    let refused = assign(&ask(BindMode::Loopback, "db"), 22, &default(), &Taken::default());
+    for name in ["*.kafka.internal", "*.internal", "db.internal.example", "dc1.corp.local", "*.example.com"] {
+        assert!(assign(&named(name), 22, &default(), &Taken::default()).is_ok(), "{name}");
+    }
+    let refused = assign(&Wish { mode: BindMode::Loopback, ..named("db") }, 22, &default(), &Taken::default());
     assert_eq!(rules(refused), [("bind.dns_name", Rule::NameInLoopback)]);
 }
 
 #[test]
+fn aliases_may_overlap_but_no_two_are_the_same() {
+    let mut binds: Vec<BindAddress> = Vec::new();
+    for alias in ["*.internal", "*.kafka.internal", "b1.kafka.internal", "kafka.internal"] {
+        let bind = assign(&named(alias), 22, &default(), &taken(&binds)).unwrap();
+        binds.push(bind);
+    }
+    for alias in ["*.KAFKA.internal", "b1.kafka.internal."] {
+        let refused = assign(&named(alias), 22, &default(), &taken(&binds));
+        assert_eq!(rules(refused), [("bind.dns_name", Rule::NameTaken("other".to_owned()))]);
+    }
+}
+
+#[test]
+fn nobody_gets_a_name_that_covers_the_control_plane_or_a_gateway() {
+    let own = |name: &str, whose: &str| OwnName { name: name.parse().unwrap(), whose: whose.to_owned() };
+    let own_names = [own("control.acme.example", "the control plane"), own("gw.my-org", "gateway gw-1")];
+    let taken = Taken::new(&own_names);
+    for (name, covered, whose) in [
+        ("control.acme.example", "control.acme.example", "the control plane"),
+        ("*.acme.example", "control.acme.example", "the control plane"),
+        ("acme.example", "control.acme.example", "the control plane"),
+        ("gw.my-org", "gw.my-org", "gateway gw-1"),
+    ] {
+        let rule = Rule::CoversOwn { name: covered.to_owned(), whose: whose.to_owned() };
+        assert_eq!(rules(assign(&named(name), 22, &default(), &taken)), [("bind.dns_name", rule)], "{name}");
+    }
+    for name in ["db.acme.example", "*.control.acme.example.internal", "gw2.my-org"] {
+        assert!(assign(&named(name), 22, &default(), &taken).is_ok(), "{name}");
+    }
+    assert!(check_covers(&"example".parse().unwrap(), &own_names).is_err());
+    assert!(check_covers(&"other.example".parse().unwrap(), &own_names).is_ok());
+}
+
+#[test]
+fn a_name_that_was_not_given_is_made_of_the_resources_name_and_never_one_that_is_taken() {
+    let network = default();
+    let name_of = |name: &str, taken: &Taken<'_>| {
+        let asker = Asker { name, port: 22, ports: &PortSet::default() };
+        super::assign(&wish(BindMode::Vnm), &asker, &network, taken).unwrap().dns_name.unwrap().to_string()
+    };
+    assert_eq!(name_of("Payments DB (prod)", &Taken::default()), "payments-db-prod.my-org");
+    assert_eq!(name_of("日本", &Taken::default()), "resource.my-org");
+    let mut binds: Vec<BindAddress> = Vec::new();
+    for expected in ["db.my-org", "db-2.my-org", "db-3.my-org"] {
+        let bind = assign(&wish(BindMode::Vnm), 22, &network, &taken(&binds)).unwrap();
+        assert_eq!(bind.dns_name.clone().unwrap().to_string(), expected);
+        binds.push(bind);
+    }
+    let long = "x".repeat(70);
+    let first = assign(&named(&format!("{}.my-org", "x".repeat(63))), 22, &network, &Taken::default()).unwrap();
+    assert_eq!(name_of(&long, &taken([&first])), format!("{}-2.my-org", "x".repeat(61)));
+    let own = [OwnName { name: "db.my-org".parse().unwrap(), whose: "the control plane".to_owned() }];
+    assert_eq!(name_of("db", &Taken::new(&own)), "db-2.my-org");
+}
+
+#[test]
+fn hosts_go_with_a_wildcard_and_lie_under_it() {
+    let alias: HostPattern = "*.kafka.internal".parse().unwrap();
+    let check = |hosts: &[&str], alias: Option<&HostPattern>| {
+        let hosts: Vec<_> = hosts.iter().map(|host| (*host).to_owned()).collect();
+        check_hosts(&hosts, alias).map_err(|broken| {
+            broken.into_iter().map(|broken| (broken.field, broken.value, broken.rule)).collect::<Vec<_>>()
+        })
+    };
+    let read = check(&["b2.kafka.internal", "*.EU.kafka.internal", "b2.kafka.internal."], Some(&alias)).unwrap();
+    assert_eq!(read.iter().map(ToString::to_string).collect::<Vec<_>>(), ["b2.kafka.internal", "*.eu.kafka.internal"]);
+    assert_eq!(check(&["*.kafka.internal"], Some(&alias)).unwrap(), std::slice::from_ref(&alias));
+    assert_eq!(check(&[], None), Ok(Vec::new()));
+    for (bad, rule) in [
+        ("kafka.internal", Rule::OutsideAlias(alias.clone())),
+        ("*.internal", Rule::OutsideAlias(alias.clone())),
+        ("b1.internal", Rule::OutsideAlias(alias.clone())),
+        ("*", Rule::Pattern(HostPatternError::StarAlone)),
+        ("10.0.0.1", Rule::Pattern(HostPatternError::Name(DnsNameError::Address))),
+    ] {
+        assert_eq!(check(&[bad], Some(&alias)), Err(vec![("hosts", bad.to_owned(), rule)]));
+    }
+    let exact: HostPattern = "b1.kafka.internal".parse().unwrap();
+    for alias in [None, Some(&exact)] {
+        let rule = Rule::HostsWithoutWildcard;
+        assert_eq!(check(&["b1.kafka.internal"], alias), Err(vec![("hosts", "b1.kafka.internal".to_owned(), rule)]));
+    }
+    let many: Vec<String> = (0..65).map(|n| format!("b{n}.kafka.internal")).collect();
+    let many: Vec<&str> = many.iter().map(String::as_str).collect();
+    assert!(check(&many[..64], Some(&alias)).is_ok());
+    assert_eq!(check(&many, Some(&alias)), Err(vec![("hosts", "65".to_owned(), Rule::TooManyHosts)]));
+}
+
+#[test]
+fn a_zone_follows_from_the_organisations_name_and_is_never_everybodys() {
+    for (org, zone) in [
+        ("My organisation", "my-organisation"),
+        ("Acme Inc.", "acme-inc"),
+        ("Com", "com-org"),
+        ("localhost", "localhost-org"),
+        ("local", "local-org"),
+        ("1234", "1234-org"),
+        ("日本", "my-org"),
+        ("github.io", "github-io"),
+    ] {
+        assert_eq!(zone_for(org), zone, "{org}");
+        assert!(check_zone(&zone_for(org)).is_ok());
+    }
+    for (zone, rule) in [
+        ("", Rule::Name(DnsNameError::Empty)),
+        (".", Rule::Name(DnsNameError::Label)),
+        ("*.my-org", Rule::Name(DnsNameError::Character)),
+        ("co.uk", Rule::PublicSuffix),
+        ("github.io", Rule::PublicSuffix),
+        ("local", Rule::SpecialUse),
+        ("10.in-addr.arpa", Rule::SpecialUse),
+        ("my.localhost", Rule::Localhost),
+        (&"a.".repeat(96), Rule::ZoneTooLong(189)),
+    ] {
+        assert_eq!(check_zone(zone), Err(rule), "{zone}");
+    }
+}
+
+#[test]
 fn every_broken_rule_of_a_wish_is_told_at_once() {
-    let ask =
-        Wish { mode: BindMode::Loopback, ip: "10.0.0.1".parse().ok(), port: Some(80), dns_name: Some("db".to_owned()) };
+    let ask = Wish {
+        ip: "10.0.0.1".parse().ok(),
+        port: Some(80),
+        dns_name: Some("db".to_owned()),
+        ..wish(BindMode::Loopback)
+    };
     let fields: Vec<_> =
         rules(assign(&ask, 22, &default(), &Taken::default())).into_iter().map(|(field, _)| field).collect();
     assert_eq!(fields, ["bind.dns_name", "bind.ip", "bind.port"]);
@@ -204,6 +465,7 @@ fn settings_are_networks_of_the_right_kind() {
             loopback_range: loopback_range.to_owned(),
             multi_loopback: true,
             vnm_subnet: vnm_subnet.to_owned(),
+            ..NetworkSettings::default()
         };
         Network::read(&settings).map_err(|broken| broken.into_iter().map(|broken| broken.rule).collect::<Vec<_>>())
     };
@@ -238,32 +500,41 @@ fn settings_are_networks_of_the_right_kind() {
 /// What an administrator does in the model test.
 #[derive(Clone, Debug)]
 enum Step {
-    Create(Wish, u16),
+    Create(Wish, u16, PortSet),
     Delete(prop::sample::Index),
     Move(prop::sample::Index, Wish),
 }
 
 fn any_ip() -> impl Strategy<Value = Option<IpAddr>> {
     let ips =
-        ["127.0.0.1", "127.0.0.2", "127.0.0.3", "100.72.0.3", "100.72.0.4", "100.72.0.6", "100.72.0.7", "10.1.1.1"];
+        ["127.0.0.1", "127.0.0.2", "127.0.0.3", "100.72.0.3", "100.72.0.4", "100.72.0.7", "100.72.0.8", "10.1.1.1"];
     prop::option::weighted(0.4, prop::sample::select(ips.to_vec()).prop_map(|ip| ip.parse().unwrap()))
 }
 
 fn any_wish() -> impl Strategy<Value = Wish> {
-    let mode = prop_oneof![Just(BindMode::Loopback), Just(BindMode::Vnm)];
+    let mode = prop_oneof![Just(BindMode::Loopback), Just(BindMode::Vnm), Just(BindMode::Both)];
     let port = prop::option::weighted(0.5, prop::sample::select(vec![0, 22, 1024, 10000, 10001, 64999, 65220, 70000]));
-    let name = prop::option::weighted(0.3, prop::sample::select(vec!["a", "B.c", "b.C", "-", "x.localhost"]));
-    (mode, any_ip(), port, name).prop_map(|(mode, ip, port, name)| Wish {
+    let names = vec!["a", "B.c", "b.C", "-", "x.localhost", "db.my-org", "db-2.my-org", "*.my-org"];
+    let name = prop::option::weighted(0.3, prop::sample::select(names));
+    let second = prop::option::weighted(0.2, prop::sample::select(vec![80, 1024, 10000, 10001]));
+    (mode, any_ip(), port, name, second).prop_map(|(mode, ip, port, name, loopback_port)| Wish {
         mode,
         ip,
         port,
         dns_name: name.map(str::to_owned),
+        loopback_ip: None,
+        loopback_port: loopback_port.filter(|_| mode.is_virtual()),
     })
 }
 
+fn any_ports() -> impl Strategy<Value = PortSet> {
+    prop::sample::select(vec!["", "", "22-25", "80,5432", "10000-10001"]).prop_map(|ports| ports.parse().unwrap())
+}
+
 fn any_step() -> impl Strategy<Value = Step> {
+    let own = prop::sample::select(vec![22u16, 80, 5432]);
     prop_oneof![
-        5 => (any_wish(), prop::sample::select(vec![22u16, 80, 5432])).prop_map(|(wish, port)| Step::Create(wish, port)),
+        5 => (any_wish(), own, any_ports()).prop_map(|(wish, port, ports)| Step::Create(wish, port, ports)),
         2 => any::<prop::sample::Index>().prop_map(Step::Delete),
         1 => (any::<prop::sample::Index>(), any_wish()).prop_map(|(which, wish)| Step::Move(which, wish)),
     ]
@@ -273,82 +544,114 @@ fn any_step() -> impl Strategy<Value = Step> {
 struct Model {
     network: Network,
     next: usize,
-    live: BTreeMap<usize, BindAddress>,
+    live: BTreeMap<usize, (BindAddress, u16, PortSet)>,
     /// Every virtual address that a resource ever had.
     had: BTreeSet<(IpAddr, usize)>,
 }
 
 impl Model {
-    fn ips(&self, mode: BindMode) -> Vec<IpAddr> {
-        let last: &[u8] = match (mode, self.network.multi_loopback) {
-            (BindMode::Loopback, true) => &[1, 2],
-            (BindMode::Loopback, false) => &[1],
-            (BindMode::Vnm, _) => &[3, 4, 5, 6],
+    fn others(&self, id: usize) -> impl Iterator<Item = (&BindAddress, &PortSet)> {
+        self.live.iter().filter(move |(other, _)| **other != id).map(|(_, (bind, _, ports))| (bind, ports))
+    }
+
+    fn lives_at(&self, id: usize, ip: IpAddr) -> bool {
+        self.live.get(&id).is_some_and(|(bind, ..)| bind.mode.is_virtual() && bind.ip == ip)
+    }
+
+    fn retired(&self, id: usize, ip: IpAddr) -> bool {
+        self.had.iter().any(|(had, other)| *had == ip && *other != id && !self.lives_at(*other, ip))
+    }
+
+    fn loopback(&self, id: usize, ip: Option<IpAddr>, port: Option<i64>) -> Option<(IpAddr, u16)> {
+        let ips: &[u8] = if self.network.multi_loopback { &[1, 2] } else { &[1] };
+        let ports: Vec<u16> = match port {
+            Some(port) => u16::try_from(port).into_iter().collect(),
+            None => (10000..10200).collect(),
         };
-        let prefix = if mode == BindMode::Loopback { [127, 0, 0] } else { [100, 72, 0] };
-        last.iter().map(|last| IpAddr::from([prefix[0], prefix[1], prefix[2], *last])).collect()
+        let candidates = ports.iter().flat_map(|port| ips.iter().map(|last| (IpAddr::from([127, 0, 0, *last]), *port)));
+        candidates.into_iter().find(|(at, port)| {
+            let free = self.others(id).all(|(bind, _)| bind.loopback_address() != Some((*at, *port).into()));
+            free && (1024..=64999).contains(port) && ip.is_none_or(|ip| ip == *at)
+        })
     }
 
-    fn allowed(&self, id: usize, wish: &Wish, ip: IpAddr, port: u16) -> bool {
-        let others = || self.live.iter().filter(|(other, _)| **other != id).map(|(_, bind)| bind);
-        let free = others().all(|bind| (bind.mode, bind.ip, bind.port) != (wish.mode, ip, port));
-        let retired = self
-            .had
-            .iter()
-            .any(|(had, other)| *had == ip && *other != id && self.live.get(other).is_none_or(|bind| bind.ip != ip));
-        let fits_wish = wish.ip.is_none_or(|wish| wish == ip) && wish.port.is_none_or(|wish| wish == i64::from(port));
-        let range = if wish.mode == BindMode::Loopback { 1024..=64999 } else { 1..=65535 };
-        let own_address = wish.mode == BindMode::Loopback || wish.ip.is_some() || others().all(|bind| bind.ip != ip);
-        free && fits_wish
-            && range.contains(&port)
-            && (wish.mode == BindMode::Loopback || !retired)
-            && own_address
-            && self.ips(wish.mode).contains(&ip)
+    fn virtual_(&self, id: usize, wish: &Wish, own_port: u16, ports: &PortSet) -> Option<(IpAddr, u16)> {
+        let port = wish.port.map_or(Ok(own_port), u16::try_from).ok().filter(|port| *port > 0)?;
+        if port != own_port && ports.contains(port) {
+            return None;
+        }
+        let served = |port: u16, ports: &PortSet| ports.ranges().flatten().chain([port]).collect::<BTreeSet<u16>>();
+        let mut ips = [3, 4, 5, 6, 7].map(|last| IpAddr::from([100, 72, 0, last])).into_iter();
+        let ip = ips.find(|ip| {
+            let mut there = self.others(id).filter(|(bind, _)| bind.mode.is_virtual() && bind.ip == *ip);
+            match wish.ip {
+                Some(wish) if wish != *ip => false,
+                Some(_) => there.all(|(bind, held)| served(bind.port, held).is_disjoint(&served(port, ports))),
+                None => there.next().is_none(),
+            }
+        })?;
+        (!self.retired(id, ip)).then_some((ip, port))
     }
 
-    fn expected(&self, id: usize, wish: &Wish, own_port: u16) -> Option<BindAddress> {
-        let dns_name = match &wish.dns_name {
-            None => None,
-            Some(_) if wish.mode == BindMode::Loopback => return None,
-            Some(name) => {
-                let name = name.to_lowercase();
-                let others = self.live.iter().filter(|(other, _)| **other != id);
-                let taken = others.into_iter().any(|(_, bind)| bind.dns_name.as_deref() == Some(&name));
-                if taken || name == "-" || name == "x.localhost" {
-                    return None;
-                }
-                Some(name)
+    fn name(&self, id: usize, wish: &Wish) -> Option<String> {
+        let taken = |name: &str| {
+            self.others(id).any(|(bind, _)| bind.dns_name.as_ref().is_some_and(|held| held.to_string() == name))
+        };
+        match &wish.dns_name {
+            Some(name) if name == "-" || name == "x.localhost" => None,
+            Some(name) => Some(name.to_lowercase()).filter(|name| !taken(name)),
+            None => ["db".to_owned()]
+                .into_iter()
+                .chain((2..).map(|n| format!("db-{n}")))
+                .map(|label| format!("{label}.my-org"))
+                .find(|name| !taken(name)),
+        }
+    }
+
+    fn expected(&self, id: usize, wish: &Wish, own_port: u16, ports: &PortSet) -> Option<BindAddress> {
+        if wish.mode == BindMode::Loopback {
+            let (ip, port) = self.loopback(id, wish.ip, wish.port)?;
+            return wish.dns_name.is_none().then(|| BindAddress::loopback(ip, port));
+        }
+        // What is assigned is the first that nobody has or had.
+        let wish = match wish.ip {
+            Some(_) => wish.clone(),
+            None => {
+                let mut ips = [3, 4, 5, 6, 7].map(|last| IpAddr::from([100, 72, 0, last])).into_iter();
+                let free = |ip: &IpAddr| {
+                    !self.retired(id, *ip) && self.others(id).all(|(bind, _)| !bind.mode.is_virtual() || bind.ip != *ip)
+                };
+                Wish { ip: Some(ips.find(free)?), ..wish.clone() }
             }
         };
-        let ports: Vec<u16> = match (wish.mode, wish.port) {
-            (_, Some(port)) => u16::try_from(port).into_iter().collect(),
-            (BindMode::Vnm, None) => vec![own_port],
-            (BindMode::Loopback, None) => (10000..10100).collect(),
-        };
-        let ips = self.ips(wish.mode);
-        let candidates = ports.iter().flat_map(|port| ips.iter().map(move |ip| (*ip, *port)));
-        let (ip, port) = candidates.into_iter().find(|(ip, port)| self.allowed(id, wish, *ip, *port))?;
-        Some(BindAddress { mode: wish.mode, ip, port, dns_name })
+        let dns_name = Some(self.name(id, &wish)?.parse().unwrap());
+        let (ip, port) = self.virtual_(id, &wish, own_port, ports)?;
+        let (at, loopback_port) = self.loopback(id, None, wish.loopback_port)?;
+        let loopback = Some(LoopbackAddress { ip: at, port: loopback_port });
+        Some(BindAddress { mode: wish.mode, ip, port, dns_name, loopback })
     }
 
-    fn bind(&mut self, id: usize, wish: &Wish, own_port: u16) -> Result<(), TestCaseError> {
+    fn bind(&mut self, id: usize, wish: &Wish, own_port: u16, ports: &PortSet) -> Result<(), TestCaseError> {
         let mut taken = Taken::default();
-        for (_, bind) in self.live.iter().filter(|(other, _)| **other != id) {
-            taken.add(bind, "other");
+        for (bind, held) in self.others(id) {
+            taken.add(bind, held, "other");
         }
         for (ip, other) in &self.had {
-            if *other != id && self.live.get(other).is_none_or(|bind| bind.ip != *ip) {
+            if *other != id && !self.lives_at(*other, *ip) {
                 taken.retire(*ip);
             }
         }
-        let got = assign(wish, own_port, &self.network, &taken);
-        let expected = self.expected(id, wish, own_port);
+        let got = super::assign(wish, &Asker { name: "db", port: own_port, ports }, &self.network, &taken);
+        let expected = self.expected(id, wish, own_port, ports);
         prop_assert_eq!(got.as_ref().ok(), expected.as_ref(), "{:?} {:?}", wish, got);
+        if let Err(broken) = &got {
+            prop_assert!(!broken.is_empty(), "refused without a reason");
+        }
         if let Ok(bind) = got {
-            if bind.mode == BindMode::Vnm {
+            if bind.mode.is_virtual() {
                 self.had.insert((bind.ip, id));
             }
-            self.live.insert(id, bind);
+            self.live.insert(id, (bind, own_port, ports.clone()));
         }
         Ok(())
     }
@@ -362,13 +665,13 @@ proptest! {
         multi in any::<bool>(),
         steps in prop::collection::vec(any_step(), 1..60),
     ) {
-        let network = network("127.0.0.0/30", multi, "100.72.0.0/29");
+        let network = network("127.0.0.0/30", multi, "100.72.0.0/28");
         let mut model = Model { network, next: 0, live: BTreeMap::new(), had: BTreeSet::new() };
         for step in steps {
             match step {
-                Step::Create(wish, own_port) => {
+                Step::Create(wish, own_port, ports) => {
                     model.next += 1;
-                    model.bind(model.next, &wish, own_port)?;
+                    model.bind(model.next, &wish, own_port, &ports)?;
                 }
                 Step::Delete(which) if !model.live.is_empty() => {
                     let id = *which.get(&model.live.keys().copied().collect::<Vec<_>>());
@@ -376,12 +679,18 @@ proptest! {
                 }
                 Step::Move(which, wish) if !model.live.is_empty() => {
                     let id = *which.get(&model.live.keys().copied().collect::<Vec<_>>());
-                    model.bind(id, &wish, 80)?;
+                    let (_, own_port, ports) = model.live[&id].clone();
+                    model.bind(id, &wish, own_port, &ports)?;
                 }
                 Step::Delete(_) | Step::Move(..) => {}
             }
-            let places: BTreeSet<_> = model.live.values().map(|bind| (bind.mode, bind.ip, bind.port)).collect();
+            let binds = || model.live.values().map(|(bind, ..)| bind);
+            let places: BTreeSet<_> = binds().map(|bind| (bind.ip, bind.port)).collect();
             prop_assert_eq!(places.len(), model.live.len(), "two resources share a place");
+            let places: BTreeSet<_> = binds().map(|bind| bind.loopback_address().unwrap()).collect();
+            prop_assert_eq!(places.len(), model.live.len(), "two resources share a loopback address");
+            let names: Vec<_> = binds().filter_map(|bind| bind.dns_name.as_ref()).collect();
+            prop_assert_eq!(names.iter().collect::<BTreeSet<_>>().len(), names.len(), "two resources share a name");
         }
     }
 }

@@ -18,6 +18,18 @@ fn a_request_is_written_as_the_design_says() {
 }
 
 #[test]
+fn a_request_for_another_port_and_host_says_so() {
+    let wanted = Wanted { port: 7003, host: Some("n3.redis.internal".parse().unwrap()) };
+    let text = String::from_utf8(request().wanting(wanted.clone()).write()).unwrap();
+    assert_eq!(
+        text,
+        TEXT.replacen(":0 ", ":7003 ", 1).replace("\r\n\r\n", "\r\nPostern-Host: n3.redis.internal\r\n\r\n")
+    );
+    assert_eq!(Request::read(text.as_bytes()).unwrap().wanted(), &wanted);
+    assert_eq!(request().wanted(), &Wanted::default());
+}
+
+#[test]
 fn headers_that_are_not_known_are_passed_over() {
     let text = TEXT.replace("Host:", "X-Later: something new\r\nhOST:");
     assert_eq!(Request::read(text.as_bytes()), Ok(request()));
@@ -31,7 +43,17 @@ fn a_request_that_could_be_read_in_two_ways_is_refused() {
         (change("HTTP/1.1", "HTTP/1.0"), HeadError::NotConnect),
         (change("HTTP/1.1", "HTTP/2"), HeadError::NotHttp),
         (change("CONNECT", "\r\nCONNECT"), HeadError::NotHttp),
-        (change(":0 ", ":1 "), HeadError::BadResource),
+        (change(":0 ", ":01 "), HeadError::BadResource),
+        (change(":0 ", ":+1 "), HeadError::BadResource),
+        (change(":0 ", ":65536 "), HeadError::BadResource),
+        (change(":0 ", ": "), HeadError::BadResource),
+        (change(":0 ", " "), HeadError::BadResource),
+        (change("Host:", "Postern-Host: A.internal\r\nHost:"), HeadError::BadValue(ASKED_HOST)),
+        (change("Host:", "Postern-Host: a.internal.\r\nHost:"), HeadError::BadValue(ASKED_HOST)),
+        (change("Host:", "Postern-Host: 10.0.0.1\r\nHost:"), HeadError::BadValue(ASKED_HOST)),
+        (change("Host:", "Postern-Host: *.internal\r\nHost:"), HeadError::BadValue(ASKED_HOST)),
+        (change("Host:", "Postern-Host:\r\nHost:"), HeadError::BadValue(ASKED_HOST)),
+        (change("Host:", "Postern-Host: a\r\nPostern-Host: a\r\nHost:"), HeadError::Repeated(ASKED_HOST)),
         (change("res_", "dev_"), HeadError::BadResource),
         (change("res_", "RES_"), HeadError::BadResource),
         (change("res_01JABC", "res_01jabc"), HeadError::BadResource),
@@ -133,9 +155,15 @@ fn problems() -> impl Strategy<Value = Problem> {
 
 proptest! {
     #[test]
-    fn a_request_survives_the_wire(resource: u128, stream: u128, host in "[a-z0-9.:-]{1,255}", lease in "[A-Za-z0-9._-]{1,2048}") {
+    fn a_request_survives_the_wire(
+        (resource, stream) in any::<(u128, u128)>(),
+        (host, lease) in ("[a-z0-9.:-]{1,255}", "[A-Za-z0-9._-]{1,2048}"),
+        port in any::<u16>(),
+        asked in prop::option::of("([a-z0-9]{1,20}\\.){0,9}[a-z]{1,20}"),
+    ) {
         let resource = ResourceId::from_ulid(Ulid(resource));
-        let request = Request::new(resource, host, lease, StreamId::from_ulid(Ulid(stream))).unwrap();
+        let wanted = Wanted { port, host: asked.map(|host| host.parse().unwrap()) };
+        let request = Request::new(resource, host, lease, StreamId::from_ulid(Ulid(stream))).unwrap().wanting(wanted);
         prop_assert_eq!(Request::read(&request.write()), Ok(request));
     }
 

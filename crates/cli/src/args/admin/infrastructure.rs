@@ -173,6 +173,7 @@ fn parse_bind_mode(word: &str) -> Result<BindMode, String> {
     match word {
         "loopback" => Ok(BindMode::Loopback),
         "vnm" => Ok(BindMode::Vnm),
-        _ => Err("use loopback or vnm".to_owned()),
+        "both" => Ok(BindMode::Both),
+        _ => Err("use loopback, vnm or both".to_owned()),
     }
 }

@@ -1,7 +1,7 @@
 use postern_proto::{
     id::{AccountId, DeviceId, GrantId},
     replica::Replica,
-    resource::{BindAddress, BindMode, Kind, Tags},
+    resource::{BindAddress, Kind, Tags},
 };
 use ulid::Ulid;
 
@@ -77,8 +77,10 @@ fn something(id: ResourceId) -> Resource {
         kind: Kind::Tcp,
         host: "db.example".to_owned(),
         port: 5432,
+        ports: postern_proto::port::PortSet::default(),
+        hosts: Vec::new(),
         tags: Tags::new(),
-        bind: BindAddress { mode: BindMode::Loopback, ip: [127, 0, 0, 1].into(), port: 2000, dns_name: None },
+        bind: BindAddress::loopback([127, 0, 0, 1].into(), 2000),
         allow_local: false,
         strict: false,
         created_at: UnixMillis(0),

@@ -1,7 +1,7 @@
 use postern_proto::{
     id::ResourceId,
     replica::Replica,
-    resource::{BindAddress, BindMode, ClientResource, Health, Kind},
+    resource::{BindAddress, ClientResource, Health, Kind},
     sync::GatewayInfo,
 };
 use proptest::prelude::*;
@@ -38,13 +38,14 @@ fn gateway(n: u64, address: u16) -> Item {
 }
 
 fn access(n: u64, revision: u64) -> Item {
-    let bind = BindAddress { mode: BindMode::Loopback, ip: [127, 0, 0, 1].into(), port: 2000, dns_name: None };
+    let bind = BindAddress::loopback([127, 0, 0, 1].into(), 2000);
     Item::Access(ClientResource {
         id: resource(n),
         name: format!("r{n}"),
         kind: Kind::Tcp,
         tags: BTreeMap::new(),
         bind,
+        ports: postern_proto::port::PortSet::default(),
         revision,
         via: vec![],
         health: Health::Unknown,
