@@ -7,7 +7,11 @@ use std::{
     time::Duration,
 };
 
-use postern_proto::{problem::Problem, resource::NodeResource};
+use postern_proto::{
+    head::Wanted,
+    problem::Problem,
+    resource::{NodeResource, OutOfReach},
+};
 use postern_tunnel::happy_eyeballs;
 use tokio::{
     net::{TcpStream, lookup_host},
@@ -48,6 +52,7 @@ pub enum DialError {
     TimedOut { address: String },
 }
 
+/// Its own port on its own host.
 impl From<&NodeResource> for Target {
     fn from(resource: &NodeResource) -> Self {
         Self { host: resource.host.clone(), port: resource.port, allow_local: resource.allow_local }
@@ -55,6 +60,12 @@ impl From<&NodeResource> for Target {
 }
 
 impl Target {
+    /// Where to dial for what is wanted of a resource, within its ports and hosts.
+    pub fn of(resource: &NodeResource, wanted: &Wanted) -> Result<Self, OutOfReach> {
+        let (host, port) = resource.target(wanted)?;
+        Ok(Self { host: host.to_owned(), port, allow_local: resource.allow_local })
+    }
+
     /// As `host:port`, with brackets round an IPv6 literal.
     #[must_use]
     pub fn address(&self) -> String {

@@ -9,17 +9,19 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use aws_lc_rs::digest::{SHA256, digest};
 use postern_proto::{
+    head::Request,
     id::ResourceId,
     lease::{Claims, Contact, Holder, Refusal, Revocation, StreamSubject},
     problem::Problem,
     replica::Change,
-    resource::NodeResource,
+    resource::{NodeResource, OutOfReach},
     time::UnixMillis,
 };
 
 use self::cache::LeaseCache;
 use crate::{
     catalogue::{Catalogue, Effects},
+    dial::Target,
     revocations::{Revocations, StoredRevocations},
 };
 
@@ -38,6 +40,8 @@ pub struct Egress {
 pub struct Permit {
     pub claims: Arc<Claims>,
     pub resource: Arc<NodeResource>,
+    /// What is to be dialled: one of the resource's hosts at one of its ports.
+    pub target: Target,
 }
 
 /// Why a stream may not be opened.
@@ -49,6 +53,8 @@ pub enum Denial {
     Revoked(String),
     #[error("this gateway knows no such resource")]
     UnknownResource,
+    #[error("of resource {name}, {why}")]
+    OutOfReach { name: String, why: OutOfReach },
 }
 
 impl Egress {
@@ -61,22 +67,23 @@ impl Egress {
         }
     }
 
-    /// Whether `holder` may open a stream to `resource` with the lease `token`.
+    /// Whether `holder` may open the stream that is asked for, which shows its lease.
     pub fn decide(
         &self,
         holder: &Holder,
-        resource: ResourceId,
-        token: &str,
+        request: &Request,
         contact: Contact,
         now: UnixMillis,
     ) -> Result<Permit, Denial> {
-        let claims = self.open_lease(token)?;
-        let known = lock(&self.catalogue).resource(resource);
+        let claims = self.open_lease(request.lease())?;
+        let known = lock(&self.catalogue).resource(request.resource());
         let strict = known.as_ref().is_some_and(|resource| resource.strict);
-        claims.check(holder, resource, strict, contact, now)?;
+        claims.check(holder, request.resource(), strict, contact, now)?;
         self.still_good(&claims)?;
         let resource = known.ok_or(Denial::UnknownResource)?;
-        Ok(Permit { claims, resource })
+        let out_of_reach = |why| Denial::OutOfReach { name: resource.name.clone(), why };
+        let target = Target::of(&resource, request.wanted()).map_err(out_of_reach)?;
+        Ok(Permit { claims, resource, target })
     }
 
     /// Whether no revocation has come meanwhile. A stream asks again once it can be found by revocations, so that none
@@ -160,6 +167,12 @@ impl Denial {
         let (status, code, title) = match self {
             Self::Revoked(_) => (401, "lease_revoked", "Your access was changed"),
             Self::UnknownResource => (404, "unknown_resource", "This gateway knows no such resource"),
+            Self::OutOfReach { why: OutOfReach::Port { .. }, .. } => {
+                (403, "port_not_allowed", "The resource does not include this port")
+            }
+            Self::OutOfReach { why: OutOfReach::Host { .. }, .. } => {
+                (403, "host_not_allowed", "The resource does not include this host")
+            }
             Self::Lease(Refusal::Expired) => (401, "lease_expired", "Your access has to be renewed"),
             Self::Lease(Refusal::UnknownKey) => (401, "lease_key_unknown", "Your access has to be renewed"),
             Self::Lease(Refusal::GrantEnded) => (403, "grant_ended", "Your access has ended"),
@@ -177,18 +190,19 @@ impl Denial {
         Problem::new(status, code, title).with_detail(format!("{self}."))
     }
 
-    /// Whether an administrator should know: what no honest client does.
+    /// Whether an administrator should know: what no honest client does, and tries to reach more than the resource.
     #[must_use]
     pub const fn suspicious(&self) -> bool {
         matches!(
             self,
-            Self::Lease(
-                Refusal::Malformed
-                    | Refusal::BadSignature
-                    | Refusal::ForeignOrg
-                    | Refusal::ForeignHolder
-                    | Refusal::OtherResource
-            )
+            Self::OutOfReach { .. }
+                | Self::Lease(
+                    Refusal::Malformed
+                        | Refusal::BadSignature
+                        | Refusal::ForeignOrg
+                        | Refusal::ForeignHolder
+                        | Refusal::OtherResource
+                )
         )
     }
 }

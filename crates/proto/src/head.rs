@@ -42,6 +42,14 @@ pub struct Wanted {
     pub host: Option<DnsName>,
 }
 
+/// `host:port`; a part that is the resource's own is left out.
+impl fmt::Display for Wanted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let host = self.host.as_ref().map_or("", DnsName::as_str);
+        if self.port == 0 { f.write_str(host) } else { write!(f, "{host}:{}", self.port) }
+    }
+}
+
 /// The answer to a [`Request`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reply {

@@ -48,7 +48,8 @@ pub struct SessionStart {
     pub grant: String,
     /// Where the client's connection came from.
     pub client: SocketAddr,
-    /// The address that was dialled for it, as `host:port` of the resource at that time.
+    /// What was dialled for it, as `host:port`: under a wildcard alias the host that was asked for, else the resource's own
+    /// at that time.
     pub target: String,
 }
 
@@ -77,6 +78,9 @@ pub struct StreamRefused {
     pub client: SocketAddr,
     /// The `code` of the problem that the client got.
     pub code: String,
+    /// What it asked for where that was not the resource's own port on its own host: `:port`, `host` or `host:port`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wanted: Option<String>,
 }
 
 /// Why a session ended.

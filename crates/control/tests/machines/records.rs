@@ -251,6 +251,7 @@ async fn refusals_of_gateways_and_events_of_devices_are_activities() {
         resource: Some(resource),
         client: "192.0.2.1:4000".parse().unwrap(),
         code: "denied".to_owned(),
+        wanted: None,
     }));
     send(&gateway, &chain.records).await.unwrap();
     let bind = "127.0.0.1:2000".parse().unwrap();

@@ -2,7 +2,8 @@ use std::{collections::BTreeMap, time::Duration};
 
 use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair as _};
 use postern_proto::{
-    id::{AccountId, DeviceId, OrgId},
+    head::Wanted,
+    id::{AccountId, DeviceId, OrgId, StreamId},
     lease::{FAIL_STATIC, FAIL_STATIC_STRICT, LIFETIME, RevokedSubject, Signer},
     record::hex,
     resource::Kind,
@@ -81,8 +82,12 @@ fn sign(claims: &Claims) -> String {
     key("a", 1).signer.sign(claims).unwrap()
 }
 
+fn request(resource: u128, token: &str) -> Request {
+    Request::new(ResourceId::from_ulid(ulid(resource)), "gw", token, StreamId::from_ulid(ulid(7))).unwrap()
+}
+
 fn decide(egress: &Egress, token: &str, resource: u128, contact: Contact, now: UnixMillis) -> Result<(), Denial> {
-    egress.decide(&holder(), ResourceId::from_ulid(ulid(resource)), token, contact, now).map(|_| ())
+    egress.decide(&holder(), &request(resource, token), contact, now).map(|_| ())
 }
 
 #[test]
@@ -90,7 +95,7 @@ fn a_good_lease_opens_a_stream_and_is_verified_once() {
     let egress = egress();
     let token = sign(&claims(1));
     for _ in 0..2 {
-        let permit = egress.decide(&holder(), resource(1, false).id, &token, Contact::Connected, NOW).unwrap();
+        let permit = egress.decide(&holder(), &request(1, &token), Contact::Connected, NOW).unwrap();
         assert_eq!((permit.resource.name.as_str(), &permit.claims.grant), ("db", &"rol_1".to_owned()));
     }
     assert!(lock(&egress.leases).get(&hash_of(&token)).is_some());
@@ -121,6 +126,34 @@ fn every_way_to_be_refused_has_its_status_and_code() {
         let denial = decide(&egress(), &token, resource, Contact::Connected, now).unwrap_err();
         let problem = denial.problem();
         assert_eq!((problem.status, problem.code.as_str()), (status, code), "{denial}");
+    }
+}
+
+#[test]
+fn a_stream_goes_to_the_host_and_port_that_are_asked_for_within_the_resource_and_nowhere_else() {
+    let (egress, token) = (egress(), sign(&claims(1)));
+    let ask = |port, host: Option<&str>| {
+        let wanted = Wanted { port, host: host.map(|host| host.parse().unwrap()) };
+        egress.decide(&holder(), &request(1, &token).wanting(wanted), Contact::Connected, NOW)
+    };
+    for (port, host, target) in [
+        (0, None, "10.0.0.1:5432"),
+        (7005, None, "10.0.0.1:7005"),
+        (0, Some("n1.db.internal"), "n1.db.internal:5432"),
+        (7000, Some("n1.db.internal"), "n1.db.internal:7000"),
+    ] {
+        assert_eq!(ask(port, host).unwrap().target.address(), target);
+    }
+    for (port, host, code, text) in [
+        (7006, None, "port_not_allowed", "of resource db, port 7006 is none of its ports"),
+        (22, Some("n1.db.internal"), "port_not_allowed", "of resource db, port 22 is none of its ports"),
+        (7000, Some("db.internal"), "host_not_allowed", "of resource db, host db.internal is none of its hosts"),
+        (0, Some("metadata.example"), "host_not_allowed", "of resource db, host metadata.example is none of its hosts"),
+    ] {
+        let denial = ask(port, host).unwrap_err();
+        let problem = denial.problem();
+        assert_eq!((problem.status, problem.code.as_str(), denial.to_string().as_str()), (403, code, text));
+        assert!(denial.suspicious());
     }
 }
 

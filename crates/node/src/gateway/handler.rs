@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, sync::Arc};
 
 use postern_proto::{
-    head::{Refused, Request},
+    head::{Refused, Request, Wanted},
     id::StreamId,
     lease::Holder,
     problem::Problem,
@@ -63,7 +63,7 @@ impl Gateway {
         };
         let request = peer.request;
         let contact = parts.contact.at(now);
-        let decided = parts.egress.decide(&holder, request.resource(), request.lease(), contact, now);
+        let decided = parts.egress.decide(&holder, request, contact, now);
         decided.map_err(|denial| {
             self.note_denial(&denial, &holder, request, peer.client, now);
             denial.problem()
@@ -89,6 +89,7 @@ impl Gateway {
             resource: Some(request.resource()),
             client,
             code,
+            wanted: (*request.wanted() != Wanted::default()).then(|| request.wanted().to_string()),
         };
         self.0.parts.spool.note(now, Event::Refused(refused));
     }
@@ -113,11 +114,11 @@ impl StreamHandler for Gateway {
         let stream = request.request.stream();
         let control = StreamControl::new();
         let mut recording = self.take_up(stream, &permit, &control)?;
-        let target = Target::from(permit.resource.as_ref());
-        let start = start_record(&permit, stream, request.client, &target);
+        let target = &permit.target;
+        let start = start_record(&permit, stream, request.client);
         let parts = &self.0.parts;
         // Side by side: the disk is not on the path of a dial that takes longer.
-        let (written, dialled) = tokio::join!(parts.spool.start(now, start), dial(&parts.dialer, &target, &request));
+        let (written, dialled) = tokio::join!(parts.spool.start(now, start), dial(&parts.dialer, target, &request));
         if let Err(error) = written {
             tracing::error!(%error, "a stream is refused because its start cannot be recorded");
             return Err(error.problem().into());
@@ -163,7 +164,7 @@ async fn dial(dialer: &Dialer, target: &Target, request: &OpenRequest<'_>) -> Di
     }
 }
 
-fn start_record(permit: &Permit, stream: StreamId, client: SocketAddr, target: &Target) -> SessionStart {
+fn start_record(permit: &Permit, stream: StreamId, client: SocketAddr) -> SessionStart {
     SessionStart {
         stream,
         account: permit.claims.account,
@@ -173,7 +174,7 @@ fn start_record(permit: &Permit, stream: StreamId, client: SocketAddr, target: &
         resource_tags: permit.resource.tags.clone(),
         grant: permit.claims.grant.clone(),
         client,
-        target: target.address(),
+        target: permit.target.address(),
     }
 }
 

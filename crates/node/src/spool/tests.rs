@@ -58,6 +58,7 @@ fn refused() -> Event {
         resource: None,
         client: "127.0.0.1:1".parse().unwrap(),
         code: "denied".into(),
+        wanted: None,
     })
 }
 

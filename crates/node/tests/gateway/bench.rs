@@ -12,7 +12,7 @@ use clap::Parser as _;
 use postern_node::gateway::{self, GatewayError, GatewayOptions, Ready};
 use postern_proto::{
     api::{CertificateRequest, CertificateResponse, EnrolRequest, EnrolResponse, RecordAck, RecordBatch},
-    head::Request,
+    head::{Request, Wanted},
     id::{AccountId, DeviceId, NodeId, ResourceId, StreamId},
     lease::{Claims, LIFETIME, Signer, StreamSubject},
     port::PortSet,
@@ -458,10 +458,20 @@ impl Stream {
     }
 
     pub(crate) async fn open_as(id: StreamId, entry: &Arc<Entry>, resource: u128, lease: &str) -> Self {
+        Self::open_wanting(Wanted::default(), id, entry, resource, lease).await
+    }
+
+    pub(crate) async fn open_wanting(
+        wanted: Wanted,
+        id: StreamId,
+        entry: &Arc<Entry>,
+        resource: u128,
+        lease: &str,
+    ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let app = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (local, _) = listener.accept().await.unwrap();
-        let request = Request::new(resource_id(resource), "gw", lease, id).unwrap();
+        let request = Request::new(resource_id(resource), "gw", lease, id).unwrap().wanting(wanted);
         let guide = Once { entry: Arc::clone(entry), request };
         Self { id, app, task: tokio::spawn(carry(local, guide, StreamControl::new())) }
     }

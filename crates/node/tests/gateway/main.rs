@@ -8,6 +8,7 @@ mod bench;
 mod fake;
 mod faults;
 mod lifecycle;
+mod reach;
 
 use std::time::Duration;
 

@@ -16,6 +16,7 @@ fn chain(length: u64) -> Vec<Record> {
                 resource: None,
                 client: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 4000),
                 code: format!("denied_{seq}"),
+                wanted: (seq % 2 == 0).then(|| "n2.redis.internal:7000".to_owned()),
             });
             let record = Record::link(seq, node, UnixMillis(seq * 1000), event, &previous);
             previous.clone_from(&record.hash);
