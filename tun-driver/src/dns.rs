@@ -9,6 +9,19 @@ use serde::{Deserialize, Serialize};
 use crate::interface::Zone;
 
 pub mod resolv_conf;
+#[cfg(target_os = "linux")]
+mod resolved;
+#[cfg(target_os = "linux")]
+pub mod stub;
+#[cfg(target_os = "linux")]
+mod system;
+#[cfg(target_os = "linux")]
+mod takeover;
+#[cfg(target_os = "linux")]
+mod watch;
+
+#[cfg(target_os = "linux")]
+pub use system::{DnsStatus, SystemDns, SystemDnsConfig};
 
 /// What one link wants to answer.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,0 +1,29 @@
+//! `postern-dns-stub`.
+
+use std::{io::Write as _, process::ExitCode};
+
+#[cfg(target_os = "linux")]
+fn main() -> ExitCode {
+    use clap::Parser as _;
+    use tun_driver::dns::stub::{StubOptions, start};
+
+    let options = StubOptions::parse();
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter.unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info")))
+        .with_writer(std::io::stderr)
+        .init();
+    match start(&options) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let _ = writeln!(std::io::stderr(), "postern-dns-stub: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn main() -> ExitCode {
+    let _ = writeln!(std::io::stderr(), "postern-dns-stub: only Linux needs it, for machines without systemd-resolved");
+    ExitCode::FAILURE
+}
