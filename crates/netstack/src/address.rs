@@ -32,3 +32,85 @@ pub struct Address {
     /// Whether echo requests are answered.
     pub reachable: bool,
 }
+
+/// What an address is to us.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Place<'a> {
+    /// A resolver's.
+    Resolver,
+    /// A resource's.
+    Resource(&'a Address),
+    /// In our networks, and nobody's.
+    Vacant,
+    /// Not ours.
+    Foreign,
+}
+
+impl AddressTable {
+    pub(crate) fn place(&self, address: IpAddr) -> Place<'_> {
+        if let Some(resource) = self.addresses.get(&address) {
+            Place::Resource(resource)
+        } else if self.resolvers.iter().any(|resolver| resolver.ip() == address) {
+            Place::Resolver
+        } else if self.networks.iter().any(|&(network, length)| contains(network, length, address)) {
+            Place::Vacant
+        } else {
+            Place::Foreign
+        }
+    }
+
+    pub(crate) fn admits_source(&self, address: IpAddr) -> bool {
+        self.device.is_empty() || self.device.contains(&address)
+    }
+
+    pub(crate) fn is_resolver(&self, endpoint: SocketAddr) -> bool {
+        self.resolvers.contains(&endpoint)
+    }
+
+    /// Whether a connection to there may be asked for.
+    pub(crate) fn listens(&self, endpoint: SocketAddr) -> bool {
+        let resource = self.addresses.get(&endpoint.ip());
+        self.is_resolver(endpoint)
+            || resource.is_some_and(|address| address.ports.iter().any(|ports| ports.contains(&endpoint.port())))
+    }
+
+    pub(crate) fn answers_echo(&self, address: IpAddr) -> bool {
+        match self.place(address) {
+            Place::Resolver => true,
+            Place::Resource(resource) => resource.reachable,
+            Place::Vacant | Place::Foreign => false,
+        }
+    }
+}
+
+fn contains(network: IpAddr, length: u8, address: IpAddr) -> bool {
+    let shift = |bits: u32| bits.saturating_sub(u32::from(length));
+    match (network, address) {
+        (IpAddr::V4(network), IpAddr::V4(address)) => {
+            let differing = network.to_bits() ^ address.to_bits();
+            differing.checked_shr(shift(32)).unwrap_or(0) == 0
+        }
+        (IpAddr::V6(network), IpAddr::V6(address)) => {
+            let differing = network.to_bits() ^ address.to_bits();
+            differing.checked_shr(shift(128)).unwrap_or(0) == 0
+        }
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_network_holds_what_its_prefix_says() {
+        let holds =
+            |network: &str, length, address: &str| contains(network.parse().unwrap(), length, address.parse().unwrap());
+        assert!(holds("100.72.0.0", 16, "100.72.255.255"));
+        assert!(!holds("100.72.0.0", 16, "100.73.0.0"));
+        assert!(holds("0.0.0.0", 0, "8.8.8.8"));
+        assert!(holds("10.0.0.1", 32, "10.0.0.1") && !holds("10.0.0.1", 32, "10.0.0.0"));
+        assert!(holds("fd00:1::", 48, "fd00:1:0:ffff::1") && !holds("fd00:1::", 48, "fd00:1:1::"));
+        assert!(holds("::", 0, "fd00::") && !holds("::", 0, "10.0.0.1"));
+    }
+}

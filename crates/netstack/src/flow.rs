@@ -2,6 +2,15 @@
 
 use std::net::SocketAddr;
 
+use smoltcp::{
+    iface::{SocketHandle, SocketSet},
+    socket::tcp,
+};
+
+use crate::{CloseReason, packet::Syn};
+
+pub(crate) mod table;
+
 /// Names a flow of one stack. Never valid for another flow, even when its slot is used again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct FlowId {
@@ -22,4 +31,104 @@ pub struct FlowInfo {
     pub uid: Option<u32>,
     /// Whether its SYN is held still.
     pub held: bool,
+}
+
+/// The two ends of a flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Ends {
+    /// The program's.
+    pub(crate) source: SocketAddr,
+    /// Ours.
+    pub(crate) destination: SocketAddr,
+}
+
+/// Where a flow stands.
+pub(crate) enum Phase {
+    /// There is none.
+    Free,
+    /// Its SYN waits for the owner's word.
+    Held(Syn),
+    /// It has a socket.
+    Open(Open),
+    /// It is over, and the owner has not heard of it yet.
+    Over(CloseReason),
+}
+
+/// A flow with a socket.
+pub(crate) struct Open {
+    pub(crate) socket: Socket,
+    /// Payload bytes of a segment, as both ends can take it.
+    pub(crate) max_segment: u16,
+    /// The handshake is done.
+    pub(crate) established: bool,
+    /// Our direction was closed, or is to be once the handshake is done.
+    pub(crate) closing: bool,
+    /// The owner was told that the peer sends no more.
+    pub(crate) peer_closed: bool,
+    /// The owner found no room, and waits for it.
+    pub(crate) wants_room: bool,
+    /// Both directions are closed: what is left is data that the owner has not read. The 4-tuple is free again.
+    pub(crate) finished: bool,
+    /// The owner moved data since the last poll.
+    pub(crate) touched: bool,
+    /// When data last moved, in microseconds.
+    pub(crate) moved_at: u64,
+}
+
+/// A socket with its rings, alone in a set of its own.
+pub(crate) struct Socket {
+    set: SocketSet<'static>,
+    handle: SocketHandle,
+    /// Size of each ring.
+    pub(crate) ring: usize,
+    /// How many bytes of each ring may have been used, so that they take memory.
+    pub(crate) touched: usize,
+    pub(crate) moved: Moved,
+}
+
+/// Bytes that a socket has carried since it was last idle in the pool.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Moved {
+    pub(crate) received: usize,
+    pub(crate) sent: usize,
+}
+
+impl Socket {
+    pub(crate) fn new(ring: usize) -> Self {
+        let socket = tcp::Socket::new(tcp::SocketBuffer::new(vec![0; ring]), tcp::SocketBuffer::new(vec![0; ring]));
+        let mut set = SocketSet::new(Vec::with_capacity(1));
+        let handle = set.add(socket);
+        Self { set, handle, ring, touched: 0, moved: Moved::default() }
+    }
+
+    #[inline]
+    pub(crate) fn set(&mut self) -> &mut SocketSet<'static> {
+        &mut self.set
+    }
+
+    #[inline]
+    pub(crate) fn tcp(&self) -> &tcp::Socket<'static> {
+        self.set.get(self.handle)
+    }
+
+    #[inline]
+    pub(crate) fn tcp_mut(&mut self) -> &mut tcp::Socket<'static> {
+        self.set.get_mut(self.handle)
+    }
+}
+
+impl Open {
+    /// Whether the peer has closed its direction.
+    #[inline]
+    pub(crate) fn has_peer_closed(&self) -> bool {
+        let state = self.socket.tcp().state();
+        self.finished
+            || matches!(state, tcp::State::CloseWait | tcp::State::LastAck | tcp::State::Closing | tcp::State::TimeWait)
+    }
+
+    /// Bytes that can be written.
+    pub(crate) fn room(&self) -> usize {
+        let tcp = self.socket.tcp();
+        if tcp.may_send() { tcp.send_capacity().saturating_sub(tcp.send_queue()) } else { 0 }
+    }
 }

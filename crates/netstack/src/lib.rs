@@ -36,12 +36,16 @@ pub mod dns;
 
 mod address;
 mod config;
+mod device;
 mod event;
 mod flow;
 mod offload;
+mod packet;
+mod pool;
 mod shard;
 mod stack;
 mod stats;
+mod timers;
 
 pub use self::{
     address::{Address, AddressTable},

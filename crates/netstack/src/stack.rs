@@ -1,10 +1,35 @@
 //! The stack: its interface to whoever owns it.
 
-use std::{net::SocketAddr, time::Instant};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    net::SocketAddr,
+    panic::{self, AssertUnwindSafe},
+    time::{Duration, Instant},
+};
 
+use smoltcp::{
+    iface::{Config, Interface},
+    time::Instant as WireInstant,
+    wire::HardwareAddress,
+};
 use thiserror::Error;
 
-use crate::{AddressTable, AnswerId, Event, FlowId, FlowInfo, Offload, StackConfig, Stats};
+use self::{answers::Answering, events::EventQueue};
+use crate::{
+    AddressTable, AnswerId, Event, FlowId, FlowInfo, Offload, StackConfig, Stats,
+    device::Link,
+    flow::{Phase, table::FlowTable},
+    pool::Pool,
+    shard::mix,
+    timers::Timers,
+};
+
+mod answers;
+mod events;
+mod flows;
+mod ingress;
+mod polling;
+mod streams;
 
 /// One shard of the virtual network. See the crate's documentation for how it is used.
 ///
@@ -12,6 +37,27 @@ use crate::{AddressTable, AnswerId, Event, FlowId, FlowInfo, Offload, StackConfi
 /// events and then packets until both give `None`.
 pub struct Stack {
     config: StackConfig,
+    epoch: Instant,
+    /// The latest time given, in microseconds since the epoch.
+    now: u64,
+    addresses: AddressTable,
+    link: Link,
+    interface: Interface,
+    flows: FlowTable,
+    /// Flows that want to be polled, each once.
+    dirty: VecDeque<u32>,
+    /// Packets of the first of them since its turn began.
+    burst: usize,
+    events: EventQueue,
+    answering: Answering,
+    timers: Timers,
+    pool: Pool,
+    /// Held SYNs, and those of them that are claimed, by uid.
+    held: usize,
+    held_by_uid: BTreeMap<u32, usize>,
+    /// Flows with a socket.
+    open: usize,
+    stats: Stats,
 }
 
 /// A packet to send.
@@ -67,146 +113,166 @@ pub enum SendError {
 
 impl Stack {
     /// A stack without addresses. `now` is when its time starts; later calls give the same clock's time.
-    pub fn new(config: StackConfig, seed: u64, now: Instant) -> Self {
-        let _ = (seed, now);
-        Self { config }
+    pub fn new(mut config: StackConfig, seed: u64, now: Instant) -> Self {
+        config.mtu = config.mtu.clamp(MIN_MTU, crate::MAX_PACKET);
+        let link = Link::new(&config);
+        let mut interface_config = Config::new(HardwareAddress::Ip);
+        interface_config.random_seed = mix(seed, 1);
+        let mut interface = Interface::new(interface_config, &mut link.port(None, &mut []), WireInstant::ZERO);
+        interface.set_any_ip(true);
+        Self {
+            epoch: now,
+            now: 0,
+            addresses: AddressTable::default(),
+            link,
+            interface,
+            flows: FlowTable::new(config.max_flows, mix(seed, 2)),
+            dirty: VecDeque::new(),
+            burst: 0,
+            events: EventQueue::new(config.max_datagrams),
+            answering: Answering::new(config.max_answers),
+            timers: Timers::default(),
+            pool: Pool::new(config.pool),
+            held: 0,
+            held_by_uid: BTreeMap::new(),
+            open: 0,
+            stats: Stats::default(),
+            config,
+        }
     }
 
     /// Replaces the addresses that exist.
     pub fn set_addresses(&mut self, table: AddressTable) {
-        let _ = table;
+        self.addresses = table;
     }
 
-    /// Takes a packet from the device.
+    /// The addresses that exist.
+    pub fn addresses(&self) -> &AddressTable {
+        &self.addresses
+    }
+
+    /// Takes a packet from the device. `offload` is what came with it, default where there is none.
     pub fn handle_packet(&mut self, now: Instant, packet: &[u8], offload: Offload) {
-        let _ = (now, packet, offload);
+        // Nothing of it changes how a packet is read: segments are taken whole, checksums of this machine's kernel as
+        // they are.
+        let _ = offload;
+        self.advance(now);
+        self.stats.packets_in += 1;
+        self.ingress(packet);
     }
 
     /// Does what was due until `now`. May be called at any time.
     pub fn handle_timeout(&mut self, now: Instant) {
-        let _ = now;
+        self.advance(now);
+        while let Some(slot) = self.timers.pop(self.now) {
+            self.expire(slot);
+        }
     }
 
-    /// Writes the next packet into `buffer`, which has to hold [`MAX_PACKET`](crate::MAX_PACKET) bytes (with a smaller
-    /// one nothing is written). Only flows with something to do are looked at.
-    pub fn poll_transmit(&mut self, now: Instant, buffer: &mut [u8]) -> Option<Transmit> {
-        let _ = (now, buffer);
-        None
+    /// When to call `handle_timeout`, once `poll_transmit` and `poll_event` gave `None`. It may lie in the past. `None`:
+    /// never, until another call.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        if !self.dirty.is_empty() || !self.answering.is_empty() {
+            return self.instant(self.now);
+        }
+        self.instant(self.timers.next()?)
     }
 
     /// The next event.
     pub fn poll_event(&mut self) -> Option<Event> {
-        None
-    }
-
-    /// When to call `handle_timeout`, once `poll_transmit` gave `None`. It may lie in the past. `None`: never, until
-    /// another call.
-    pub fn poll_timeout(&self) -> Option<Instant> {
-        None
-    }
-
-    /// Says whose held SYN it is. With too many SYNs of this uid already, the flow is dropped without an answer, and its
-    /// sender tries again later.
-    pub fn claim(&mut self, flow: FlowId, uid: u32) -> Result<(), FlowError> {
-        let _ = uid;
-        Err(unknown(flow))
-    }
-
-    /// Lets a held SYN in: the peer sees its connection established.
-    pub fn accept(&mut self, flow: FlowId) -> Result<(), FlowError> {
-        Err(unknown(flow))
-    }
-
-    /// Answers a held SYN with RST.
-    pub fn refuse(&mut self, flow: FlowId) -> Result<(), FlowError> {
-        Err(unknown(flow))
-    }
-
-    /// Forgets a flow without telling the peer: for a SYN that must get no answer.
-    pub fn drop_flow(&mut self, flow: FlowId) -> Result<(), FlowError> {
-        Err(unknown(flow))
-    }
-
-    /// Gives `read` the first contiguous part of what arrived; as many bytes as it returns are gone after that. Call
-    /// again for the part behind the ring's end. Bytes that it takes may be changed in place.
-    pub fn recv(&mut self, flow: FlowId, read: impl FnOnce(&mut [u8]) -> usize) -> Result<usize, RecvError> {
-        let _ = (flow, read);
-        Err(RecvError::Unknown)
-    }
-
-    /// Gives `write` the first contiguous part of the free room; as many bytes as it returns will be sent. Call again for
-    /// the part behind the ring's end.
-    pub fn send(&mut self, flow: FlowId, write: impl FnOnce(&mut [u8]) -> usize) -> Result<usize, SendError> {
-        let _ = (flow, write);
-        Err(SendError::Unknown)
-    }
-
-    /// Bytes that can be read now.
-    pub fn readable(&self, flow: FlowId) -> usize {
-        let _ = flow;
-        0
-    }
-
-    /// Bytes that can be written now.
-    pub fn writable(&self, flow: FlowId) -> usize {
-        let _ = flow;
-        0
-    }
-
-    /// Ends our direction, after what was written. Reading goes on.
-    pub fn close(&mut self, flow: FlowId) -> Result<(), FlowError> {
-        Err(unknown(flow))
-    }
-
-    /// Resets the flow at once, held or not: nothing written before leaves any more, nothing can be read any more.
-    pub fn abort(&mut self, flow: FlowId) -> Result<(), FlowError> {
-        Err(unknown(flow))
+        self.next_event()
     }
 
     /// Aborts every flow that `keep` does not keep, and gives their number: after a grant or an address went away.
-    pub fn retain_flows(&mut self, keep: impl FnMut(&FlowInfo) -> bool) -> usize {
-        let _ = keep;
-        0
+    pub fn retain_flows(&mut self, mut keep: impl FnMut(&FlowInfo) -> bool) -> usize {
+        let ended: Vec<FlowId> = self.flows.iter().filter(|info| !keep(info)).map(|info| info.flow).collect();
+        ended.iter().filter(|flow| self.abort(**flow).is_ok()).count()
+    }
+
+    /// All flows, in no particular order.
+    pub fn flows(&self) -> impl Iterator<Item = FlowInfo> {
+        self.flows.iter()
     }
 
     /// What is known of a flow.
     pub fn flow(&self, flow: FlowId) -> Option<FlowInfo> {
-        let _ = flow;
-        None
+        self.flows.live(flow)?.info(flow.slot)
     }
 
     /// Sends a datagram from an address of ours. Dropped when too many answers wait.
     pub fn send_datagram(&mut self, source: SocketAddr, destination: SocketAddr, payload: &[u8]) {
-        let _ = (source, destination, payload);
+        self.queue_datagram(source, destination, payload);
     }
 
     /// Tells the sender of a datagram that its port is unreachable. `source` is that sender, `destination` where the
     /// datagram went, as in [`Event::Datagram`].
     pub fn reply_unreachable(&mut self, source: SocketAddr, destination: SocketAddr) {
-        let _ = (source, destination);
+        self.queue_unreachable(source, destination);
     }
 
     /// Sends an answer that [`Event::Answer`] told of. Nothing happens when it is gone.
     pub fn release(&mut self, answer: AnswerId) {
-        let _ = answer;
+        if !self.answering.release(answer) {
+            self.stats.dropped_answers += 1;
+        }
     }
 
     /// Forgets an answer that [`Event::Answer`] told of.
     pub fn discard(&mut self, answer: AnswerId) {
-        let _ = answer;
+        self.answering.discard(answer);
     }
 
     /// Counters.
     pub fn stats(&self) -> Stats {
-        Stats::default()
+        Stats { flows: self.flows.len(), held: self.held, pooled: self.pool.len(), ..self.stats }
     }
 
     /// The configuration, with values out of range corrected.
     pub fn config(&self) -> &StackConfig {
         &self.config
     }
+
+    /// Time never runs backwards here, whatever is given.
+    fn advance(&mut self, now: Instant) {
+        let since = now.saturating_duration_since(self.epoch);
+        self.now = self.now.max(u64::try_from(since.as_micros()).unwrap_or(u64::MAX));
+    }
+
+    fn instant(&self, at: u64) -> Option<Instant> {
+        self.epoch.checked_add(Duration::from_micros(at))
+    }
+
+    fn wire_now(&self) -> WireInstant {
+        WireInstant::from_micros(i64::try_from(self.now).unwrap_or(i64::MAX))
+    }
+
+    /// Puts a flow in the queue of those to poll.
+    #[inline]
+    fn mark(&mut self, slot: u32) {
+        if let Some(place) = self.flows.slot_mut(slot)
+            && !place.dirty
+        {
+            place.dirty = true;
+            self.dirty.push_back(slot);
+        }
+    }
+
+    /// The time of one slot has come.
+    fn expire(&mut self, slot: u32) {
+        let Some(place) = self.flows.slot_mut(slot) else { return };
+        place.armed = None;
+        match place.phase {
+            Phase::Held(_) => self.give_up_dial(slot),
+            Phase::Open(_) => self.mark(slot),
+            Phase::Free | Phase::Over(_) => {}
+        }
+    }
 }
 
-fn unknown(_: FlowId) -> FlowError {
-    FlowError::Unknown
+/// RFC 8200 5: what IPv6 needs.
+const MIN_MTU: usize = 1280;
+
+/// Runs what is not ours, so that a fault of it ends one flow only.
+fn guard<R>(run: impl FnOnce() -> R) -> Option<R> {
+    panic::catch_unwind(AssertUnwindSafe(run)).ok()
 }

@@ -1,0 +1,253 @@
+//! Streams through the stack: bytes in order, both ways, whatever the device and the wire are like.
+
+use std::time::Duration;
+
+use postern_netstack::{CloseReason, Event, FlowId, RecvError, RingSizes, SendError, Stack, StackConfig};
+use smoltcp::{iface::SocketHandle, socket::tcp};
+
+use crate::harness::{
+    network::{Network, SERVER, SERVER6, Weather, at},
+    wire::see,
+};
+
+fn pattern(length: usize) -> Vec<u8> {
+    (0..length).map(|at| (at ^ (at >> 8) ^ (at >> 16)) as u8).collect()
+}
+
+/// Reads all that is there.
+fn read(stack: &mut Stack, flow: FlowId) -> (Vec<u8>, RecvError) {
+    let mut all = Vec::new();
+    loop {
+        match stack.recv(flow, |bytes| {
+            all.extend_from_slice(bytes);
+            bytes.len()
+        }) {
+            Ok(_) => {}
+            Err(error) => return (all, error),
+        }
+    }
+}
+
+/// Writes as much as there is room for.
+fn write(stack: &mut Stack, flow: FlowId, mut bytes: &[u8]) -> (usize, Option<SendError>) {
+    let mut done = 0;
+    while !bytes.is_empty() {
+        match stack.send(flow, |room| {
+            let length = room.len().min(bytes.len());
+            room[..length].copy_from_slice(&bytes[..length]);
+            length
+        }) {
+            Ok(length) => {
+                bytes = &bytes[length..];
+                done += length;
+            }
+            Err(error) => return (done, Some(error)),
+        }
+    }
+    (done, None)
+}
+
+/// Carries `bytes` both ways at once over one flow, ends both directions, and looks at what arrived.
+fn exchange(network: &mut Network, handle: SocketHandle, flow: FlowId, bytes: &[u8]) {
+    let (mut up, mut down) = (Vec::new(), Vec::new());
+    let (mut up_sent, mut down_sent) = (0, 0);
+    let mut finished = false;
+    for _ in 0..200_000 {
+        if up.len() == bytes.len() && down.len() == bytes.len() {
+            // smoltcp 0.14 never sends a lost FIN again after three duplicate acknowledgements, at either end.
+            network.weather = Weather::default();
+        }
+        let socket = network.kernel.socket(handle);
+        if up.len() < bytes.len() || down.len() < bytes.len() {
+            up_sent += socket.send_slice(&bytes[up_sent..]).unwrap();
+        } else if socket.state() == tcp::State::Established || socket.state() == tcp::State::CloseWait {
+            socket.close();
+        }
+        if !finished {
+            let (some, end) = read(&mut network.stack, flow);
+            up.extend(some);
+            if down_sent < bytes.len() {
+                down_sent += write(&mut network.stack, flow, &bytes[down_sent..]).0;
+            } else if end == RecvError::Finished && down.len() == bytes.len() {
+                let _ = network.stack.close(flow);
+            }
+        }
+        let events = network.settle();
+        down.extend(network.kernel.read(handle));
+        finished |= events.contains(&Event::Closed { flow, reason: CloseReason::Finished });
+        if finished && up.len() == bytes.len() && down.len() == bytes.len() {
+            break;
+        }
+        let limit = network.elapsed + Duration::from_secs(100);
+        network.wait(limit);
+    }
+    assert!(up == bytes, "up: {} of {}", up.len(), bytes.len());
+    assert!(down == bytes, "down: {} of {}", down.len(), bytes.len());
+    assert!(finished);
+    assert_eq!(network.stack.stats().flows, 0);
+}
+
+fn config(offload: bool) -> StackConfig {
+    StackConfig { offload, ..StackConfig::default() }
+}
+
+#[test]
+fn bytes_arrive_in_order_both_ways_with_and_without_offload_by_both_families() {
+    for offload in [false, true] {
+        for server in [SERVER, SERVER6] {
+            let mut network = Network::new(config(offload));
+            let (handle, flow) = network.connect(40_000, at(server));
+            exchange(&mut network, handle, flow, &pattern(3_000_000));
+            assert_eq!(network.stack.stats().faults, 0);
+        }
+    }
+}
+
+#[test]
+fn bytes_arrive_in_order_over_a_wire_that_loses_doubles_and_reorders() {
+    for offload in [false, true] {
+        for seed in 1..6 {
+            let mut network = Network::seeded(config(offload), seed);
+            network.weather = Weather::default();
+            let (handle, flow) = network.connect(40_000, at(SERVER));
+            network.weather = Weather { loss: 4, twice: 8, late: 20 };
+            exchange(&mut network, handle, flow, &pattern(300_000));
+            assert_eq!(network.stack.stats().faults, 0);
+        }
+    }
+}
+
+#[test]
+fn with_offload_segments_are_large_and_cut_as_the_peer_asked() {
+    let mut network = Network::new(config(true));
+    let (handle, flow) = network.connect(40_000, at(SERVER));
+    let synack = see(&network.seen[0]).unwrap();
+    assert_eq!(synack.max_segment, Some(1460), "our own MTU, not the one that smoltcp believes in");
+    assert_eq!(write(&mut network.stack, flow, &pattern(60_000)), (60_000, None));
+    let mut buffer = vec![0; postern_netstack::MAX_PACKET];
+    let now = network.now();
+    let sent = network.stack.poll_transmit(now, &mut buffer).unwrap();
+    assert_eq!(sent.len, 60_040, "one packet");
+    let segmentation = sent.offload.segmentation.unwrap();
+    assert_eq!((segmentation.size, segmentation.headers), (1460, 40));
+    let _ = handle;
+}
+
+#[test]
+fn without_reading_the_window_closes_and_nothing_is_lost() {
+    let rings = RingSizes { large: 64 << 10, ..RingSizes::default() };
+    let mut network = Network::new(StackConfig { rings, ..config(false) });
+    let (handle, flow) = network.connect(40_000, at(SERVER));
+    let bytes = pattern(1_000_000);
+    let mut sent = 0;
+    for _ in 0..100 {
+        sent += network.kernel.socket(handle).send_slice(&bytes[sent..]).unwrap();
+        network.pass_time(Duration::from_millis(100));
+    }
+    assert!(network.stack.readable(flow) >= (64 << 10) - 1, "the ring is full");
+    assert!(sent < 400_000, "the program waits: its own buffer is full too");
+    let mut got = Vec::new();
+    for _ in 0..1000 {
+        sent += network.kernel.socket(handle).send_slice(&bytes[sent..]).unwrap();
+        got.extend(read(&mut network.stack, flow).0);
+        network.pass_time(Duration::from_millis(1));
+    }
+    assert!(got == bytes, "{}", got.len());
+}
+
+#[test]
+fn a_half_closed_flow_carries_the_other_direction_on() {
+    // The program ends first.
+    let mut network = Network::new(config(false));
+    let (handle, flow) = network.connect(40_000, at(SERVER));
+    network.kernel.socket(handle).send_slice(b"question").unwrap();
+    network.kernel.socket(handle).close();
+    let events = network.settle();
+    assert!(events.contains(&Event::Readable(flow)) && events.contains(&Event::PeerClosed(flow)), "{events:?}");
+    assert_eq!(read(&mut network.stack, flow), (b"question".to_vec(), RecvError::Finished));
+    network.pass_time(Duration::from_secs(600));
+    assert_eq!(write(&mut network.stack, flow, b"answer"), (6, None));
+    network.settle();
+    assert_eq!(network.kernel.read(handle), b"answer");
+    network.stack.close(flow).unwrap();
+    assert!(network.settle().contains(&Event::Closed { flow, reason: CloseReason::Finished }));
+
+    // We end first.
+    let (handle, flow) = network.connect(40_001, at(SERVER));
+    network.stack.close(flow).unwrap();
+    network.settle();
+    assert_eq!(network.stack.send(flow, |_| 0), Err(SendError::Closed));
+    assert_eq!(network.kernel.socket(handle).recv(|_| (0, ())), Err(tcp::RecvError::Finished));
+    network.pass_time(Duration::from_secs(600));
+    network.kernel.socket(handle).send_slice(b"late").unwrap();
+    network.kernel.socket(handle).close();
+    network.settle();
+    assert_eq!(read(&mut network.stack, flow), (b"late".to_vec(), RecvError::Finished));
+    assert!(network.settle().contains(&Event::Closed { flow, reason: CloseReason::Finished }));
+    assert_eq!(network.stack.stats().flows, 0);
+}
+
+#[test]
+fn what_was_not_read_when_both_ended_can_be_read_still() {
+    let mut network = Network::new(config(false));
+    let (handle, flow) = network.connect(40_000, at(SERVER));
+    network.kernel.socket(handle).send_slice(b"last words").unwrap();
+    network.kernel.socket(handle).close();
+    network.settle();
+    network.stack.close(flow).unwrap();
+    let events = network.settle();
+    assert!(!events.iter().any(|event| matches!(event, Event::Closed { .. })), "{events:?}");
+    // Meanwhile the program's port is used again: another flow.
+    network.kernel.remove(handle);
+    let (_, next) = network.connect(40_000, at(SERVER));
+    assert_ne!(next, flow);
+    assert_eq!(read(&mut network.stack, next), (Vec::new(), RecvError::Empty));
+    assert_eq!(read(&mut network.stack, flow), (b"last words".to_vec(), RecvError::Finished));
+    assert!(network.settle().contains(&Event::Closed { flow, reason: CloseReason::Finished }));
+    assert_eq!(network.stack.recv(flow, |_| 0), Err(RecvError::Unknown));
+}
+
+#[test]
+fn closing_before_the_handshake_is_done_closes_after_it() {
+    let mut network = Network::new(config(false));
+    let handle = network.kernel.connect(40_000, at(SERVER));
+    let Some(Event::Syn { flow, .. }) = network.settle().pop() else { panic!("no SYN") };
+    network.stack.accept(flow).unwrap();
+    assert_eq!(network.stack.send(flow, |_| 1), Err(SendError::Full));
+    network.stack.close(flow).unwrap();
+    network.settle();
+    assert_eq!(network.kernel.socket(handle).state(), tcp::State::CloseWait);
+    network.kernel.socket(handle).close();
+    assert!(network.settle().contains(&Event::Closed { flow, reason: CloseReason::Finished }));
+}
+
+#[test]
+fn room_is_told_once_it_is_worth_writing() {
+    let rings = RingSizes { large: 64 << 10, ..RingSizes::default() };
+    let mut network = Network::new(StackConfig { rings, ..config(false) });
+    let (handle, flow) = network.connect(40_000, at(SERVER));
+    let bytes = pattern(2_000_000);
+    let mut sent = 0;
+    let mut got = Vec::new();
+    let mut told = 0;
+    while got.len() < bytes.len() {
+        let (length, error) = write(&mut network.stack, flow, &bytes[sent..]);
+        assert!(length >= 16 << 10 || sent + length == bytes.len(), "{length} bytes only");
+        sent += length;
+        if sent < bytes.len() {
+            assert_eq!(error, Some(SendError::Full));
+        }
+        loop {
+            let events = network.settle();
+            got.extend(network.kernel.read(handle));
+            if events.contains(&Event::Writable(flow)) || got.len() == bytes.len() {
+                told += 1;
+                break;
+            }
+            let limit = network.elapsed + Duration::from_secs(10);
+            assert!(network.wait(limit), "stuck at {}", got.len());
+        }
+    }
+    assert!(got == bytes);
+    assert!(told > 10);
+}
