@@ -10,13 +10,33 @@
 mod message;
 
 #[cfg(target_os = "linux")]
+mod authority;
+#[cfg(target_os = "linux")]
 mod channel;
 #[cfg(target_os = "linux")]
 mod client;
+#[cfg(target_os = "linux")]
+mod host;
+#[cfg(target_os = "linux")]
+mod names;
+#[cfg(target_os = "linux")]
+mod options;
+#[cfg(target_os = "linux")]
+pub(crate) mod plan;
+#[cfg(target_os = "linux")]
+mod policy;
+#[cfg(target_os = "linux")]
+mod privileges;
+#[cfg(target_os = "linux")]
+mod repair;
+#[cfg(target_os = "linux")]
+mod server;
 
 #[cfg(target_os = "linux")]
 pub use client::{Client, ClientError};
 pub use message::{Answer, Code, MAX_MESSAGE, Message, MessageError, PROTOCOL, Problem, Request};
+#[cfg(target_os = "linux")]
+pub use options::Options;
 
 use std::path::PathBuf;
 
@@ -24,6 +44,19 @@ use std::path::PathBuf;
 pub const SOCKET_VARIABLE: &str = "POSTERN_NETD_SOCKET";
 /// Where netd listens.
 pub const DEFAULT_SOCKET: &str = "/run/postern/netd.sock";
+
+/// Runs the service: gives up privileges, then serves until SIGTERM or SIGINT and takes everything back. To be called
+/// while the process has one thread.
+///
+/// # Errors
+/// What keeps it from starting, or from taking everything back.
+#[cfg(target_os = "linux")]
+pub fn run(options: Options) -> anyhow::Result<()> {
+    privileges::drop_privileges()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let names = names::Names::Untouched;
+    runtime.block_on(server::run(options, names, crate::network::ThisMachine))
+}
 
 /// Where netd is to be found: [`SOCKET_VARIABLE`], else [`DEFAULT_SOCKET`].
 #[must_use]

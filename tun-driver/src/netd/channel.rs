@@ -10,13 +10,16 @@ use std::{
 
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
-    SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketFlags, SocketType, connect, recv, recvmsg, sendmsg,
-    socket_with,
+    SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketFlags, SocketType, accept_with, bind, connect, listen, recv,
+    recvmsg, sendmsg, socket_with,
 };
 use tokio::io::unix::AsyncFd;
 
 use super::message::MAX_MESSAGE;
 use crate::interface::MAX_QUEUES;
+
+/// Connections that wait to be taken. More wait in their own `connect`.
+const BACKLOG: i32 = 64;
 
 /// A connected `SOCK_SEQPACKET` socket, non-blocking.
 #[derive(Debug)]
@@ -46,10 +49,7 @@ impl Channel {
     /// Takes a connected socket over. Needs a tokio runtime.
     pub(crate) fn new(socket: OwnedFd) -> io::Result<Self> {
         rustix::io::ioctl_fionbio(&socket, true)?;
-        // SAFETY: the descriptor is owned by the value that is handed over, stays the same one for all of that value's
-        // life, and is closed only when tokio gives the value up or drops it.
-        let socket = unsafe { AsyncFd::register(socket) }.map_err(io::Error::from)?;
-        Ok(Self { socket })
+        Ok(Self { socket: register(socket)? })
     }
 
     pub(crate) fn connect(path: &Path) -> io::Result<Self> {
@@ -78,6 +78,41 @@ impl Channel {
             }
         }
     }
+}
+
+/// Takes connections.
+#[derive(Debug)]
+pub(crate) struct Listener {
+    socket: AsyncFd<OwnedFd>,
+}
+
+impl Listener {
+    /// Listens at a path where nothing is yet.
+    pub(crate) fn bind(path: &Path) -> io::Result<Self> {
+        let address = SocketAddrUnix::new(path)?;
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let socket = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
+        bind(&socket, &address)?;
+        listen(&socket, BACKLOG)?;
+        Ok(Self { socket: register(socket)? })
+    }
+
+    pub(crate) async fn accept(&self) -> io::Result<OwnedFd> {
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        loop {
+            let mut ready = self.socket.readable().await?;
+            match ready.try_io(|socket| Ok(accept_with(socket.get_ref(), flags)?)) {
+                Ok(accepted) => return accepted,
+                Err(_not_ready) => {}
+            }
+        }
+    }
+}
+
+fn register(socket: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    // SAFETY: the descriptor is owned by the value that is handed over, stays the same one for all of that value's life,
+    // and is closed only when tokio gives the value up or drops it.
+    unsafe { AsyncFd::register(socket) }.map_err(io::Error::from)
 }
 
 impl AsFd for Channel {

@@ -72,6 +72,12 @@ pub struct Problem {
     pub conflicts: Vec<Conflict>,
 }
 
+impl Problem {
+    pub(crate) const fn new(code: Code, title: String, remedy: String) -> Self {
+        Self { code, title, remedy, conflicts: Vec::new() }
+    }
+}
+
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {}", self.title, self.remedy)

@@ -18,10 +18,22 @@ use socket2::SockRef;
 
 use crate::socket_owner::{Holder, Owner, Process, TcpState};
 
+#[path = "linux/filter.rs"]
+mod filter;
+#[path = "linux/kernel.rs"]
+mod kernel;
 #[path = "linux/networks.rs"]
 mod networks;
+#[path = "linux/peer.rs"]
+mod peer;
+#[path = "linux/tun.rs"]
+mod tun;
 
+pub(crate) use filter::{Filter, Lock};
+pub(crate) use kernel::{Kernel, Link};
 pub(crate) use networks::{NetworkEvents, landscape};
+pub(crate) use peer::{peer_groups, peer_is_alive};
+pub(crate) use tun::Tun;
 
 /// "Any cookie": the look-up goes by addresses alone.
 const NO_COOKIE: [u8; 8] = [0xff; 8];

@@ -1,0 +1,33 @@
+//! Whether the system's resolver is told of the zones.
+
+use crate::dns::{DnsError, DnsState, LinkNames, SplitDns};
+
+/// What the service was started with.
+#[derive(Debug)]
+pub(crate) enum Names {
+    /// `--no-dns`: the resolver of this machine is somebody else's business.
+    Untouched,
+}
+
+impl SplitDns for Names {
+    async fn register(&self, _names: &LinkNames) -> Result<DnsState, DnsError> {
+        match self {
+            Self::Untouched => {
+                let reason = "postern-netd was told to leave the system's resolver alone (--no-dns)".to_owned();
+                Ok(DnsState::Unavailable { reason })
+            }
+        }
+    }
+
+    async fn revert(&self, _index: u32) -> Result<(), DnsError> {
+        match self {
+            Self::Untouched => Ok(()),
+        }
+    }
+
+    async fn restore(&self) -> Result<(), DnsError> {
+        match self {
+            Self::Untouched => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,189 @@
+//! What one user's virtual network needs from the kernel, as values: addresses, routes and rules. Pure.
+//!
+//! The shape was found by trying what breaks simpler ones (each is a test of `vnm_isolation`):
+//! - Routes lie in tables of their own, which only a rule for the user's uid leads to. The device has a /32 (/128)
+//!   address, because a wider one would put a route for everybody into `main`.
+//! - The kernel's own packets (resets for sockets that are gone, the look-up behind `rp_filter`) are uid 0's: a rule for
+//!   the device's address leads these to the same table.
+//! - The resolver's address is everybody's, because the system's resolver asks it for the user. Its route has a table of
+//!   its own: in `main` it would fall back to the default route when the device goes.
+//! - Everybody else is told "unreachable" at once, instead of following the default route.
+
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, Ipv4Addr},
+};
+
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+
+use crate::interface::{Ipv6Part, MAX_SLOTS, Pair, ipv4_addresses, ipv6_addresses};
+
+/// The mark that all our rules and routes bear: a protocol number that nothing else is known to use.
+pub(crate) const PROTOCOL_MARK: u8 = 80;
+/// Priorities of our rules: before `main`, and ours alone together with the mark.
+pub(crate) const RULE_PRIORITIES: std::ops::RangeInclusive<u32> = 900..=1999;
+const RESOLVER_RULE: u32 = 900;
+const USER_RULE: u32 = 1000;
+const KERNEL_RULE: u32 = 1100;
+const UNREACHABLE_RULE: u32 = 1999;
+/// Our routing tables begin here, two for each lane; far from the small numbers that people and programs choose.
+const FIRST_TABLE: u32 = 0x504F_0000;
+/// Users at once.
+pub(crate) const LANES: u8 = 128;
+
+/// A user's number among those that are served now: names the routing tables.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Lane(pub(crate) u8);
+
+impl Lane {
+    pub(crate) fn user_table(self) -> u32 {
+        FIRST_TABLE + 2 * u32::from(self.0)
+    }
+
+    pub(crate) fn resolver_table(self) -> u32 {
+        self.user_table() + 1
+    }
+}
+
+/// Whether a table is one of ours.
+pub(crate) fn is_our_table(table: u32) -> bool {
+    (FIRST_TABLE..FIRST_TABLE + 2 * u32::from(LANES)).contains(&table)
+}
+
+/// A rule, bearing our mark.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Rule {
+    pub(crate) priority: u32,
+    pub(crate) from: Option<IpAddr>,
+    pub(crate) to: IpNet,
+    pub(crate) uid: Option<u32>,
+    /// Where to look up; nowhere is "unreachable".
+    pub(crate) table: Option<u32>,
+}
+
+/// A route to the device, bearing our mark.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Route {
+    pub(crate) table: u32,
+    pub(crate) to: IpNet,
+    pub(crate) source: IpAddr,
+}
+
+/// Everything that one user's network needs.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Plan {
+    /// The device's own, each the only one of its network.
+    pub(crate) addresses: BTreeSet<IpAddr>,
+    pub(crate) routes: BTreeSet<Route>,
+    pub(crate) rules: BTreeSet<Rule>,
+}
+
+/// The addresses of one user.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Place {
+    pub(crate) slot: u8,
+    pub(crate) subnet: Ipv4Net,
+    pub(crate) ipv4: Pair<Ipv4Addr>,
+    pub(crate) ipv6: Option<Ipv6Part>,
+}
+
+impl Place {
+    /// The first slot whose addresses nobody among `others` has; `wish` comes before all others.
+    pub(crate) fn find(subnet: Ipv4Net, ipv6: Option<Ipv6Net>, wish: Option<u8>, others: &[Self]) -> Option<Self> {
+        let slots = wish.into_iter().chain(0..MAX_SLOTS);
+        slots
+            .filter_map(|slot| Some(Self::at(subnet, ipv6, slot, ipv4_addresses(subnet, slot)?)))
+            .find(|place| others.iter().all(|other| place.addresses().is_disjoint(&other.addresses())))
+    }
+
+    fn at(subnet: Ipv4Net, ipv6: Option<Ipv6Net>, slot: u8, ipv4: Pair<Ipv4Addr>) -> Self {
+        let ipv6 = ipv6.map(|network| Ipv6Part { network, addresses: ipv6_addresses(network, slot) });
+        Self { slot, subnet, ipv4, ipv6 }
+    }
+
+    fn addresses(&self) -> BTreeSet<IpAddr> {
+        let ipv6 = self.ipv6.map(|part| [part.addresses.device.into(), part.addresses.resolver.into()]);
+        [self.ipv4.device.into(), self.ipv4.resolver.into()].into_iter().chain(ipv6.into_iter().flatten()).collect()
+    }
+
+    /// What the kernel must know for the user `uid` in `lane`.
+    pub(crate) fn plan(&self, lane: Lane, uid: u32) -> Plan {
+        let mut plan = Plan::default();
+        let ipv4 = Pair { device: self.ipv4.device.into(), resolver: self.ipv4.resolver.into() };
+        plan.add(IpNet::V4(self.subnet.trunc()), ipv4, lane, uid);
+        if let Some(part) = self.ipv6 {
+            let pair = Pair { device: part.addresses.device.into(), resolver: part.addresses.resolver.into() };
+            plan.add(IpNet::V6(part.network.trunc()), pair, lane, uid);
+        }
+        plan
+    }
+}
+
+impl Plan {
+    fn add(&mut self, network: IpNet, addresses: Pair<IpAddr>, lane: Lane, uid: u32) {
+        let Pair { device, resolver } = addresses;
+        let resolver = IpNet::from(resolver);
+        let (user, names) = (Some(lane.user_table()), Some(lane.resolver_table()));
+        self.addresses.insert(device);
+        self.routes.insert(Route { table: lane.user_table(), to: network, source: device });
+        self.routes.insert(Route { table: lane.resolver_table(), to: resolver, source: device });
+        self.rules.extend([
+            Rule { priority: RESOLVER_RULE, from: None, to: resolver, uid: None, table: names },
+            Rule { priority: USER_RULE, from: None, to: network, uid: Some(uid), table: user },
+            Rule { priority: KERNEL_RULE, from: Some(device), to: network, uid: Some(0), table: user },
+            Rule { priority: UNREACHABLE_RULE, from: None, to: network, uid: None, table: None },
+        ]);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn subnet() -> Ipv4Net {
+        "100.72.0.0/16".parse().unwrap()
+    }
+
+    fn ula() -> Ipv6Net {
+        "fd12:3456:789a::/48".parse().unwrap()
+    }
+
+    #[test]
+    fn users_with_the_same_subnet_get_addresses_of_their_own() {
+        let mut places = Vec::new();
+        while let Some(place) = Place::find(subnet(), Some(ula()), None, &places) {
+            places.push(place);
+        }
+        assert_eq!(places.len(), usize::from(MAX_SLOTS));
+        assert_eq!(places.iter().flat_map(Place::addresses).collect::<BTreeSet<_>>().len(), places.len() * 4);
+    }
+
+    #[test]
+    fn a_shared_ipv6_network_keeps_users_of_different_subnets_apart() {
+        let first = Place::find(subnet(), Some(ula()), None, &[]).unwrap();
+        let second = Place::find("10.1.0.0/16".parse().unwrap(), Some(ula()), None, &[first]).unwrap();
+        assert_eq!((first.slot, second.slot), (0, 1));
+        let third = Place::find("10.2.0.0/16".parse().unwrap(), None, None, &[first, second]).unwrap();
+        assert_eq!(third.slot, 0);
+    }
+
+    #[test]
+    fn a_user_keeps_the_slot_while_it_is_free() {
+        let first = Place::find(subnet(), None, Some(5), &[]).unwrap();
+        assert_eq!(first.slot, 5);
+        assert_eq!(Place::find(subnet(), None, Some(5), &[first]).unwrap().slot, 0);
+        assert_eq!(Place::find("10.0.0.0/24".parse().unwrap(), None, Some(5), &[]).unwrap().slot, 0);
+    }
+
+    #[test]
+    fn every_rule_lies_in_our_range_and_leads_to_our_tables() {
+        let place = Place::find(subnet(), Some(ula()), None, &[]).unwrap();
+        for lane in [0, LANES - 1] {
+            let plan = place.plan(Lane(lane), 1000);
+            assert_eq!((plan.addresses.len(), plan.routes.len(), plan.rules.len()), (2, 4, 8));
+            assert!(plan.rules.iter().all(|rule| RULE_PRIORITIES.contains(&rule.priority)));
+            assert!(plan.rules.iter().filter_map(|rule| rule.table).all(is_our_table));
+            assert!(plan.routes.iter().all(|route| is_our_table(route.table)));
+        }
+    }
+}
