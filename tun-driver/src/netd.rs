@@ -40,6 +40,9 @@ pub use options::Options;
 
 use std::path::PathBuf;
 
+#[cfg(target_os = "linux")]
+use crate::dns::{SystemDns, SystemDnsConfig};
+
 /// Names another socket than [`DEFAULT_SOCKET`].
 pub const SOCKET_VARIABLE: &str = "POSTERN_NETD_SOCKET";
 /// Where netd listens.
@@ -54,8 +57,16 @@ pub const DEFAULT_SOCKET: &str = "/run/postern/netd.sock";
 pub fn run(options: Options) -> anyhow::Result<()> {
     privileges::drop_privileges()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let names = names::Names::Untouched;
-    runtime.block_on(server::run(options, names, crate::network::ThisMachine))
+    runtime.block_on(async {
+        let names = match options.no_dns {
+            true => names::Names::Untouched,
+            false => names::Names::System(Box::new(SystemDns::new(SystemDnsConfig {
+                backup: options.state.join("resolv.conf.backup"),
+                ..SystemDnsConfig::default()
+            }))),
+        };
+        server::run(options, names, crate::network::ThisMachine).await
+    })
 }
 
 /// Where netd is to be found: [`SOCKET_VARIABLE`], else [`DEFAULT_SOCKET`].

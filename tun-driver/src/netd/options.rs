@@ -19,6 +19,9 @@ pub struct Options {
     /// Who may ask, and for which ranges. Without the file: root, and whom polkit allows.
     #[arg(long, env = "POSTERN_NETD_CONFIG", value_name = "FILE", default_value = DEFAULT_CONFIG)]
     pub config: PathBuf,
+    /// Holds what has to outlive a reboot: resolv.conf as it was, while ours is in its place.
+    #[arg(long, env = "POSTERN_NETD_STATE", value_name = "DIR", default_value = "/var/lib/postern-netd")]
+    pub state: PathBuf,
     /// Leaves the system's resolver alone: names work only for programs that ask the virtual network themselves.
     #[arg(long, env = "POSTERN_NETD_NO_DNS")]
     pub no_dns: bool,

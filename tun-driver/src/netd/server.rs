@@ -61,7 +61,10 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 pub(super) async fn run(options: Options, dns: impl SplitDns, networks: impl HostNetworks) -> anyhow::Result<()> {
     let stop = stop_signal()?;
     let folder = options.socket.parent().context("--socket needs a path with a folder")?;
-    make_folder(folder)?;
+    make_folder(folder, 0o755)?;
+    if !options.no_dns {
+        make_folder(&options.state, 0o700)?;
+    }
     let _lock = take_lock(folder)?;
     let policy = Policy::read(&options.config)?;
     let host = Host::open(!options.no_filter).context("cannot clean up what an earlier run left")?;
@@ -94,10 +97,10 @@ fn stop_signal() -> io::Result<CancellationToken> {
 }
 
 /// Whoever could write into the folder could put another socket in our place.
-fn make_folder(folder: &Path) -> anyhow::Result<()> {
+fn make_folder(folder: &Path, mode: u32) -> anyhow::Result<()> {
     if !folder.exists() {
         fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
-        fs::set_permissions(folder, Permissions::from_mode(0o755))?;
+        fs::set_permissions(folder, Permissions::from_mode(mode))?;
     }
     let data = fs::metadata(folder)?;
     let own = rustix::process::geteuid().as_raw();
