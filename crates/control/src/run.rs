@@ -10,7 +10,7 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
-use postern_proto::name::{Email, check_name};
+use postern_proto::name::{DnsName, Email, check_name};
 use rustix::{
     fs::{FlockOperation, flock},
     process::{Resource, Rlimit, getrlimit, setrlimit},
@@ -34,6 +34,7 @@ use crate::{
     state::AppState,
     store::{Absent, Store},
     sync::Exchange,
+    upgrade,
 };
 
 /// How often changes by other processes (the offline commands) are looked for.
@@ -107,6 +108,8 @@ impl Running {
         raise_file_limit();
         let store = Store::open(data, Absent::Create { org }, clock.clone()).await.context("cannot open the store")?;
         epoch::settle(&store, data).await.context("the mark of the last run")?;
+        let names: Vec<DnsName> = config.names.iter().filter_map(|name| name.parse().ok()).collect();
+        upgrade::run(&store, &names).await.context("cannot bring resources to this version")?;
         let org = store.org();
         let authority = Authority::open_or_create(data, org.id, &org.name, clock.now()).context("the CA")?;
         let authority = Arc::new(authority);
@@ -128,7 +131,7 @@ impl Running {
             lease_keys: Arc::new(RwLock::new(lease_keys)),
             exchange,
             journal,
-            names: Arc::new(config.names.iter().filter_map(|name| name.parse().ok()).collect()),
+            names: Arc::new(names),
             allowance: Arc::default(),
             stop: stop.clone(),
         };

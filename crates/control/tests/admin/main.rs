@@ -16,3 +16,4 @@ mod resources;
 mod server;
 mod store;
 mod support;
+mod upgrade;
