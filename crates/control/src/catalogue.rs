@@ -149,6 +149,16 @@ impl Catalogue {
         control.chain(gateways).filter(|own| !own.name.is_localhost()).collect()
     }
 
+    /// The organisation's zone or the alias that covers a name, if one does.
+    #[must_use]
+    pub fn zone_over(&self, name: &DnsName) -> Option<String> {
+        let covers = |zone: &DnsName| zone == name || name.is_under(zone);
+        let aliases = self.resources.values().filter_map(|resource| resource.bind.dns_name.as_ref());
+        let own = self.settings.dns_zone.parse().ok().filter(covers).map(|zone| format!("the zone {zone}"));
+        let alias = aliases.filter(|alias| covers(alias.name())).map(|alias| format!("the alias {alias}"));
+        own.or_else(|| alias.into_iter().next())
+    }
+
     pub(crate) fn index_rule(&mut self, before: Option<&Rule>, after: Option<&Rule>) {
         if let Some(rule) = before {
             unlink(&mut self.index.rules_of, rule.role, rule.id);

@@ -8,7 +8,7 @@
 use std::sync::Arc;
 
 use postern_proto::{
-    bind::{self, Asker, Network, Wish},
+    bind::{self, Asker, Network, Wish, check_covers},
     name::DnsName,
     resource::BindAddress,
 };
@@ -23,6 +23,9 @@ use crate::{
 pub async fn run(store: &Store, names: &[DnsName]) -> Result<(), StoreError> {
     let catalogue = store.catalogue();
     let Ok(network) = Network::read(&catalogue.settings) else { return Ok(()) };
+    if let Err(rule) = check_covers(&network.dns_zone, &catalogue.own_names(names)) {
+        tracing::warn!(zone = %network.dns_zone, "the organisation's zone {rule}; change dns_zone");
+    }
     if !catalogue.resources.values().any(|resource| is_unfinished(resource, &network)) {
         return Ok(());
     }

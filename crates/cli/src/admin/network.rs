@@ -24,6 +24,8 @@ async fn update(args: NetworkUpdate, api: &Api, context: &mut Context) -> Result
         .set_if("loopback_range", args.loopback_range)
         .set_if("multi_loopback", args.multi_loopback)
         .set_if("vnm_subnet", args.vnm_subnet)
+        .set_if("dns_zone", args.dns_zone)
+        .set_if("vnm_ipv6", args.vnm_ipv6)
         .not_empty()?;
     // PUT takes all settings: what is not changed is sent as it is.
     let mut settings = api.get(PATH).await?;

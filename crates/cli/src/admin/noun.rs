@@ -118,8 +118,8 @@ pub(super) const RESOURCE: Noun = Noun {
     columns: &[
         column("NAME", |it| text(it, "/name")),
         column("KIND", |it| text(it, "/kind")),
-        column("TARGET", |it| Field::from(format!("{}:{}", plain(it, "/host"), plain(it, "/port")))),
-        column("APPEARS AT", |it| Field::from(format!("{}:{}", plain(it, "/bind/ip"), plain(it, "/bind/port")))),
+        column("TARGET", |it| Field::from(format!("{}:{}", plain(it, "/host"), ports(it)))),
+        column("APPEARS AT", |it| Field::from(places(it))),
         column("DNS NAME", |it| text(it, "/bind/dns_name")),
         column("HEALTH", |it| health(it, "/health")),
         column("TAGS", |it| tags(it, "/tags")),
@@ -231,4 +231,21 @@ pub(super) const SEEN: Noun = Noun {
 
 fn plain(item: &Value, pointer: &str) -> String {
     super::show::plain(item.pointer(pointer).unwrap_or(&Value::Null))
+}
+
+/// The own port, then the further ones.
+fn ports(resource: &Value) -> String {
+    let further = resource.get("ports").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str);
+    std::iter::once(plain(resource, "/port").as_str()).chain(further).collect::<Vec<_>>().join(",")
+}
+
+/// Where it appears: with mode `both` at two addresses.
+fn places(resource: &Value) -> String {
+    let main = format!("{}:{}", plain(resource, "/bind/ip"), plain(resource, "/bind/port"));
+    if plain(resource, "/bind/mode") == "both" {
+        let loopback = |field| plain(resource, &format!("/bind/loopback/{field}"));
+        format!("{main}, {}:{}", loopback("ip"), loopback("port"))
+    } else {
+        main
+    }
 }

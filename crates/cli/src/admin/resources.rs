@@ -34,6 +34,8 @@ async fn create(args: ResourceCreate, api: &Api, context: &mut Context) -> Resul
         .set("kind", args.kind)
         .set("host", &args.host)
         .set_if("port", args.port)
+        .set_if("ports", args.reach.ports)
+        .set_if("hosts", args.reach.hosts.map(named))
         .tags(&args.tags.tags)
         .set_if("bind", bind(&args.bind))
         .flag("allow_local", args.allow_local)
@@ -50,6 +52,8 @@ async fn update(args: ResourceUpdate, api: &Api, context: &mut Context) -> Resul
         .set_if("kind", args.kind)
         .set_if("host", args.host)
         .set_if("port", args.port)
+        .set_if("ports", args.reach.ports)
+        .set_if("hosts", args.reach.hosts.map(named))
         .tag_changes(&args.tags, &resource)
         .set_if("bind", bind(&args.bind))
         .set_if("allow_local", args.allow_local)
@@ -60,12 +64,19 @@ async fn update(args: ResourceUpdate, api: &Api, context: &mut Context) -> Resul
     report("Changed", &resource, args.output.json, context)
 }
 
+/// The hosts without the empty one that stands for no list.
+fn named(hosts: Vec<String>) -> Vec<String> {
+    hosts.into_iter().filter(|host| !host.trim().is_empty()).collect()
+}
+
 fn bind(bind: &Bind) -> Option<Value> {
+    let loopback = Body::new().set_if("ip", bind.loopback_ip).set_if("port", bind.loopback_port);
     let body = Body::new()
         .set_if("mode", bind.mode)
         .set_if("ip", bind.ip)
         .set_if("port", bind.port)
-        .set_if("dns_name", bind.dns_name.as_ref());
+        .set_if("dns_name", bind.dns_name.as_ref())
+        .set_if("loopback", (!loopback.is_empty()).then(|| loopback.finish()));
     (!body.is_empty()).then(|| body.finish())
 }
 
@@ -77,7 +88,13 @@ fn report(verb: &str, resource: &Value, as_json: bool, context: &mut Context) ->
         return Ok(());
     }
     let name = if name.is_empty() { name } else { format!(" as {name}") };
-    Ok(context.screen.line(&Line::new().styled(DIM, format!("  it appears at {ip}:{port}{name}")))?)
+    let (loopback, loopback_port) = (bind("loopback/ip"), bind("loopback/port"));
+    let second = match (bind("mode").as_str(), loopback.is_empty()) {
+        ("both", false) => format!(", and at {loopback}:{loopback_port}"),
+        (_, false) => format!(", or at {loopback}:{loopback_port} where there is no virtual network"),
+        (_, true) => String::new(),
+    };
+    Ok(context.screen.line(&Line::new().styled(DIM, format!("  it appears at {ip}:{port}{name}{second}")))?)
 }
 
 async fn check(args: ShowArgs, api: &Api, context: &mut Context) -> Result<(), Failure> {

@@ -294,6 +294,22 @@ fn resources_are_made_with_only_what_was_said() {
             "bind": { "mode": "vnm", "ip": "100.72.0.9", "port": 5432, "dns_name": "db.my-org" },
             "allow_local": true, "strict": true }),
     );
+    let cluster = "resources create cluster --kind redis --host n1 --ports 7003-7005,9000,7000-7002 --bind-mode both \
+                   --hosts n2.redis.internal,*.eu.redis.internal --hosts n3.redis.internal \
+                   --dns-name *.redis.internal --loopback-ip 127.0.0.2 --loopback-port 16379";
+    leads_to(
+        &cluster.split_whitespace().collect::<Vec<_>>(),
+        "POST /api/v1/resources",
+        json!({ "name": "cluster", "kind": "redis", "host": "n1", "ports": ["7000-7005", "9000"],
+            "hosts": ["n2.redis.internal", "*.eu.redis.internal", "n3.redis.internal"],
+            "bind": { "mode": "both", "dns_name": "*.redis.internal",
+                "loopback": { "ip": "127.0.0.2", "port": 16379 } } }),
+    );
+    leads_to(
+        &["resources", "update", "orders-db", "--ports", "", "--hosts", ""],
+        &format!("PATCH /api/v1/resources/{RES}"),
+        json!({ "ports": [], "hosts": [] }),
+    );
     leads_to(
         &["resources", "update", "orders-db", "--bind-port", "16000", "--strict", "false", "--untag", "pci"],
         &format!("PATCH /api/v1/resources/{RES}"),
@@ -301,11 +317,34 @@ fn resources_are_made_with_only_what_was_said() {
     );
     let fake = control();
     fake.run(&["admin", "resources", "create", "x"]).ends(2).warns("--host");
+    fake.run(&["admin", "resources", "create", "x", "--host", "h", "--ports", "80-x"]).ends(2).warns("is neither");
     fake.run(&["admin", "resources", "create", "x", "--host", "h", "--kind", "gopher"])
         .ends(2)
         .warns("known kinds are");
     let ran = fake.run(&["admin", "resources", "list"]).ends(0);
     ran.says("10.0.0.7:5432  127.0.0.1:15432").says("unhealthy: refused").says("env=prod pci");
+}
+
+#[test]
+fn where_a_resource_appears_is_told_with_every_port_and_address() {
+    let fake = control();
+    let resource = |mode: &str| {
+        json!({ "id": RES, "name": "cluster", "kind": "redis", "host": "n1", "port": 6379, "ports": ["7000-7005"],
+            "tags": {}, "health": { "state": "unknown" },
+            "bind": { "mode": mode, "ip": "100.72.1.0", "port": 6379, "dns_name": "*.redis.internal",
+                "loopback": { "ip": "127.0.0.1", "port": 10000 } } })
+    };
+    fake.answer("POST /api/v1/resources", 201, resource("vnm"));
+    let create = ["admin", "resources", "create", "cluster", "--host", "n1"];
+    fake.run(&create).ends(0).says(
+        "it appears at 100.72.1.0:6379 as *.redis.internal, or at 127.0.0.1:10000 where there is no virtual network\n",
+    );
+    fake.answer("POST /api/v1/resources", 201, resource("both"));
+    fake.run(&create).ends(0).says("it appears at 100.72.1.0:6379 as *.redis.internal, and at 127.0.0.1:10000\n");
+    let list = json!({ "items": [resource("both")], "next_cursor": null });
+    fake.answer("GET /api/v1/resources", 200, list);
+    let ran = fake.run(&["admin", "resources", "list"]).ends(0);
+    ran.says("n1:6379,7000-7005").says("100.72.1.0:6379, 127.0.0.1:10000").says("*.redis.internal");
 }
 
 #[test]
@@ -355,6 +394,8 @@ fn network_settings_are_changed_one_by_one() {
     fake.run(&["admin", "network", "update", "--multi-loopback", "true"]).ends(0);
     let expected = json!({ "loopback_range": "127.0.0.1/32", "multi_loopback": true, "vnm_subnet": "100.72.0.0/16" });
     assert_eq!(changes(&fake), [("PUT /api/v1/network".to_owned(), expected)]);
+    fake.run(&["admin", "network", "update", "--dns-zone", "acme", "--vnm-ipv6", "true"]).ends(0);
+    assert_eq!((&changes(&fake)[1].1["dns_zone"], &changes(&fake)[1].1["vnm_ipv6"]), (&json!("acme"), &json!(true)));
     fake.run(&["admin", "network", "update"]).ends(2);
 }
 

@@ -10,7 +10,7 @@ use axum::{
 use postern_proto::{
     filter::{Subject, Value},
     id::NodeId,
-    name::{check_name, name_key},
+    name::{DnsName, check_name, name_key},
     time::UnixMillis,
 };
 use serde::{Deserialize, Serialize};
@@ -164,7 +164,7 @@ async fn create(
     let name = broken.required("name", body.name);
     let name = name.filter(|name| read_name(&mut broken, change.catalogue(), name, None));
     let advertise = broken.optional("advertise", body.advertise);
-    let advertise = advertise.and_then(|address| read_address(&mut broken, &address));
+    let advertise = advertise.and_then(|address| read_address(&mut broken, change.catalogue(), &address));
     let name = broken.take(name)?;
     let node = gateway::create(&mut change, name, advertise).await?;
     let token = gateway::issue_token(&mut change, &node).await?;
@@ -193,7 +193,7 @@ async fn update(
     }
     if !matches!(body.advertise, Given::Absent) {
         let advertise = broken.optional("advertise", body.advertise);
-        node.advertise = advertise.and_then(|address| read_address(&mut broken, &address));
+        node.advertise = advertise.and_then(|address| read_address(&mut broken, change.catalogue(), &address));
     }
     broken.none()?;
     let node = change.put(node).await?;
@@ -244,6 +244,16 @@ fn read_name(broken: &mut Violations, catalogue: &Catalogue, name: &str, own: Op
     broken.check("name", name, check_name(name)).is_some()
 }
 
-fn read_address(broken: &mut Violations, address: &str) -> Option<String> {
-    broken.check("advertise", address, gateway::check_address(address))
+fn read_address(broken: &mut Violations, catalogue: &Catalogue, address: &str) -> Option<String> {
+    let address = broken.check("advertise", address, gateway::check_address(address))?;
+    let name = address.rsplit_once(':').and_then(|(host, _)| host.parse::<DnsName>().ok());
+    if let Some(zone) = name.and_then(|name| catalogue.zone_over(&name)) {
+        broken.add(
+            "advertise",
+            &address,
+            format_args!("must not lie in {zone}: machines in the virtual network could not reach it"),
+        );
+        return None;
+    }
+    Some(address)
 }

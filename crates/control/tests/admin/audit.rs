@@ -46,7 +46,7 @@ async fn everything_that_an_administrator_can_do_leaves_an_activity() {
     admin.patch(&format!("/grants/{grant}"), json!({"reason": "why"})).await;
     admin.delete(&format!("/grants/{grant}")).await;
     let gateway = text(&admin.post("/gateways", json!({"name": "gw"})).await, "id");
-    admin.patch(&format!("/gateways/{gateway}"), json!({"advertise": "gw.example:5000"})).await;
+    admin.patch(&format!("/gateways/{gateway}"), json!({"advertise": "gw.acme.test:5000"})).await;
     admin.post(&format!("/gateways/{gateway}/token"), json!({})).await;
     admin.delete(&format!("/gateways/{gateway}")).await;
     assert_eq!(admin.send("PUT", "/network", Some(json!({"multi_loopback": true}))).await.status, 200);

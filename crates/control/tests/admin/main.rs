@@ -12,6 +12,7 @@ mod audit;
 mod errors;
 mod network;
 mod offline;
+mod reach;
 mod resources;
 mod server;
 mod store;

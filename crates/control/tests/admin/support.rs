@@ -41,6 +41,7 @@ pub(crate) const ADMIN: &str = "admin@example.org";
 pub(crate) struct World {
     folder: tempfile::TempDir,
     running: Option<Running>,
+    names: &'static [&'static str],
     stop: CancellationToken,
     /// How far the clock of the control plane is ahead, in milliseconds.
     ahead: Arc<AtomicU64>,
@@ -50,14 +51,19 @@ pub(crate) struct World {
 
 impl World {
     pub(crate) async fn start() -> Self {
+        Self::start_named(&[]).await
+    }
+
+    /// With names of the control plane.
+    pub(crate) async fn start_named(names: &'static [&'static str]) -> Self {
         postern_tunnel::tls::install_crypto_provider();
         let folder = tempfile::tempdir().unwrap();
         let ahead = Arc::default();
         let stop = CancellationToken::new();
-        let running = run(&folder, "127.0.0.1:0".parse().unwrap(), &ahead, &stop).await;
+        let running = run(&folder, "127.0.0.1:0".parse().unwrap(), names, &ahead, &stop).await;
         let nobody = Client::new(&running, None);
         let first_password = running.ready.admin.as_ref().map(|admin| admin.password.clone());
-        let mut world = Self { folder, running: Some(running), stop, ahead, first_password, admin: nobody };
+        let mut world = Self { folder, running: Some(running), names, stop, ahead, first_password, admin: nobody };
         let first = world.sign_in(ADMIN, &world.first_password.clone().unwrap()).await.unwrap();
         let robot = first.post("/accounts", json!({"kind": "service", "name": "tests", "admin": true})).await;
         let token = first.post(&format!("/accounts/{}/tokens", text(&robot, "id")), json!({})).await;
@@ -88,7 +94,7 @@ impl World {
         let address = running.address;
         running.finish().await;
         self.stop = CancellationToken::new();
-        self.running = Some(run(&self.folder, address, &self.ahead, &self.stop).await);
+        self.running = Some(run(&self.folder, address, self.names, &self.ahead, &self.stop).await);
     }
 
     pub(crate) fn pass(&self, span: Duration) {
@@ -154,13 +160,14 @@ impl Drop for World {
 async fn run(
     folder: &tempfile::TempDir,
     listen: SocketAddr,
+    names: &[&str],
     ahead: &Arc<AtomicU64>,
     stop: &CancellationToken,
 ) -> Running {
     let serve = Serve {
         data: Data { data: folder.path().join("data") },
         listen,
-        names: vec![],
+        names: names.iter().map(|name| (*name).to_owned()).collect(),
         tls_cert: None,
         tls_key: None,
         admin_email: ADMIN.to_owned(),

@@ -3,7 +3,10 @@
 use std::net::IpAddr;
 
 use clap::{ArgAction, Args, Subcommand};
-use postern_proto::resource::{BindMode, Kind, UnknownKind};
+use postern_proto::{
+    port::PortSet,
+    resource::{BindMode, Kind, UnknownKind},
+};
 
 use super::{DeleteArgs, ListArgs, NewTags, Output, ShowArgs, TagChanges};
 
@@ -11,7 +14,7 @@ const BIND: &str = "Where it appears on users' machines; what is missing is assi
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum ResourcesCommand {
-    /// List resources; filter fields: name, kind, host, port, tags, health and more
+    /// List resources; filter fields: name, kind, host, port, ports, tags, health and more
     List(ListArgs),
     /// Show one resource
     Show(ShowArgs),
@@ -35,9 +38,11 @@ pub(crate) struct ResourceCreate {
     /// Host name or address, as the gateways reach it
     #[arg(long)]
     pub(crate) host: String,
-    /// Port there; the usual one of the kind when missing
+    /// Its own port there; the usual one of the kind when missing
     #[arg(long)]
     pub(crate) port: Option<u16>,
+    #[command(flatten)]
+    pub(crate) reach: Reach,
     #[command(flatten)]
     pub(crate) tags: NewTags,
     #[command(flatten)]
@@ -66,9 +71,11 @@ pub(crate) struct ResourceUpdate {
     /// Host name or address, as the gateways reach it
     #[arg(long)]
     pub(crate) host: Option<String>,
-    /// Port there
+    /// Its own port there
     #[arg(long)]
     pub(crate) port: Option<u16>,
+    #[command(flatten)]
+    pub(crate) reach: Reach,
     #[command(flatten)]
     pub(crate) tags: TagChanges,
     #[command(flatten)]
@@ -83,10 +90,21 @@ pub(crate) struct ResourceUpdate {
     pub(crate) output: Output,
 }
 
+/// What of it may be reached in the virtual network beside its own port on its own host.
+#[derive(Args, Debug)]
+pub(crate) struct Reach {
+    /// Ports and ranges beside its own, for example 7000-7005,9000; replaces all, '' for none
+    #[arg(long, value_name = "PORTS")]
+    pub(crate) ports: Option<PortSet>,
+    /// Which hosts under a wildcard name may be reached, for example '*.eu.kafka.internal'; replaces all, '' for every one
+    #[arg(long, value_name = "HOST", value_delimiter = ',')]
+    pub(crate) hosts: Option<Vec<String>>,
+}
+
 /// Where the resource appears on users' machines; what is missing is assigned.
 #[derive(Args, Debug)]
 pub(crate) struct Bind {
-    /// loopback or vnm
+    /// loopback, vnm or both
     #[arg(help_heading = BIND, id = "bind_mode", long = "bind-mode", value_name = "MODE", value_parser = parse_bind_mode)]
     pub(crate) mode: Option<BindMode>,
     /// Address of the loopback range or of the virtual subnet
@@ -95,9 +113,15 @@ pub(crate) struct Bind {
     /// Port: 1024 to 64999 on loopback addresses, 1 to 65535 in the virtual network
     #[arg(help_heading = BIND, id = "bind_port", long = "bind-port", value_name = "PORT")]
     pub(crate) port: Option<u16>,
-    /// Name in the virtual network
+    /// Name in the virtual network; may be its real host name, or a wildcard such as '*.kafka.internal' for several hosts
     #[arg(help_heading = BIND, long, value_name = "NAME")]
     pub(crate) dns_name: Option<String>,
+    /// In the virtual network: its address of the loopback range besides
+    #[arg(help_heading = BIND, long, value_name = "IP")]
+    pub(crate) loopback_ip: Option<IpAddr>,
+    /// In the virtual network: its port there, 1024 to 64999
+    #[arg(help_heading = BIND, long, value_name = "PORT")]
+    pub(crate) loopback_port: Option<u16>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -161,6 +185,12 @@ pub(crate) struct NetworkUpdate {
     /// The organisation's virtual subnet, for example 100.72.0.0/16
     #[arg(long, value_name = "CIDR")]
     pub(crate) vnm_subnet: Option<String>,
+    /// The zone of names in the virtual network, for example my-org; names within the old one move along
+    #[arg(long, value_name = "ZONE")]
+    pub(crate) dns_zone: Option<String>,
+    /// Whether resources have IPv6 addresses too
+    #[arg(long, value_name = "BOOL", action = ArgAction::Set)]
+    pub(crate) vnm_ipv6: Option<bool>,
     #[command(flatten)]
     pub(crate) output: Output,
 }
