@@ -13,7 +13,7 @@ use anyhow::Context as _;
 /// Names a folder with the programs ready to use; nothing is built then.
 pub const FOLDER_VARIABLE: &str = "POSTERN_BIN_DIR";
 
-const PACKAGES: [&str; 5] = ["postern-cli", "postern-control", "postern-daemon", "postern-node", "xtask"];
+const PACKAGES: [&str; 6] = ["postern-cli", "postern-control", "postern-daemon", "postern-node", "tun-driver", "xtask"];
 
 /// Where the programs are.
 #[derive(Clone, Debug)]
@@ -40,6 +40,12 @@ impl Binaries {
     #[must_use]
     pub fn cli(&self) -> PathBuf {
         self.folder.join("postern")
+    }
+
+    /// The DNS stub for machines without systemd-resolved.
+    #[must_use]
+    pub fn dns_stub(&self) -> PathBuf {
+        self.folder.join("postern-dns-stub")
     }
 
     /// The command of this repository, for the demo.

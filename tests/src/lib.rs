@@ -18,6 +18,7 @@ pub mod namespace;
 pub mod peer;
 pub mod ports;
 pub mod process;
+pub mod resolver;
 pub mod servers;
 pub mod skip;
 mod sockets;
