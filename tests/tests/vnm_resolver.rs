@@ -103,7 +103,7 @@ impl Bed {
         self.namespace.path("/etc/resolv.conf")
     }
 
-    async fn register(&mut self) -> anyhow::Result<Process> {
+    fn register(&mut self) -> anyhow::Result<Process> {
         self.registrations += 1;
         let _ = fs::remove_file(self.file("status"));
         let mut command = self.namespace.command(std::env::current_exe()?);
@@ -193,7 +193,7 @@ async fn resolved_asks_us_for_our_zones_only() -> anyhow::Result<()> {
     let mut resolved = need_resolved!(bed);
     let before = bed.namespace.snapshot().await?;
     assert_eq!(ask(&bed.namespace, RESOLVED, "db.my-org").await?, Some(THEIRS), "nobody has registered yet");
-    let process = bed.register().await?;
+    let process = bed.register()?;
     bed.wait_for_backend(DnsBackend::Resolved).await?;
     bed.must_be_split(RESOLVED).await?;
     assert_eq!(bed.look_up("db.my-org").await?, OURS.to_string());
@@ -215,7 +215,7 @@ async fn a_restarted_resolved_is_told_again() -> anyhow::Result<()> {
     need_namespace!();
     let mut bed = Bed::new().await?;
     let mut resolved = need_resolved!(bed);
-    let process = bed.register().await?;
+    let process = bed.register()?;
     bed.wait_for_backend(DnsBackend::Resolved).await?;
     for _ in 0..3 {
         resolved.stop().await?;
@@ -239,7 +239,7 @@ async fn resolved_forgets_us_when_we_are_killed_and_the_device_goes() -> anyhow:
     bed.namespace.add_uplink().await?;
     let mut resolved = need_resolved!(bed);
     let before = fs::read_link(bed.resolv_conf())?;
-    let mut process = bed.register().await?;
+    let mut process = bed.register()?;
     bed.wait_for_backend(DnsBackend::Resolved).await?;
     process.kill().await?;
     bed.namespace.ip("link del postern0").await?;
@@ -266,7 +266,7 @@ async fn without_resolved_a_stub_splits_and_resolv_conf_comes_back() -> anyhow::
     )?;
     let before = bed.namespace.snapshot().await?;
     let stub = bed.start_stub().await?;
-    let process = bed.register().await?;
+    let process = bed.register()?;
     bed.wait_for_backend(DnsBackend::ResolvConf).await?;
     let text = fs::read_to_string(bed.resolv_conf())?;
     assert!(text.ends_with("nameserver 127.0.72.53\n# by hand\nsearch corp.example\noptions timeout:3\n"), "{text}");
@@ -300,7 +300,7 @@ async fn killed_at_any_moment_it_leaves_names_working_and_recovery_brings_every_
     let before = bed.namespace.snapshot().await?;
     let stub = bed.start_stub().await?;
     for round in 0..10_u64 {
-        let mut process = bed.register().await?;
+        let mut process = bed.register()?;
         if round % 2 == 0 {
             bed.wait_for_backend(DnsBackend::ResolvConf).await?;
         } else {
@@ -310,7 +310,7 @@ async fn killed_at_any_moment_it_leaves_names_working_and_recovery_brings_every_
         process.kill().await?;
         assert_eq!(bed.look_up("www.other.example").await?, THEIRS.to_string(), "DNS works without netd");
     }
-    let process = bed.register().await?;
+    let process = bed.register()?;
     bed.wait_for_backend(DnsBackend::ResolvConf).await?;
     end(process).await?;
     bed.namespace.snapshot().await?.must_equal(&before)?;
@@ -324,7 +324,7 @@ async fn what_others_write_meanwhile_is_followed_and_stays() -> anyhow::Result<(
     bed.namespace.ip("addr add 192.0.2.54/32 dev lo").await?;
     let other = DnsServer::start(&bed.namespace, "192.0.2.54:53".parse()?, Ipv4Addr::new(198, 51, 100, 8)).await?;
     let stub = bed.start_stub().await?;
-    let process = bed.register().await?;
+    let process = bed.register()?;
     bed.wait_for_backend(DnsBackend::ResolvConf).await?;
     // A DHCP client: another network.
     let theirs = "# dhcp\nnameserver 192.0.2.54\n";
@@ -346,7 +346,7 @@ async fn whoever_keeps_writing_resolv_conf_wins_and_the_user_learns_it() -> anyh
     need_namespace!();
     let mut bed = Bed::new().await?;
     let stub = bed.start_stub().await?;
-    let process = bed.register().await?;
+    let process = bed.register()?;
     bed.wait_for_backend(DnsBackend::ResolvConf).await?;
     let theirs = format!("nameserver {UPSTREAM}\n");
     let deadline = Instant::now() + PATIENCE;
@@ -370,7 +370,7 @@ async fn when_the_stub_dies_resolv_conf_comes_back_at_once() -> anyhow::Result<(
     let mut bed = Bed::new().await?;
     let before = bed.namespace.snapshot().await?;
     let mut stub = bed.start_stub().await?;
-    let process = bed.register().await?;
+    let process = bed.register()?;
     bed.wait_for_backend(DnsBackend::ResolvConf).await?;
     stub.kill().await?;
     bed.wait_for(
@@ -388,7 +388,7 @@ async fn without_resolved_and_without_a_stub_nothing_is_touched() -> anyhow::Res
     need_namespace!();
     let mut bed = Bed::new().await?;
     let before = bed.namespace.snapshot().await?;
-    let process = bed.register().await?;
+    let process = bed.register()?;
     bed.wait_for("said aloud", |state, _| matches!(state, DnsState::Unavailable { .. })).await?;
     bed.namespace.snapshot().await?.must_equal(&before)?;
     end(process).await
@@ -402,7 +402,7 @@ async fn a_link_of_nobody_we_know_is_left_alone() -> anyhow::Result<()> {
     std::os::unix::fs::symlink("resolv.conf.mine", bed.resolv_conf())?;
     let before = bed.namespace.snapshot().await?;
     let stub = bed.start_stub().await?;
-    let process = bed.register().await?;
+    let process = bed.register()?;
     let said = |state: &DnsState, _: &str| matches!(state, DnsState::Unavailable { reason } if reason.contains("is a link to resolv.conf.mine"));
     bed.wait_for("said aloud", said).await?;
     bed.namespace.snapshot().await?.must_equal(&before)?;
@@ -418,7 +418,7 @@ async fn with_ipv6_off_names_work_all_the_same() -> anyhow::Result<()> {
         bed.namespace.set(&format!("net/ipv6/conf/{scope}/disable_ipv6"), "1").await?;
     }
     let stub = bed.start_stub().await?;
-    let process = bed.register().await?;
+    let process = bed.register()?;
     bed.wait_for_backend(DnsBackend::ResolvConf).await?;
     bed.must_be_split(STUB).await?;
     end(process).await?;
