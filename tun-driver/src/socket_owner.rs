@@ -64,6 +64,13 @@ pub enum Peer {
     Unknown,
 }
 
+/// What a packet carries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Transport {
+    Tcp,
+    Udp,
+}
+
 /// Who has a port.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Holder {
@@ -106,6 +113,23 @@ impl SocketOwners {
         let (peer, local) = (canonical(peer), canonical(local));
         match self.lookup.exact(peer, local) {
             Ok(Some(owner)) if owner.state.was_connected() && (owner.uid, owner.inode) != (0, 0) => Peer::Known(owner),
+            Ok(_) | Err(_) => Peer::Unknown,
+        }
+    }
+
+    /// Whose socket sent a packet into the TUN device with the number `device`, from `source` to `destination`. To be
+    /// asked while the packet is new: a TCP socket may still be connecting then.
+    ///
+    /// The device counts: a socket that is bound to a device (`SO_BINDTODEVICE`), as one that walks round the routing rules
+    /// is, is found by no question that leaves it out. Only a socket with just these two addresses is an answer, or for
+    /// datagrams one without a peer.
+    #[must_use]
+    pub fn sender(&self, transport: Transport, source: SocketAddr, destination: SocketAddr, device: u32) -> Peer {
+        let (source, destination) = (canonical(source), canonical(destination));
+        match self.lookup.sender(transport, source, destination, device) {
+            Ok(Some(owner)) if owner.state != TcpState::Listen && (owner.uid, owner.inode) != (0, 0) => {
+                Peer::Known(owner)
+            }
             Ok(_) | Err(_) => Peer::Unknown,
         }
     }

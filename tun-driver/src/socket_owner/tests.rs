@@ -251,3 +251,42 @@ fn many_threads_get_right_answers_over_one_kept_socket() {
         }
     });
 }
+
+#[test]
+fn who_still_connects_and_who_sends_datagrams_is_named() {
+    let owners = owners();
+    // A backlog that is full leaves the next one connecting.
+    let listener = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    listener.bind(&SockAddr::from(SocketAddr::from(([127, 0, 0, 1], 0)))).unwrap();
+    listener.listen(0).unwrap();
+    let there = listener.local_addr().unwrap().as_socket().unwrap();
+    let connecting: Vec<Socket> = (0..4)
+        .map(|_| {
+            let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+            socket.set_nonblocking(true).unwrap();
+            let _ = socket.connect(&SockAddr::from(there));
+            socket
+        })
+        .collect();
+    let named = connecting.iter().filter_map(|socket| {
+        let here = socket.local_addr().unwrap().as_socket().unwrap();
+        match owners.sender(Transport::Tcp, here, there, 0) {
+            Peer::Known(owner) => Some(owner),
+            Peer::Unknown => None,
+        }
+    });
+    let named: Vec<Owner> = named.collect();
+    assert_eq!(named.len(), 4);
+    assert!(named.iter().all(|owner| owner.uid == own_uid()));
+    assert!(named.iter().any(|owner| owner.state == TcpState::SynSent), "{named:?}");
+
+    let (free, bound) =
+        (std::net::UdpSocket::bind("127.0.0.1:0").unwrap(), std::net::UdpSocket::bind("0.0.0.0:0").unwrap());
+    bound.connect(free.local_addr().unwrap()).unwrap();
+    let address = |socket: &std::net::UdpSocket| socket.local_addr().unwrap();
+    let known =
+        |from, to| matches!(owners.sender(Transport::Udp, from, to, 0), Peer::Known(owner) if owner.uid == own_uid());
+    assert!(known(address(&free), there), "without a peer, to anywhere");
+    assert!(known(address(&bound), address(&free)), "with a peer, to there");
+    assert!(!known(address(&bound), there), "with a peer, to nowhere else");
+}

@@ -10,13 +10,13 @@ use std::{
 
 use netlink_packet_core::{NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload};
 use netlink_packet_sock_diag::{
-    AF_INET, AF_INET6, IPPROTO_TCP, SockDiagMessage,
+    AF_INET, AF_INET6, IPPROTO_TCP, IPPROTO_UDP, SockDiagMessage,
     inet::{ExtensionFlags, InetRequest, InetResponseHeader, SocketId, StateFlags},
 };
 use netlink_sys::{Socket, SocketAddr as NetlinkAddress, protocols::NETLINK_SOCK_DIAG};
 use socket2::SockRef;
 
-use crate::socket_owner::{Holder, Owner, Process, TcpState};
+use crate::socket_owner::{Holder, Owner, Process, TcpState, Transport};
 
 #[path = "linux/filter.rs"]
 mod filter;
@@ -82,6 +82,18 @@ impl Lookup {
         Ok(found.filter(|found| is_between(found, source, destination)).map(|found| owner_of(&found)))
     }
 
+    /// The socket at `source` that sent something to `destination` by way of a device.
+    pub(crate) fn sender(
+        &self,
+        transport: Transport,
+        source: SocketAddr,
+        destination: SocketAddr,
+        device: u32,
+    ) -> io::Result<Option<Owner>> {
+        let found = self.with_channel(|channel| channel.sender(transport, source, destination, device))?;
+        Ok(found.filter(|found| is_sender(found, transport, source, destination)).map(|found| owner_of(&found)))
+    }
+
     /// Who has `address`: the listener that would answer there, else any socket with that local port.
     pub(crate) fn holder(&self, address: SocketAddr) -> io::Result<Option<Holder>> {
         let owner = self.with_channel(|channel| {
@@ -125,7 +137,24 @@ impl Channel {
     }
 
     fn exact(&mut self, source: SocketAddr, destination: SocketAddr) -> io::Result<Option<InetResponseHeader>> {
-        self.send(NLM_F_REQUEST, source, destination)?;
+        self.send(NLM_F_REQUEST, IPPROTO_TCP, (source, destination), 0)?;
+        let mut found = None;
+        self.receive(|header| found = Some(header))?;
+        Ok(found)
+    }
+
+    fn sender(
+        &mut self,
+        transport: Transport,
+        source: SocketAddr,
+        destination: SocketAddr,
+        device: u32,
+    ) -> io::Result<Option<InetResponseHeader>> {
+        match transport {
+            Transport::Tcp => self.send(NLM_F_REQUEST, IPPROTO_TCP, (source, destination), device)?,
+            // The kernel wants these the other way round for datagrams, for historical reasons.
+            Transport::Udp => self.send(NLM_F_REQUEST, IPPROTO_UDP, (destination, source), device)?,
+        }
         let mut found = None;
         self.receive(|header| found = Some(header))?;
         Ok(found)
@@ -134,21 +163,28 @@ impl Channel {
     /// Every TCP socket with the local port of `source`, in any state. Slow (milliseconds): never for accepts.
     fn dump(&mut self, source: SocketAddr) -> io::Result<Vec<InetResponseHeader>> {
         let nowhere = unspecified(source);
-        self.send(NLM_F_REQUEST | NLM_F_DUMP, SocketAddr::new(nowhere, source.port()), SocketAddr::new(nowhere, 0))?;
+        let any = (SocketAddr::new(nowhere, source.port()), SocketAddr::new(nowhere, 0));
+        self.send(NLM_F_REQUEST | NLM_F_DUMP, IPPROTO_TCP, any, 0)?;
         let mut found = Vec::new();
         while self.receive(|header| found.push(header))? == Dump::GoesOn {}
         found.retain(|header| header.socket_id.source_port == source.port());
         Ok(found)
     }
 
-    fn send(&mut self, flags: u16, source: SocketAddr, destination: SocketAddr) -> io::Result<()> {
+    fn send(
+        &mut self,
+        flags: u16,
+        protocol: u8,
+        (source, destination): (SocketAddr, SocketAddr),
+        device: u32,
+    ) -> io::Result<()> {
         self.sequence = self.sequence.wrapping_add(1);
         let mut header = NetlinkHeader::default();
         header.flags = flags;
         header.sequence_number = self.sequence;
         let request = InetRequest {
             family: if source.is_ipv4() { AF_INET } else { AF_INET6 },
-            protocol: IPPROTO_TCP,
+            protocol,
             extensions: ExtensionFlags::empty(),
             states: StateFlags::all(),
             socket_id: SocketId {
@@ -156,7 +192,7 @@ impl Channel {
                 destination_port: destination.port(),
                 source_address: source.ip(),
                 destination_address: destination.ip(),
-                interface_id: 0,
+                interface_id: device,
                 cookie: NO_COOKIE,
             },
         };
@@ -207,6 +243,21 @@ fn is_between(found: &InetResponseHeader, source: SocketAddr, destination: Socke
     let id = &found.socket_id;
     let (from, to) = (id.source_address.to_canonical(), id.destination_address.to_canonical());
     SocketAddr::new(from, id.source_port) == source && SocketAddr::new(to, id.destination_port) == destination
+}
+
+/// Whether the socket that the kernel offers is one that may have sent the packet: a listener in its place is none, and a
+/// datagram socket may have no peer or no address of its own.
+fn is_sender(found: &InetResponseHeader, transport: Transport, source: SocketAddr, destination: SocketAddr) -> bool {
+    let id = &found.socket_id;
+    let (from, to) = (id.source_address.to_canonical(), id.destination_address.to_canonical());
+    match transport {
+        Transport::Tcp => is_between(found, source, destination),
+        Transport::Udp => {
+            let from_there = id.source_port == source.port() && (from == source.ip() || from.is_unspecified());
+            let connected = !to.is_unspecified() || id.destination_port != 0;
+            from_there && (!connected || SocketAddr::new(to, id.destination_port) == destination)
+        }
+    }
 }
 
 fn owner_of(found: &InetResponseHeader) -> Owner {

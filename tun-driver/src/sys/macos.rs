@@ -19,7 +19,7 @@ use std::{
 
 use socket2::SockRef;
 
-use crate::socket_owner::{Holder, Owner, Process, TcpState};
+use crate::socket_owner::{Holder, Owner, Process, TcpState, Transport};
 
 /// `PROC_UID_ONLY` and `PROC_PIDFDSOCKETINFO` of `sys/proc_info.h`.
 const PROC_UID_ONLY: u32 = 4;
@@ -78,6 +78,20 @@ impl Lookup {
     pub(crate) fn exact(&self, source: SocketAddr, destination: SocketAddr) -> io::Result<Option<Owner>> {
         let found = find(|socket| socket.local == source && socket.foreign == destination)?;
         Ok(found.map(|(socket, _)| socket.owner()))
+    }
+
+    /// Datagram sockets are not asked about: nobody can be named.
+    pub(crate) fn sender(
+        &self,
+        transport: Transport,
+        source: SocketAddr,
+        destination: SocketAddr,
+        _device: u32,
+    ) -> io::Result<Option<Owner>> {
+        match transport {
+            Transport::Tcp => self.exact(source, destination),
+            Transport::Udp => Ok(None),
+        }
     }
 
     pub(crate) fn holder(&self, address: SocketAddr) -> io::Result<Option<Holder>> {

@@ -24,7 +24,7 @@ use windows_sys::Win32::{
     },
 };
 
-use crate::socket_owner::{Holder, Owner, Process, TcpState};
+use crate::socket_owner::{Holder, Owner, Process, TcpState, Transport};
 
 const OTHER_USER: u32 = u32::MAX;
 /// `MIB_TCPROW_OWNER_PID` and `MIB_TCP6ROW_OWNER_PID`; the tables begin with the number of rows.
@@ -58,6 +58,20 @@ impl Lookup {
     pub(crate) fn exact(&self, source: SocketAddr, destination: SocketAddr) -> io::Result<Option<Owner>> {
         let row = table(source)?.into_iter().find(|row| row.local == source && row.foreign == destination);
         Ok(row.filter(|row| row.pid != 0).map(|row| row.owner()))
+    }
+
+    /// Datagram sockets are not asked about: nobody can be named.
+    pub(crate) fn sender(
+        &self,
+        transport: Transport,
+        source: SocketAddr,
+        destination: SocketAddr,
+        _device: u32,
+    ) -> io::Result<Option<Owner>> {
+        match transport {
+            Transport::Tcp => self.exact(source, destination),
+            Transport::Udp => Ok(None),
+        }
     }
 
     pub(crate) fn holder(&self, address: SocketAddr) -> io::Result<Option<Holder>> {
