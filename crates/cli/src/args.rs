@@ -76,6 +76,9 @@ pub(crate) enum Command {
     Connect(SelectArgs),
     /// Take resources away from this machine; their connections are cut
     Disconnect(SelectArgs),
+    /// Have resources at names and addresses of their own, without connecting them one by one
+    #[command(subcommand, arg_required_else_help = true, after_help = NETWORK_EXAMPLES)]
+    Network(NetworkCommand),
     /// List the connections that are open now
     Sessions(JsonArgs),
     /// Check everything and say what to do about what is wrong
@@ -92,6 +95,16 @@ pub(crate) enum Command {
     Man(ManArgs),
     /// Show the versions of this program and of the service
     Version(JsonArgs),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum NetworkCommand {
+    /// Show whether the virtual network is up, where it is and how its names are asked for
+    Status(JsonArgs),
+    /// Switch the virtual network on, now and after every restart
+    Enable(JsonArgs),
+    /// Switch the virtual network off; its connections are cut
+    Disable(JsonArgs),
 }
 
 #[derive(Args, Debug)]
@@ -112,6 +125,10 @@ Examples:
   postern connect orders-db
   postern connect --filter 'tags:env=prod kind:postgres'
   postern connect --all";
+const NETWORK_EXAMPLES: &str = "\
+Examples:
+  postern network enable && psql -h orders-db.my-org
+  postern network status --json";
 const READY_EXAMPLES: &str = "\
 Examples:
   postern ready -q || postern login

@@ -7,6 +7,7 @@ mod doctor;
 mod lock;
 mod login;
 mod manual;
+mod network;
 mod password;
 mod ready;
 mod resources;
@@ -29,6 +30,7 @@ pub(crate) async fn run(command: Command, context: &mut Context) -> Result<(), F
         Command::Resources(args) => resources::list(&args, context).await,
         Command::Connect(args) => connect::connect(args, context).await,
         Command::Disconnect(args) => connect::disconnect(args, context).await,
+        Command::Network(command) => network::run(&command, context).await,
         Command::Sessions(args) => sessions::list(args.json, context).await,
         Command::Doctor(args) => doctor::check(args.json, context).await,
         Command::Service(command) => service::run(command, context).await,

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use postern_local_api::message::{Connection, PortHolder, ResourceStatus};
 use postern_proto::{
+    name::HostPattern,
     resource::{Health, Kind},
     time::UnixMillis,
 };
@@ -47,8 +48,15 @@ pub(crate) fn problem(resource: &ResourceStatus) -> String {
             format!("cannot listen on {address}: {}", text::without_os_code(error))
         }
         (_, Some(error), _) | (_, None, Health::Unhealthy { error }) => text::without_os_code(error).into_owned(),
+        (Connection::Listening { .. }, None, Health::Healthy | Health::Unknown) => stand_in(resource),
         (_, None, Health::Healthy | Health::Unknown) => String::new(),
     }
+}
+
+/// Why it is at a loopback address and not in the virtual network.
+fn stand_in(resource: &ResourceStatus) -> String {
+    let reason = resource.fallback.as_deref().map(text::without_os_code);
+    reason.map(|reason| format!("at loopback: {reason}")).unwrap_or_default()
 }
 
 /// `in 2 h`, or nothing for a grant without an end.
@@ -101,8 +109,13 @@ pub(crate) fn endpoint(resource: &ResourceStatus) -> Endpoint {
         Connection::Listening { address } => address,
         _ => SocketAddr::new(bind.ip, bind.port),
     };
-    let name = bind.dns_name.as_ref().filter(|name| !name.is_wildcard() && bind.ip == address.ip());
-    let host = name.map_or_else(|| address.ip().to_string(), ToString::to_string);
+    let alias = match resource.connection {
+        // The name that is in force, where there is one.
+        Connection::Listening { .. } => resource.virtual_name.as_ref().and_then(|name| name.parse().ok()),
+        _ => bind.dns_name.clone(),
+    };
+    let name = alias.filter(|name: &HostPattern| !name.is_wildcard());
+    let host = name.map_or_else(|| address.ip().to_string(), |name| name.to_string());
     Endpoint { host, port: address.port() }
 }
 

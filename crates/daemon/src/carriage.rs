@@ -13,9 +13,13 @@ use std::{
     time::Duration,
 };
 
-use postern_proto::id::{NodeId, ResourceId, StreamId};
+use postern_proto::{
+    head::Wanted,
+    id::{NodeId, ResourceId, StreamId},
+};
 use postern_tunnel::{
     client::carry,
+    local_end::LocalEnd,
     stream::{EndCause, StreamEnd},
 };
 use tokio::{
@@ -118,17 +122,34 @@ impl Carriage {
 
     /// Carries a connection that was admitted. It is listed before this returns, so that a cut that comes next finds it.
     pub fn start(self: &Arc<Self>, local: TcpStream, peer: SocketAddr, destination: &Arc<Destination>) {
+        let stream = self.list(peer, destination);
+        let carried = Arc::clone(self).carry(local, stream, Arc::clone(destination), Wanted::default());
+        self.tasks.spawn(carried);
+    }
+
+    /// Lists a stream, so that a cut that comes next finds it. It is to be carried by [`Carriage::carry`], or taken off the
+    /// list.
+    #[must_use]
+    pub fn list(&self, peer: SocketAddr, destination: &Destination) -> Arc<Stream> {
         let now = clock::wall();
         let id = StreamId::from_ulid(Ulid::from_parts(now.0, rand::random()));
         let stream = Arc::new(Stream::new(id, destination.id, peer, now));
         self.streams.insert(Arc::clone(&stream));
-        let (carriage, destination) = (Arc::clone(self), Arc::clone(destination));
-        self.tasks.spawn(async move {
-            let guide = Guide::new(Arc::clone(&carriage), Arc::clone(&destination), Arc::clone(&stream));
-            let end = carry(local, guide, stream.control.clone()).await;
-            carriage.streams.remove(stream.id);
-            carriage.note_end(&stream, &destination, &end);
-        });
+        stream
+    }
+
+    /// Carries a connection to its end. `wanted`: which port and host of the resource.
+    pub async fn carry(
+        self: Arc<Self>,
+        local: impl LocalEnd,
+        stream: Arc<Stream>,
+        destination: Arc<Destination>,
+        wanted: Wanted,
+    ) {
+        let guide = Guide::new(Arc::clone(&self), Arc::clone(&destination), Arc::clone(&stream), wanted);
+        let end = carry(local, guide, stream.control.clone()).await;
+        self.streams.remove(stream.id);
+        self.note_end(&stream, &destination, &end);
     }
 
     fn lease(&self, resource: ResourceId) -> Option<Arc<Lease>> {

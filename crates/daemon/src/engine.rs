@@ -1,5 +1,5 @@
-//! The decisions of the service: which bind addresses are listened on, which leases are asked for and when, what is
-//! cut, when the certificate is renewed.
+//! The decisions of the service: which bind addresses are listened on, what is in the virtual network and where that
+//! lies, which leases are asked for and when, what is cut, when the certificate is renewed.
 //!
 //! Pure: no socket, no clock, no task, no chance of its own. Inputs go in by [`Engine::handle`] together with the time;
 //! commands come out of [`Engine::poll_command`] and must be carried out in their order. [`Engine::poll_timeout`] says
@@ -11,14 +11,7 @@ use std::{
     time::Duration,
 };
 
-use postern_local_api::message::Connection;
-use postern_proto::{
-    api::IssuedLease,
-    id::ResourceId,
-    lease::Revocation,
-    resource::{BindMode, ClientResource},
-    time::UnixMillis,
-};
+use postern_proto::{api::IssuedLease, id::ResourceId, lease::Revocation, resource::ClientResource, time::UnixMillis};
 
 mod access;
 mod backoff;
@@ -26,6 +19,8 @@ mod certificate;
 mod leases;
 mod listener;
 mod message;
+mod network;
+mod presence;
 
 pub use backoff::{Jitter, backoff};
 use certificate::CertificatePlan;
@@ -34,6 +29,9 @@ use leases::LeaseBook;
 use listener::Listener;
 pub use listener::{BindFailure, Ticket};
 pub use message::{Command, Input, Now, Owner};
+use network::Network;
+pub use network::{NetworkPlan, NetworkTicket, NetworkWish, Place, Places, Standing};
+pub use presence::Presence;
 
 /// See the module.
 #[derive(Debug)]
@@ -44,6 +42,11 @@ pub struct Engine {
     leases: LeaseBook,
     denied: BTreeSet<ResourceId>,
     certificate: Option<CertificatePlan>,
+    network: Network,
+    /// Who is where in the virtual network may be different from what was said last.
+    moved: bool,
+    /// What may be used as of the last look: what is not any more is cut.
+    usable: BTreeSet<ResourceId>,
     next_ticket: u64,
     commands: VecDeque<Command>,
     changed: BTreeSet<ResourceId>,
@@ -73,6 +76,9 @@ impl Engine {
             leases: LeaseBook::default(),
             denied: BTreeSet::new(),
             certificate: None,
+            network: Network::default(),
+            moved: false,
+            usable: BTreeSet::new(),
             next_ticket: 1,
             commands: VecDeque::new(),
             changed: BTreeSet::new(),
@@ -119,6 +125,16 @@ impl Engine {
                     plan.retry_now(now);
                 }
             }
+            Input::NetworkChosen { enabled } => self.choose_network(enabled),
+            Input::NetworkSettings { wish, own_names } => self.set_network(wish, own_names),
+            Input::Landscape(landscape) => self.network.set_landscape(landscape),
+            Input::NetworkConfigured { ticket, interface } => {
+                self.network.configured(ticket, interface, now);
+            }
+            Input::NetworkFailed { ticket, fault, reason } => {
+                self.network.failed(ticket, fault, reason, now, &mut self.jitter);
+            }
+            Input::NetworkLost { reason } => self.network.lost(reason, now, &mut self.jitter),
         }
         self.reconcile(now);
     }
@@ -145,7 +161,7 @@ impl Engine {
         let Session::SignedIn { ends, .. } = self.session else { return None };
         let retries = self.entries.values().filter_map(|entry| entry.listener.retry_at());
         let certificate = self.certificate.as_ref().and_then(CertificatePlan::due);
-        retries.chain([ends]).chain(certificate).chain(self.leases.due()).min()
+        retries.chain([ends]).chain(certificate).chain(self.leases.due()).chain(self.network.retry_at()).min()
     }
 
     /// Resources whose state may have changed since the last call, lost ones included.
@@ -156,26 +172,6 @@ impl Engine {
     /// Everything that the account may reach.
     pub fn resources(&self) -> impl Iterator<Item = &ClientResource> {
         self.entries.values().map(|entry| &entry.resource)
-    }
-
-    /// A resource that the account may reach, and how it stands. Retry times are given on the wall clock.
-    #[must_use]
-    pub fn resource(&self, id: ResourceId, now: Now) -> Option<(&ClientResource, Connection)> {
-        let entry = self.entries.get(&id)?;
-        let wanted = self.wants(&entry.resource);
-        let locked = matches!(self.session, Session::SignedIn { locked: true, .. });
-        let connection = match wanted {
-            true if locked => Connection::Suspended,
-            true => entry.listener.connection(now),
-            false => Connection::Disconnected,
-        };
-        Some((&entry.resource, connection))
-    }
-
-    /// Whether every listener among these is open, closed or known to have failed.
-    #[must_use]
-    pub fn is_settled(&self, ids: &BTreeSet<ResourceId>) -> bool {
-        ids.iter().filter_map(|id| self.entries.get(id)).all(|entry| !entry.listener.is_opening())
     }
 
     /// When the grant behind the held lease ends.
@@ -197,6 +193,7 @@ impl Engine {
             self.choices = choices;
         }
         self.leases.void_request();
+        self.moved = true;
         self.changed.extend(self.entries.keys());
     }
 
@@ -214,6 +211,7 @@ impl Engine {
     fn set_locked(&mut self, to: bool) {
         if let Session::SignedIn { locked, .. } = &mut self.session {
             *locked = to;
+            self.moved = true;
             self.changed.extend(self.entries.keys());
         }
     }
@@ -281,13 +279,19 @@ impl Engine {
         self.commands.push_back(Command::CutRevoked(revocations));
     }
 
-    /// Brings listeners, leases and certificate to where they should be. Everything that closes comes before anything
-    /// that opens, so that two resources may swap their addresses.
+    /// Brings network, listeners, leases and certificate to where they should be. Everything that closes comes before
+    /// anything that opens, so that two resources may swap their addresses.
     fn reconcile(&mut self, now: Now) {
+        self.step_network(now);
         self.close_unwanted();
         self.open_wanted(now);
-        let wanted = self.entries.values().filter(|entry| self.should_listen(&entry.resource));
+        let wanted = self.entries.values().filter(|entry| self.may_be_used(&entry.resource));
         let wanted: BTreeSet<_> = wanted.map(|entry| entry.resource.id).collect();
+        let before = std::mem::replace(&mut self.usable, wanted.clone());
+        for id in before.difference(&wanted).copied() {
+            self.commands.push_back(Command::Cut { resource: id });
+            self.changed.insert(id);
+        }
         let (expired, request) = self.leases.next(&wanted, now);
         self.commands.extend(expired.into_iter().map(Command::DropLease));
         self.commands.extend(request.map(Command::RequestLeases));
@@ -299,20 +303,13 @@ impl Engine {
     }
 
     fn close_unwanted(&mut self) {
-        let mut unwanted: Vec<_> = Vec::new();
-        for (id, entry) in &self.entries {
-            let wanted = self.should_listen(&entry.resource).then(|| bind_address(&entry.resource));
-            if entry.listener.address().is_some() && entry.listener.address() != wanted {
-                unwanted.push((*id, wanted.is_none()));
-            }
-        }
-        for (id, cut) in unwanted {
+        let moved = |entry: &Entry| entry.listener.address() != self.listens_at(&entry.resource);
+        let unwanted = self.entries.values().filter(|entry| entry.listener.address().is_some() && moved(entry));
+        let unwanted: Vec<_> = unwanted.map(|entry| entry.resource.id).collect();
+        for id in unwanted {
             let Some(entry) = self.entries.get_mut(&id) else { continue };
             if let Some(ticket) = entry.listener.close() {
                 self.commands.push_back(Command::Unbind { ticket });
-            }
-            if cut {
-                self.commands.push_back(Command::Cut { resource: id });
             }
             self.changed.insert(id);
         }
@@ -322,50 +319,35 @@ impl Engine {
         let wanted: Vec<_> = self
             .entries
             .values()
-            .filter(|entry| self.should_listen(&entry.resource) && entry.listener.may_open(now))
-            .map(|entry| entry.resource.id)
+            .filter(|entry| entry.listener.may_open(now))
+            .filter_map(|entry| Some((entry.resource.id, self.listens_at(&entry.resource)?)))
             .collect();
-        for id in wanted {
+        for (id, address) in wanted {
+            let refusal = self.refusal(id, address);
             let Some(entry) = self.entries.get_mut(&id) else { continue };
-            let address = bind_address(&entry.resource);
             let ticket = Ticket(self.next_ticket);
             self.next_ticket += 1;
             self.changed.insert(id);
             entry.listener.open(ticket, address);
-            match refusal(&entry.resource) {
+            match refusal {
                 Some(error) => entry.listener.failed(BindFailure::Impossible { error }, now, &mut self.jitter),
                 None => self.commands.push_back(Command::Bind { ticket, resource: id, address }),
             }
         }
     }
 
-    /// Whether a listener should be open for this resource now.
-    fn should_listen(&self, resource: &ClientResource) -> bool {
-        matches!(self.session, Session::SignedIn { locked: false, .. }) && self.wants(resource)
+    /// Why an address is never bound, whatever the control plane says: a listener that other machines reach would be
+    /// open to them.
+    fn refusal(&self, id: ResourceId, address: SocketAddr) -> Option<String> {
+        if !address.ip().is_loopback() {
+            let is_virtual = self.entries.get(&id).is_some_and(|entry| entry.resource.bind.mode.is_virtual());
+            return Some(match self.network.absence().filter(|_| is_virtual) {
+                Some(absence) => format!("it has an address in the virtual network only, and {absence}"),
+                None => format!("{} is not a loopback address; other machines could reach it", address.ip()),
+            });
+        }
+        (address.port() == 0).then(|| "it has no port".to_owned())
     }
-
-    fn wants(&self, resource: &ClientResource) -> bool {
-        let Session::SignedIn { owner, .. } = self.session else { return false };
-        self.choices.get(&resource.id).copied().unwrap_or(owner.service)
-    }
-}
-
-/// The loopback address, or what takes its place in a refusal.
-fn bind_address(resource: &ClientResource) -> SocketAddr {
-    resource.bind.loopback_address().unwrap_or_else(|| SocketAddr::new(resource.bind.ip, resource.bind.port))
-}
-
-/// Why an address is never bound, whatever the control plane says: a listener that other machines reach would be open
-/// to them.
-fn refusal(resource: &ClientResource) -> Option<String> {
-    if resource.bind.mode == BindMode::Vnm {
-        return Some("its bind address lies in the virtual network, which this version does not offer".to_owned());
-    }
-    let address = bind_address(resource);
-    if !address.ip().is_loopback() {
-        return Some(format!("{} is not a loopback address; other machines could reach it", address.ip()));
-    }
-    (address.port() == 0).then(|| "it has no port".to_owned())
 }
 
 #[cfg(test)]

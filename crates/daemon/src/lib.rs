@@ -32,3 +32,4 @@ pub mod sign_in;
 pub mod status_http;
 pub mod store;
 pub mod streams;
+pub mod vnm;

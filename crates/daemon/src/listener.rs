@@ -72,10 +72,15 @@ impl Reception {
             tracing::debug!("a refused connection is closed without a reset: {error}");
         }
         drop(stream);
-        let refusal = Refusal { resource: destination.id, bind, uid };
+        self.note_refusal(Refusal { resource: destination.id, bind, uid });
+    }
+
+    /// Counts a refused connection, and tells of the first of its kind.
+    pub fn note_refusal(&self, refusal: Refusal) {
+        let Refusal { resource, bind, uid } = refusal;
         if self.refusals.count(refusal, clock::wall()) {
             let who = uid.map_or_else(|| "a program that is gone already".to_owned(), |uid| format!("uid {uid}"));
-            tracing::warn!(%bind, resource = %destination.id, "refused a connection of {who}");
+            tracing::warn!(%bind, %resource, "refused a connection of {who}");
             self.board.notify(NoticeLevel::Warning, format!("A connection of {who} to {bind} was refused."));
         }
     }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use postern_local_api::message::{ChangeReport, Selection};
+use postern_local_api::message::{ChangeReport, NetworkStatus, Selection};
 use postern_proto::{filter::Filter, id::ResourceId, problem::Problem, resource::ClientResource};
 use tokio::sync::{mpsc, oneshot};
 
@@ -30,6 +30,11 @@ pub enum Request {
         selection: Selection,
         connected: bool,
         reply: Reply<ChangeReport>,
+    },
+    /// Switches the virtual network on or off; answered when it is known what came of it.
+    SetNetwork {
+        enabled: bool,
+        reply: Reply<NetworkStatus>,
     },
     /// Brings the board up to date.
     Refresh {

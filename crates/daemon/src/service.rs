@@ -4,7 +4,7 @@ use std::{io::Write as _, path::Path, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use postern_local_api::{
-    message::{ControlLink, KeyStorage, SignIn, Status, StatusApi},
+    message::{ControlLink, KeyStorage, NetworkStatus, SignIn, Status, StatusApi},
     paths::Paths,
 };
 use tokio::{
@@ -171,6 +171,7 @@ fn first_status(options: &Options, store: &Store, warnings: Vec<String>) -> Stat
         certificate_ends: None,
         gateways: Vec::new(),
         resources: Vec::new(),
+        network: NetworkStatus::default(),
         allowed_uids: options.allow_uids.clone(),
         status_api: StatusApi::Off,
         warnings,

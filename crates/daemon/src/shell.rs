@@ -30,11 +30,13 @@ use crate::{
 
 mod commands;
 mod following;
+mod network;
 mod posting;
 mod session;
 mod work;
 
 use following::Following;
+use network::Virtual;
 use work::Outcome;
 
 /// The longest sleep while somebody is signed in. Spans are measured on a clock that goes on while the machine sleeps,
@@ -80,6 +82,7 @@ pub struct Shell {
     /// Calls of the control plane for this account; they end with it.
     work: JoinSet<Outcome>,
     waiting: Vec<Waiting>,
+    network: Virtual,
     upkeep: Upkeep,
     /// Sentences about this sign-in or its end.
     notes: Notes,
@@ -118,6 +121,7 @@ impl Shell {
     /// Within a runtime.
     #[must_use]
     pub fn new(parts: Parts, seed: u64) -> Self {
+        let network = Virtual::new(&parts);
         Self {
             parts,
             engine: Engine::new(seed),
@@ -131,6 +135,7 @@ impl Shell {
             listeners: BTreeMap::new(),
             work: JoinSet::new(),
             waiting: Vec::new(),
+            network,
             upkeep: Upkeep::default(),
             notes: Notes::default(),
         }
@@ -179,6 +184,7 @@ impl Shell {
                 Ok(ids) => self.choose(ids, connected, reply).await,
                 Err(problem) => answer(reply, Err(problem)),
             },
+            Request::SetNetwork { enabled, reply } => self.switch_network(enabled, reply).await,
             Request::Refresh { reply } => {
                 self.post();
                 answer(reply, Ok(()));
@@ -206,7 +212,7 @@ impl Shell {
 
     async fn choose(&mut self, ids: BTreeSet<ResourceId>, connected: bool, reply: Reply<ChangeReport>) {
         let now = clock::now();
-        let state = |id: &ResourceId| Some((*id, self.engine.resource(*id, now)?.1));
+        let state = |id: &ResourceId| Some((*id, self.engine.resource(*id, now)?.1.connection));
         let before = ids.iter().filter_map(state).collect();
         let list = ids.iter().copied().collect();
         self.waiting.push(Waiting { ids, before, until: now.boot + SETTLE, reply });
@@ -219,7 +225,8 @@ impl Shell {
     fn pause(&self) -> Duration {
         let now = clock::now().boot;
         let due = self.engine.poll_timeout().map(|due| due.saturating_sub(now));
-        let tick = (self.account.is_some() || !self.waiting.is_empty()).then_some(TICK);
+        let waiting = !self.waiting.is_empty() || self.network.is_waited_for();
+        let tick = (self.account.is_some() || waiting).then_some(TICK);
         due.into_iter().chain(tick).min().unwrap_or(Duration::from_secs(3600))
     }
 
@@ -228,6 +235,7 @@ impl Shell {
         let now = clock::now().boot;
         self.find_lost_listeners().await;
         self.answer_settled(now);
+        self.answer_network(now);
         let every = if self.upkeep.access_changed { SAVE_ACCESS_EVERY } else { SAVE_DETAILS_EVERY };
         if self.upkeep.replica_changed && self.upkeep.replica_saved_at + every <= now {
             self.save_replica().await;
@@ -278,6 +286,7 @@ impl Shell {
         if let Some(following) = self.following.take() {
             following.stop();
         }
+        self.network.stop().await;
         self.saver.stop().await;
     }
 }

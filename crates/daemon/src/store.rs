@@ -17,7 +17,9 @@ use serde::{Serialize, de::DeserializeOwned};
 
 mod files;
 
-pub use files::{CachedLeases, Choices, Config, DeviceKey, Identity, LastReplica, Lock, SignInRecord};
+pub use files::{
+    CachedLeases, Choices, Config, DeviceKey, Identity, LastReplica, Lock, NetworkSwitch, SignInRecord, WildcardHosts,
+};
 
 /// No file of ours is near this; a larger one is not read.
 const MAX_FILE: u64 = 256 << 20;

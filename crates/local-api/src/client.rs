@@ -18,8 +18,8 @@ use serde::{Serialize, de::DeserializeOwned};
 use tokio::{net::UnixStream, task::AbortHandle, time::timeout};
 
 use crate::message::{
-    ChangeReport, ControlAnswer, ControlCall, DoctorReport, Hello, LiveSession, Login, Selection, Status, Unlock,
-    VERSION,
+    ChangeReport, ControlAnswer, ControlCall, DoctorReport, Hello, LiveSession, Login, NetworkChoice, NetworkStatus,
+    Selection, Status, Unlock, VERSION,
 };
 
 mod events;
@@ -121,6 +121,11 @@ impl LocalClient {
     /// Takes the selected resources away from this machine; their streams are cut.
     pub async fn disconnect(&self, selection: &Selection) -> Result<ChangeReport, ClientError> {
         self.post("/v1/disconnect", Some(selection), NETWORK_DEADLINE).await
+    }
+
+    /// Switches the virtual network on or off. The answer comes when it is up, or when it is known that it cannot be had.
+    pub async fn network(&self, choice: &NetworkChoice) -> Result<NetworkStatus, ClientError> {
+        self.post("/v1/network", Some(choice), NETWORK_DEADLINE).await
     }
 
     /// The streams that are carried now.

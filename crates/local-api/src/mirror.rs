@@ -63,7 +63,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::message::{Connection, ControlLink, KeyStorage, ResourceStatus, SignIn, StatusApi};
+    use crate::message::{Connection, ControlLink, KeyStorage, NetworkStatus, ResourceStatus, SignIn, StatusApi};
 
     fn status(service: &str, resources: Vec<ResourceStatus>) -> Box<Status> {
         Box::new(Status {
@@ -75,6 +75,7 @@ mod tests {
             gateways: Vec::new(),
             resources,
             allowed_uids: Vec::new(),
+            network: NetworkStatus::default(),
             status_api: StatusApi::Off,
             warnings: Vec::new(),
         })
@@ -103,6 +104,9 @@ mod tests {
             bytes_down: 0,
             grant_ends: None,
             last_error: None,
+            virtual_name: None,
+            also_at: None,
+            fallback: None,
         }
     }
 

@@ -44,6 +44,7 @@ pub(super) fn overview(status: &Status, now: UnixMillis) -> Vec<Line> {
     if status.gateways.is_empty() && matches!(status.sign_in, SignIn::SignedIn { .. }) {
         lines.push(labelled("Gateways").styled(WARN, "none is known").plain(", so nothing can be reached yet"));
     }
+    lines.extend(super::network::overview(&status.network, now));
     if let Some(ends) = status.certificate_ends {
         lines.push(match ends > now {
             true => labelled("Certificate").plain(format!("good for {}", text::span(ends.since(now)))),
@@ -96,7 +97,7 @@ pub(super) fn connected(status: &Status) -> Grid {
     grid
 }
 
-fn labelled(label: &str) -> Line {
+pub(super) fn labelled(label: &str) -> Line {
     Line::new().styled(DIM, label).pad(VALUES)
 }
 

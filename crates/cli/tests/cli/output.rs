@@ -130,6 +130,7 @@ fn the_json_of_status_keeps_its_shape() {
             resource_json(1, "orders-db", "postgres", 15432, "prod", json!({ "connection_state": "disconnected" })),
             resource_json(2, "shell", "ssh", 10022, "prod", json!({ "connection_state": "disconnected" })),
         ],
+        "network": { "state": "off" },
         "allowed_uids": [],
         "status_api": { "state": "off" },
         "warnings": [],

@@ -282,6 +282,7 @@ pub(crate) fn status() -> Status {
             resource(2, "shell", Kind::Ssh, 10022, Connection::Disconnected),
         ],
         allowed_uids: Vec::new(),
+        network: NetworkStatus::default(),
         status_api: StatusApi::Off,
         warnings: Vec::new(),
     }
@@ -316,6 +317,9 @@ pub(crate) fn resource(n: usize, name: &str, kind: Kind, port: u16, connection: 
         bytes_down: 0,
         grant_ends: None,
         last_error: None,
+        virtual_name: None,
+        also_at: None,
+        fallback: None,
     }
 }
 

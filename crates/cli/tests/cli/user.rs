@@ -359,15 +359,63 @@ fn a_name_in_the_virtual_network_is_used_where_it_leads_to_one_host() {
     connected.resource.bind.mode = BindMode::Vnm;
     connected.resource.bind.ip = address.ip();
     connected.resource.bind.dns_name = Some("db.my-org".parse().unwrap());
+    connected.virtual_name = Some("db.my-org".to_owned());
     fake.answer("POST /v1/connect", 200, report(&[connected.clone()], 1));
     fake.run(&["connect", "orders-db"]).ends(0).says("orders-db is at db.my-org:22\n").says("try: ssh db.my-org\n");
     let mut wildcard = connected.clone();
     wildcard.resource.bind.dns_name = Some("*.my-org".parse().unwrap());
+    wildcard.virtual_name = Some("*.my-org".to_owned());
     fake.answer("POST /v1/connect", 200, report(&[wildcard], 1));
     fake.run(&["connect", "orders-db"]).ends(0).says("try: ssh 100.72.1.0\n");
     connected.connection = listening(10022);
+    connected.virtual_name = None;
     fake.answer("POST /v1/connect", 200, report(&[connected], 1));
     fake.run(&["connect", "orders-db"]).ends(0).says("orders-db is at 127.0.0.1:10022\n");
+}
+
+#[test]
+fn the_network_is_switched_on_and_off_and_shown() {
+    let fake = Fake::start();
+    fake.run(&["network", "status"]).ends(0).says("off").says("postern network enable");
+    let up = NetworkStatus::Up(Box::new(NetworkUp {
+        interface: "postern0".to_owned(),
+        subnet: "100.73.0.0/16".to_owned(),
+        moved: Some(NetworkMoved {
+            from: "100.72.0.0/16".to_owned(),
+            because: vec!["100.72.0.0/16 is routed to tailscale0 (Tailscale)".to_owned()],
+        }),
+        ipv6: None,
+        address: [100, 73, 0, 1].into(),
+        resolver: [100, 73, 0, 2].into(),
+        zones: vec!["my-org".to_owned(), "db.internal".to_owned()],
+        names: NameService::Registered { through: "systemd-resolved".to_owned() },
+        since: UnixMillis(1),
+        behind: None,
+    }));
+    fake.answer("POST /v1/network", 200, json!(up));
+    let ran = fake.run(&["network", "enable"]).ends(0);
+    for text in ["100.73.0.0/16 on postern0", "because 100.72.0.0/16 is routed to tailscale0 (Tailscale)"] {
+        assert!(ran.out.contains(text), "{}", ran.out);
+    }
+    assert!(ran.out.contains("my-org, db.internal at 100.73.0.2, through systemd-resolved"), "{}", ran.out);
+    assert_eq!(fake.run(&["network", "enable", "--json"]).ends(0).json(), json!(up));
+    let gone = NetworkStatus::Unavailable {
+        fault: NetworkFault::NoService,
+        reason: "postern-netd does not answer at /run/postern/netd.sock".to_owned(),
+        retry_at: UnixMillis(2),
+    };
+    fake.answer("POST /v1/network", 200, json!(gone));
+    fake.run(&["network", "enable"])
+        .ends(7)
+        .says("does not answer at")
+        .says("postern-netd; until then")
+        .warns("cannot be had");
+    fake.answer("POST /v1/network", 200, json!(NetworkStatus::Off));
+    fake.run(&["network", "disable"]).ends(0).says("off");
+    let bodies: Vec<_> =
+        fake.calls().into_iter().filter(|(call, _)| call == "POST /v1/network").map(|(_, body)| body).collect();
+    assert_eq!(bodies.last(), Some(&json!({ "enabled": false })));
+    assert_eq!(bodies.first(), Some(&json!({ "enabled": true })));
 }
 
 #[test]

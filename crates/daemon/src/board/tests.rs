@@ -1,5 +1,5 @@
 use postern_local_api::{
-    message::{Connection, ControlLink, KeyStorage, Numbered, SignIn, StatusApi},
+    message::{Connection, ControlLink, KeyStorage, NetworkStatus, Numbered, SignIn, StatusApi},
     mirror::{Sequence, apply},
 };
 use postern_proto::resource::{BindAddress, ClientResource, Health, Kind, Tags};
@@ -16,6 +16,7 @@ fn service(version: &str) -> Status {
         gateways: Vec::new(),
         resources: Vec::new(),
         allowed_uids: Vec::new(),
+        network: NetworkStatus::default(),
         status_api: StatusApi::Off,
         warnings: Vec::new(),
     }
@@ -41,6 +42,9 @@ fn resource(n: u128, streams: u32) -> ResourceStatus {
         bytes_down: 0,
         grant_ends: None,
         last_error: None,
+        virtual_name: None,
+        also_at: None,
+        fallback: None,
     }
 }
 

@@ -2,7 +2,11 @@
 
 use std::{sync::Arc, time::Duration};
 
-use postern_proto::{head::Request, id::NodeId, problem::Problem};
+use postern_proto::{
+    head::{Request, Wanted},
+    id::NodeId,
+    problem::Problem,
+};
 use postern_tunnel::client::{Attempt, Entry, Failure, StreamGuide};
 use tokio::time::{Instant, timeout_at};
 
@@ -23,6 +27,7 @@ pub(super) struct Guide {
     carriage: Arc<Carriage>,
     destination: Arc<Destination>,
     stream: Arc<Stream>,
+    wanted: Wanted,
     /// Gateways that are not to be tried again.
     tried: Vec<NodeId>,
     /// A node would not take this lease.
@@ -36,11 +41,17 @@ pub(super) struct Guide {
 }
 
 impl Guide {
-    pub(super) const fn new(carriage: Arc<Carriage>, destination: Arc<Destination>, stream: Arc<Stream>) -> Self {
+    pub(super) const fn new(
+        carriage: Arc<Carriage>,
+        destination: Arc<Destination>,
+        stream: Arc<Stream>,
+        wanted: Wanted,
+    ) -> Self {
         Self {
             carriage,
             destination,
             stream,
+            wanted,
             tried: Vec::new(),
             spoiled: None,
             used: None,
@@ -167,7 +178,7 @@ impl StreamGuide for Guide {
                 Problem::new(502, "bad-lease", "The lease cannot be sent").with_detail(error.to_string())
             })?;
         self.used = Some(lease);
-        Ok(Attempt { entry, request })
+        Ok(Attempt { entry, request: request.wanting(self.wanted.clone()) })
     }
 }
 

@@ -14,6 +14,7 @@ impl Engine {
     }
 
     pub(super) fn change_access(&mut self, put: Vec<ClientResource>, removed: &[ResourceId]) {
+        self.moved = true;
         for id in removed {
             if let Some(entry) = self.entries.remove(id) {
                 self.lose(*id, entry);
@@ -54,6 +55,7 @@ impl Engine {
 
     pub(super) fn choose(&mut self, ids: &[ResourceId], connected: bool) {
         let mut differs = false;
+        self.moved = true;
         for id in ids {
             let Some(entry) = self.entries.get_mut(id) else { continue };
             differs |= self.choices.insert(*id, connected) != Some(connected);

@@ -1,16 +1,19 @@
 //! What goes into the engine and what comes out of it.
 
-use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 
+use postern_local_api::message::NetworkFault;
 use postern_proto::{
     api::IssuedLease,
     id::{AccountId, DeviceId, ResourceId},
     lease::Revocation,
+    name::DnsName,
     resource::ClientResource,
     time::UnixMillis,
 };
+use tun_driver::{interface::Interface, network::Landscape};
 
-use super::{BindFailure, CertificateSpan, Ticket};
+use super::{BindFailure, CertificateSpan, NetworkPlan, NetworkTicket, NetworkWish, Places, Ticket};
 
 /// The time, on two clocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,6 +86,30 @@ pub enum Input {
     CertificateFailed,
     /// The control plane is there again: what waits for it is tried at once.
     ControlReached,
+    /// The user switches the virtual network on or off. What failed is tried again at once.
+    NetworkChosen {
+        enabled: bool,
+    },
+    /// What the organisation wishes, or what is wrong with that; and the names of its own that are never answered for.
+    NetworkSettings {
+        wish: Result<NetworkWish, String>,
+        own_names: Vec<DnsName>,
+    },
+    /// The networks of this machine.
+    Landscape(Landscape),
+    NetworkConfigured {
+        ticket: NetworkTicket,
+        interface: Interface,
+    },
+    NetworkFailed {
+        ticket: NetworkTicket,
+        fault: NetworkFault,
+        reason: String,
+    },
+    /// The device is gone, or netd is: a sentence.
+    NetworkLost {
+        reason: String,
+    },
 }
 
 /// What to do.
@@ -119,6 +146,16 @@ pub enum Command {
     SaveChoices(BTreeMap<ResourceId, bool>),
     SaveLeases(Vec<IssuedLease>),
     RenewCertificate,
+    /// netd is asked for this network; the answer is [`Input::NetworkConfigured`] or [`Input::NetworkFailed`].
+    ConfigureNetwork {
+        ticket: NetworkTicket,
+        plan: NetworkPlan,
+    },
+    /// The network is taken down. Nobody waits for the answer to an earlier question any more.
+    ReleaseNetwork,
+    /// Who is where in the virtual network from now on. Said before the commands that cut streams, so that no stream
+    /// begins at an address that is being taken away. `None`: there is no network.
+    SetPlaces(Option<Arc<Places>>),
     /// The sign-in is over: forget it and say so.
     EndSignIn,
 }

@@ -1,6 +1,7 @@
 //! The engine against a reference model: what should be listened on is written down a second time, in a few lines, and
 //! a shell that answers late, wrongly or never must not get the two apart.
 
+use postern_local_api::message::Connection;
 use postern_proto::{
     id::{AccountId, DeviceId},
     lease::{LIFETIME, RevokedSubject},
@@ -116,6 +117,8 @@ impl Shell {
                 Command::SetDenied { resource, denied: false } => assert!(self.denied.remove(&resource)),
                 Command::SaveChoices(choices) => self.saved_choices = Some(choices),
                 Command::SaveLeases(_) => {}
+                Command::SetPlaces(places) => assert_eq!(places, None, "nobody switched the network on"),
+                Command::ConfigureNetwork { .. } | Command::ReleaseNetwork => panic!("nobody switched the network on"),
                 Command::RenewCertificate => {
                     assert!(!self.renewing, "two renewals at a time");
                     self.renewing = true;
@@ -297,7 +300,7 @@ impl World {
             assert_eq!(wanted.get(id), Some(address), "{ticket:?} listens where nothing is wanted");
         }
         for (id, address) in &wanted {
-            let (_, connection) = self.engine.resource(*id, self.now).expect("a wanted resource is known");
+            let connection = self.engine.resource(*id, self.now).expect("a wanted resource is known").1.connection;
             let listener = self.shell.listeners.iter().find(|(_, (other, _))| other == id);
             match connection {
                 Connection::Listening { address: shown } => {
@@ -443,7 +446,7 @@ fn index() -> prop::sample::Index {
 }
 
 fn connection(world: &World, n: u128) -> Connection {
-    world.engine.resource(id(n), world.now).unwrap().1
+    world.engine.resource(id(n), world.now).unwrap().1.connection
 }
 
 #[test]

@@ -11,8 +11,8 @@ use axum::{
     routing::{get, post},
 };
 use postern_local_api::message::{
-    ChangeReport, ControlAnswer, ControlCall, DoctorReport, Hello, LiveSession, Login, Selection, Status, Unlock,
-    VERSION,
+    ChangeReport, ControlAnswer, ControlCall, DoctorReport, Hello, LiveSession, Login, NetworkChoice, NetworkStatus,
+    Selection, Status, Unlock, VERSION,
 };
 use postern_proto::{api::Credential, problem::Problem};
 use tokio::sync::{Mutex, mpsc, watch};
@@ -61,6 +61,7 @@ pub fn router(handle: Handle) -> Router {
         .route("/v1/unlock", post(unlock))
         .route("/v1/connect", post(connect))
         .route("/v1/disconnect", post(disconnect))
+        .route("/v1/network", post(network))
         .route("/v1/sessions", get(sessions))
         .route("/v1/doctor", post(doctor))
         .route("/v1/control", post(control))
@@ -140,6 +141,10 @@ async fn connect(State(handle): State<Handle>, Sent(selection): Sent<Selection>)
 
 async fn disconnect(State(handle): State<Handle>, Sent(selection): Sent<Selection>) -> Answer<ChangeReport> {
     handle.choose(selection, false).await
+}
+
+async fn network(State(handle): State<Handle>, Sent(choice): Sent<NetworkChoice>) -> Answer<NetworkStatus> {
+    Ok(Json(ask(&handle.requests, |reply| Request::SetNetwork { enabled: choice.enabled, reply }).await?))
 }
 
 async fn sessions(State(handle): State<Handle>) -> Json<Vec<LiveSession>> {

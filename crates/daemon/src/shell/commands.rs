@@ -52,6 +52,14 @@ impl Shell {
                     self.saver.run(move || store.save(&CachedLeases { leases })).await;
                 }
                 Command::RenewCertificate => self.renew_certificate(),
+                Command::ConfigureNetwork { ticket, plan } => self.network.vnm.configure(ticket, plan).await,
+                Command::ReleaseNetwork => self.network.vnm.release().await,
+                Command::SetPlaces(places) => {
+                    if let Some(account) = &self.account {
+                        let org = account.record().org;
+                        self.network.vnm.set_places(org, places, &self.destinations, &mut self.parts.warnings);
+                    }
+                }
                 Command::EndSignIn => {
                     self.end_sign_in("The sign-in has ended. Sign in again: postern login".to_owned()).await;
                 }

@@ -10,7 +10,7 @@ use postern_proto::{
     lease::Verifier,
     replica::{Change, Replica},
     resource::ClientResource,
-    sync::{GatewayInfo, Item, ItemKey},
+    sync::{GatewayInfo, Item, ItemKey, NetworkSettings},
     time::UnixMillis,
 };
 use postern_tunnel::control::{CallError, ControlClient, SyncEvent, SyncHandle, SyncLoop, SyncTiming};
@@ -99,10 +99,13 @@ impl Shell {
     /// Brings engine, gateways and destinations to what the replica holds.
     pub(super) async fn take_replica(&mut self) {
         let Some(following) = &self.following else { return };
-        let (access, gateways) = held(&following.handle.replica());
+        let (access, gateways, settings) = held(&following.handle.replica());
         let there: HashSet<_> = access.iter().map(|resource| resource.id).collect();
         self.destinations.retain(|id, _| there.contains(id));
         self.note_destinations(&access);
+        if let Some(settings) = settings {
+            self.note_network_settings(&settings, &gateways);
+        }
         self.set_gateways(gateways);
         (self.upkeep.replica_changed, self.upkeep.access_changed) = (true, true);
         self.tell(Input::Access(access)).await;
@@ -145,13 +148,17 @@ impl Shell {
                     Item::Access(resource) => {
                         put.insert(resource.id, resource);
                     }
-                    Item::Gateway(_) => gateways = true,
+                    // The names of gateways are kept out of the virtual network.
+                    Item::Gateway(_) | Item::Settings(_) => gateways = true,
                     _ => {}
                 }
             }
         }
         if gateways && let Some(following) = &self.following {
-            let gateways = held(&following.handle.replica()).1;
+            let (_, gateways, settings) = held(&following.handle.replica());
+            if let Some(settings) = settings {
+                self.note_network_settings(&settings, &gateways);
+            }
             self.set_gateways(gateways);
         }
         let put: Vec<_> = put.into_values().collect();
@@ -224,17 +231,18 @@ impl Shell {
     }
 }
 
-/// What concerns us of a replica: what may be reached, and the gateways.
-fn held(replica: &Replica) -> (Vec<ClientResource>, Vec<GatewayInfo>) {
-    let (mut access, mut gateways) = (Vec::new(), Vec::new());
+/// What concerns us of a replica: what may be reached, the gateways, and the organisation's network settings.
+fn held(replica: &Replica) -> (Vec<ClientResource>, Vec<GatewayInfo>, Option<NetworkSettings>) {
+    let (mut access, mut gateways, mut settings) = (Vec::new(), Vec::new(), None);
     for item in replica.items() {
         match item {
             Item::Access(resource) => access.push(resource.clone()),
             Item::Gateway(gateway) => gateways.push(gateway.clone()),
+            Item::Settings(found) => settings = Some(found.clone()),
             _ => {}
         }
     }
-    (access, gateways)
+    (access, gateways, settings)
 }
 
 /// A sentence about a clock that is far off.

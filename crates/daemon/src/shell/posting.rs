@@ -4,7 +4,7 @@ use postern_local_api::message::{KeyStorage, ResourceStatus, SignIn, Status, Sta
 use postern_proto::id::ResourceId;
 
 use super::Shell;
-use crate::{clock, process, store::DeviceKey, streams::Load};
+use crate::{clock, engine::Presence, process, store::DeviceKey, streams::Load};
 
 /// A sign-in that ends sooner is told of.
 const SIGN_IN_SOON: std::time::Duration = std::time::Duration::from_secs(3600);
@@ -23,12 +23,16 @@ impl Shell {
     }
 
     fn post_resource(&self, id: ResourceId, load: Load) {
-        let Some((resource, connection)) = self.engine.resource(id, clock::now()) else {
+        let Some((resource, presence)) = self.engine.resource(id, clock::now()) else {
             return self.parts.board.remove_resource(id);
         };
+        let Presence { connection, virtual_name, also_at, fallback } = presence;
         let mut status = ResourceStatus {
             resource: resource.clone(),
             connection,
+            virtual_name,
+            also_at,
+            fallback,
             streams: load.streams,
             bytes_up: load.up,
             bytes_down: load.down,
@@ -58,6 +62,7 @@ impl Shell {
             certificate_ends: self.account.as_ref().map(|account| account.certificate().not_after),
             gateways: self.parts.carriage.gateways().status(now.boot),
             resources: Vec::new(),
+            network: self.engine.network_status(now),
             allowed_uids: self.parts.allowed_uids.clone(),
             status_api: self.parts.status_api.borrow().clone(),
             warnings: self.warnings(),

@@ -22,6 +22,7 @@ const LOGOUT_DEADLINE: Duration = Duration::from_secs(5);
 impl Shell {
     /// Goes on where the last run stopped.
     pub(super) async fn resume(&mut self, config: Option<Config>) {
+        self.resume_network().await;
         self.parts.configs.send_replace(config.clone());
         let store = self.parts.store.clone();
         let warnings = &mut self.parts.warnings;

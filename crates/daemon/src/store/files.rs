@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, fmt};
 
+use postern_netstack::dns::HostRecord;
 use postern_proto::{
     api::{AccountInfo, IssuedLease},
     id::{AccountId, DeviceId, LoginId, OrgId, ResourceId},
@@ -137,4 +138,26 @@ pub struct Lock {
 
 impl Stored for Lock {
     const FILE: &'static str = "lock.json";
+}
+
+/// Whether this user has switched the virtual network on. It outlives sign-outs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NetworkSwitch {
+    pub enabled: bool,
+}
+
+impl Stored for NetworkSwitch {
+    const FILE: &'static str = "network.json";
+}
+
+/// The addresses that hosts under wildcard aliases have in the virtual network. It outlives sign-outs: an address that was
+/// seen never means another host.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WildcardHosts {
+    pub org: OrgId,
+    pub hosts: Vec<HostRecord>,
+}
+
+impl Stored for WildcardHosts {
+    const FILE: &'static str = "virtual-hosts.json";
 }

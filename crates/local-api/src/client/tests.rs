@@ -10,7 +10,7 @@ use tokio::{
 };
 
 use super::*;
-use crate::message::{ControlLink, Event, KeyStorage, SignIn, StatusApi};
+use crate::message::{ControlLink, Event, KeyStorage, NetworkStatus, SignIn, StatusApi};
 
 const HELLO: &str = r#"{"version":1,"service":"0.1.0","pid":1,"uid":0}"#;
 
@@ -59,6 +59,7 @@ fn status() -> Status {
         gateways: Vec::new(),
         resources: Vec::new(),
         allowed_uids: Vec::new(),
+        network: NetworkStatus::default(),
         status_api: StatusApi::Off,
         warnings: Vec::new(),
     }

@@ -1,0 +1,176 @@
+//! Virtual Networking Mode: resources at names and addresses of their own, in a network of this user.
+//!
+//! The engine decides whether there is a network and who is where in it. This is its shell: [`Vnm`] asks postern-netd for
+//! the device, runs one thread per queue of it, and tells the engine what became of that. Nothing here decides who may
+//! reach what: a connection is admitted by whose socket it is ([`gate`]), means what the [`directory`] says, and is
+//! carried as one at a loopback address is.
+
+use std::{
+    collections::HashMap,
+    rc::Rc,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use postern_netstack::StackConfig;
+use postern_proto::id::{OrgId, ResourceId};
+use tokio::{sync::mpsc, task::JoinHandle};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    carriage::Destination,
+    engine::{Input, NetworkPlan, NetworkTicket, Places},
+    listener::Reception,
+    refusals::Refusal,
+    store::Store,
+};
+
+mod directory;
+mod driver;
+mod flow;
+mod gate;
+mod hosts;
+mod map;
+mod names;
+mod queue;
+mod shard;
+mod threads;
+
+pub use directory::{Directory, Meaning, Published};
+pub use flow::{FlowEnd, Received};
+pub use gate::TunGate;
+pub use hosts::HostBook;
+pub use map::Map;
+pub use names::Names;
+pub use queue::PacketQueue;
+pub use shard::{Attendant, Shard, ShardError, ShardParts};
+pub use threads::{MTU, queues};
+
+use driver::{Driver, Order};
+use threads::{Fitting, Threads};
+
+/// Orders that may wait for the driver; the engine has one question under way at a time.
+const ORDERS: usize = 16;
+/// How long taking the network down may take when the service stops: resetting what is open, and netd's part.
+const STOP_DEADLINE: Duration = Duration::from_secs(3);
+
+/// See the module.
+#[derive(Debug)]
+pub struct Vnm {
+    reception: Reception,
+    store: Store,
+    allowed: Vec<u32>,
+    orders: mpsc::Sender<Order>,
+    driver: JoinHandle<()>,
+    stop: CancellationToken,
+    /// Of the network that is up.
+    map: Option<(OrgId, Arc<Map>)>,
+    threads: Arc<Mutex<Threads>>,
+}
+
+impl Vnm {
+    /// `inputs` leads to the engine. Within a runtime.
+    #[must_use]
+    pub fn new(reception: Reception, store: Store, allowed: Vec<u32>, inputs: mpsc::Sender<Input>) -> Self {
+        let (orders, queue) = mpsc::channel(ORDERS);
+        let (stop, threads) = (CancellationToken::new(), Arc::new(Mutex::new(Threads::default())));
+        let driver = Driver::new(inputs, Arc::clone(&threads));
+        let driver = tokio::spawn(driver.run(queue, stop.clone()));
+        Self { reception, store, allowed, orders, driver, stop, map: None, threads }
+    }
+
+    /// Asks netd for this network; the engine hears what became of it.
+    pub async fn configure(&self, ticket: NetworkTicket, plan: NetworkPlan) {
+        let _ = self.orders.send(Order::Configure { ticket, plan }).await;
+    }
+
+    /// Takes the network down: connections are reset, then the device goes.
+    pub async fn release(&self) {
+        let _ = self.orders.send(Order::Release).await;
+    }
+
+    /// Who is where from now on: when this returns, no connection begins any more at what was taken away.
+    pub fn set_places(
+        &mut self,
+        org: OrgId,
+        places: Option<Arc<Places>>,
+        destinations: &HashMap<ResourceId, Arc<Destination>>,
+        warnings: &mut Vec<String>,
+    ) {
+        let Some(places) = places else {
+            if let Some((_, map)) = self.map.take() {
+                map.close();
+            }
+            return;
+        };
+        let concerned = places.places.iter().filter_map(|place| destinations.get_key_value(&place.resource));
+        let destinations = concerned.map(|(id, destination)| (*id, Arc::clone(destination))).collect();
+        let set = match &self.map {
+            Some((of, map)) if *of == org => map.set(places, destinations),
+            Some(_) | None => {
+                let hosts = HostBook::open(&self.store, org, places.plan.subnet, warnings);
+                Map::new(Arc::new(hosts), places, destinations).map(|map| self.map = Some((org, Arc::new(map))))
+            }
+        };
+        if let Err(error) = set {
+            tracing::error!("the virtual network stays as it was: {error}");
+        }
+        if let Some((_, map)) = &self.map {
+            let porter = Porter { reception: self.reception.clone() };
+            threads(&self.threads).start(&Fitting { map: Arc::clone(map), porter, allowed: self.allowed.clone() });
+        }
+    }
+
+    /// Takes everything down.
+    pub async fn stop(self) {
+        self.stop.cancel();
+        if tokio::time::timeout(STOP_DEADLINE, self.driver).await.is_err() {
+            tracing::warn!("the virtual network did not go down in time; postern-netd takes the device away");
+        }
+    }
+}
+
+fn threads(threads: &Mutex<Threads>) -> MutexGuard<'_, Threads> {
+    threads.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Takes connections to resources and carries them.
+#[derive(Clone, Debug)]
+struct Porter {
+    reception: Reception,
+}
+
+impl Attendant for Porter {
+    fn attend(&self, shard: &Rc<Shard>, flow: FlowEnd, meaning: Meaning) {
+        let Meaning::Resource { destination, wanted } = meaning else { return };
+        let carriage = &self.reception.carriage;
+        let stream = carriage.list(flow.source(), &destination);
+        // Whoever takes a place away publishes that first and cuts what is listed then: so either the stream is found there,
+        // or the place is found gone here.
+        if !shard.directory().still_means(flow.destination(), destination.id) {
+            carriage.streams.remove(stream.id);
+            return;
+        }
+        let carried = Arc::clone(carriage).carry(flow, stream, destination, wanted);
+        tokio::task::spawn_local(carriage.tasks().track_future(carried));
+    }
+
+    fn turned_away(&self, meaning: &Meaning, destination: std::net::SocketAddr, uid: Option<u32>) {
+        let Meaning::Resource { destination: resource, .. } = meaning else { return };
+        self.reception.note_refusal(Refusal { resource: resource.id, bind: destination, uid });
+    }
+}
+
+/// The sizes and limits of one stack of `shards`.
+#[must_use]
+pub fn stack_config(shards: usize) -> StackConfig {
+    let whole = StackConfig::default();
+    StackConfig {
+        mtu: MTU as usize,
+        offload: true,
+        max_flows: whole.max_flows.div_ceil(shards.max(1)),
+        max_held: whole.max_held.div_ceil(shards.max(1)),
+        answers: postern_netstack::Answers::Asked,
+        ..whole
+    }
+}

@@ -1,0 +1,107 @@
+use postern_proto::{bind::Cidr, name::HostPattern};
+use tun_driver::{
+    dns::DnsState,
+    interface::{Interface, Pair},
+};
+
+use super::*;
+use crate::engine::NetworkPlan;
+
+fn id(n: u128) -> ResourceId {
+    ResourceId::from_ulid(n.into())
+}
+
+fn place(n: u8, alias: &str) -> Place {
+    Place {
+        resource: id(n.into()),
+        address: [100, 72, 1, n].into(),
+        port: 5432,
+        ports: "7000-7002".parse().unwrap(),
+        alias: Some(alias.parse::<HostPattern>().unwrap()),
+        standing: Standing::Open,
+    }
+}
+
+fn places(all: Vec<Place>) -> Places {
+    let subnet: Cidr = "100.72.0.0/16".parse().unwrap();
+    Places {
+        interface: Interface {
+            index: 7,
+            name: "postern0".to_owned(),
+            slot: 0,
+            subnet: "100.72.0.0/16".parse().unwrap(),
+            addresses: Pair { device: [100, 72, 0, 1].into(), resolver: [100, 72, 0, 2].into() },
+            ipv6: None,
+            mtu: 1500,
+            dns: DnsState::NoZones,
+            second_lock: false,
+        },
+        plan: NetworkPlan {
+            subnet,
+            ipv6: None,
+            zones: vec!["my-org".parse().unwrap(), "kafka.internal".parse().unwrap()],
+            kept_out: Vec::new(),
+        },
+        moved_from: None,
+        locked: false,
+        places: all,
+    }
+}
+
+fn destinations() -> HashMap<ResourceId, Arc<Destination>> {
+    (1..9).map(|n| (id(n), Arc::new(Destination::new(id(n), Vec::new())))).collect()
+}
+
+fn meaning(directory: &Directory, to: &str) -> Option<(u128, u16, Option<String>)> {
+    match directory.meaning(to.parse().unwrap()) {
+        Meaning::Resource { destination, wanted } => {
+            Some((destination.id.ulid().0, wanted.port, wanted.host.map(|host| host.to_string())))
+        }
+        Meaning::Resolver | Meaning::Nothing => None,
+    }
+}
+
+#[test]
+fn each_port_of_a_place_means_its_resource_and_others_mean_nothing() {
+    let directory = Directory::new(&places(vec![place(1, "db.my-org")]), &destinations(), &[], 1).unwrap();
+    assert_eq!(meaning(&directory, "100.72.1.1:5432"), Some((1, 0, None)));
+    assert_eq!(meaning(&directory, "100.72.1.1:7002"), Some((1, 7002, None)));
+    assert_eq!(meaning(&directory, "100.72.1.1:7003"), None);
+    assert_eq!(meaning(&directory, "100.72.1.2:5432"), None);
+    assert!(matches!(directory.meaning("100.72.0.2:53".parse().unwrap()), Meaning::Resolver));
+    assert!(matches!(directory.meaning("100.72.0.2:54".parse().unwrap()), Meaning::Nothing));
+}
+
+#[test]
+fn hosts_under_wildcards_mean_the_closest_resource_and_themselves() {
+    let all = vec![place(1, "*.kafka.internal"), place(2, "*.eu.kafka.internal")];
+    let hosts = [("b1.kafka.internal", 0x8001), ("b1.eu.kafka.internal", 0x8002), ("b1.elsewhere.example", 0x8003)];
+    let hosts = hosts.map(|(host, part)| HostRecord { host: host.to_owned(), part: HostPart(part) });
+    let directory = Directory::new(&places(all), &destinations(), &hosts, 1).unwrap();
+    assert_eq!(meaning(&directory, "100.72.128.1:5432"), Some((1, 0, Some("b1.kafka.internal".to_owned()))));
+    assert_eq!(meaning(&directory, "100.72.128.2:7000"), Some((2, 7000, Some("b1.eu.kafka.internal".to_owned()))));
+    assert_eq!(meaning(&directory, "100.72.128.3:5432"), None);
+}
+
+#[test]
+fn what_is_disconnected_or_locked_has_no_port() {
+    let mut off = place(1, "db.my-org");
+    off.standing = Standing::Disconnected;
+    let directory = Directory::new(&places(vec![off, place(2, "b.my-org")]), &destinations(), &[], 1).unwrap();
+    assert_eq!(meaning(&directory, "100.72.1.1:5432"), None);
+    assert!(directory.addresses.addresses[&IpAddr::from([100, 72, 1, 1])].ports.is_empty());
+    assert!(directory.still_means("100.72.1.2:5432".parse().unwrap(), id(2)));
+    assert!(!directory.still_means("100.72.1.2:5432".parse().unwrap(), id(1)));
+    let locked = Places { locked: true, ..places(vec![place(2, "b.my-org")]) };
+    let directory = Directory::new(&locked, &destinations(), &[], 2).unwrap();
+    assert_eq!(meaning(&directory, "100.72.1.2:5432"), None);
+}
+
+#[test]
+fn a_published_directory_is_seen_by_whoever_looks_next() {
+    let published = Published::new(Directory::new(&places(Vec::new()), &destinations(), &[], 1).unwrap());
+    let before = published.version();
+    published.publish(Directory::new(&places(vec![place(1, "db.my-org")]), &destinations(), &[], 2).unwrap());
+    assert!(published.version() > before);
+    assert_eq!(meaning(&published.get(), "100.72.1.1:5432"), Some((1, 0, None)));
+}
