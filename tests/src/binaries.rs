@@ -42,6 +42,12 @@ impl Binaries {
         self.folder.join("postern")
     }
 
+    /// The privileged part.
+    #[must_use]
+    pub fn netd(&self) -> PathBuf {
+        self.folder.join("postern-netd")
+    }
+
     /// The DNS stub for machines without systemd-resolved.
     #[must_use]
     pub fn dns_stub(&self) -> PathBuf {

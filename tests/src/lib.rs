@@ -15,6 +15,7 @@ pub mod content;
 pub mod device;
 pub mod figure;
 pub mod namespace;
+pub mod network_bed;
 pub mod peer;
 pub mod ports;
 pub mod process;

@@ -157,6 +157,11 @@ impl Namespace {
         joined.map_err(|panic| anyhow::anyhow!("the thread inside the namespace failed: {}", text_of(&*panic)))?
     }
 
+    /// The network, for threads to enter.
+    pub fn network(&self) -> anyhow::Result<fs::File> {
+        Ok(fs::File::open(format!("/proc/{}/ns/net", self.holder.id()))?)
+    }
+
     /// Where this process finds a file of the namespace: `path("/run/postern/netd.sock")`.
     #[must_use]
     pub fn path(&self, inside: &str) -> PathBuf {

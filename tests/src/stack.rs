@@ -54,6 +54,7 @@ pub struct Builder {
     log: String,
     gateway_options: Vec<String>,
     user: bool,
+    user_environment: Vec<(String, String)>,
 }
 
 /// What a test starts its programs with.
@@ -62,6 +63,7 @@ pub(crate) struct Setting {
     pub(crate) folder: Folder,
     /// `RUST_LOG`.
     pub(crate) log: String,
+    pub(crate) user_environment: Vec<(String, String)>,
 }
 
 /// A running Postern.
@@ -90,6 +92,7 @@ impl Stack {
             log: "info".to_owned(),
             gateway_options: Vec::new(),
             user: true,
+            user_environment: Vec::new(),
         }
     }
 
@@ -270,6 +273,13 @@ impl Builder {
         self
     }
 
+    /// A variable for every posternd.
+    #[must_use]
+    pub fn user_environment(mut self, name: &str, value: &str) -> Self {
+        self.user_environment.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
     /// No posternd: the test signs devices in itself.
     #[must_use]
     pub fn without_user(mut self) -> Self {
@@ -279,7 +289,12 @@ impl Builder {
 
     /// Starts everything. The user is signed in and told of every resource, but connected to none.
     pub async fn start(self) -> anyhow::Result<Stack> {
-        let setting = Setting { binaries: binaries()?, folder: folder()?, log: self.log };
+        let setting = Setting {
+            binaries: binaries()?,
+            folder: folder()?,
+            log: self.log,
+            user_environment: self.user_environment,
+        };
         let mut control = ControlPlane::start(&setting).await.context("the control plane")?;
         let admin = control.take_admin().await.context("the first administrator")?;
         let loopback = own_loopback();

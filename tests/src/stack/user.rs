@@ -72,7 +72,7 @@ impl User {
             owner,
             allowed: allowed.to_owned(),
             log: setting.log.clone(),
-            environment: Vec::new(),
+            environment: setting.user_environment.clone(),
         };
         let mut process = launch.spawn()?;
         process.ready().await?;

@@ -82,11 +82,7 @@ impl FlowEnd {
     }
 
     /// Gives `take` what came, in place; as many bytes as it says are gone then.
-    pub fn poll_recv(
-        &self,
-        cx: &Context<'_>,
-        take: impl FnOnce(&mut [u8]) -> io::Result<usize>,
-    ) -> Poll<Received> {
+    pub fn poll_recv(&self, cx: &Context<'_>, take: impl FnOnce(&mut [u8]) -> io::Result<usize>) -> Poll<Received> {
         if self.is_broken() || self.state.get() != State::Open {
             return Poll::Ready(Received::Broken);
         }
