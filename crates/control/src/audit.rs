@@ -237,9 +237,15 @@ impl Join<'_> {
                 lookup(connection, statement, account.to_string()).await?
             }
         };
-        let statement = "SELECT name FROM (SELECT name, 0 AS age FROM device WHERE id = $1
-            UNION ALL SELECT device_name, 1 FROM session WHERE device_id = $1) AS known ORDER BY age LIMIT 1";
-        let device_name = lookup(connection, statement, device.to_string()).await?;
+        // One after the other: a union would be sorted, and reads every session of the device for that.
+        let known = named(connection, "SELECT name FROM device WHERE id = $1", device.to_string()).await?;
+        let device_name = match known {
+            Some(name) => name,
+            None => {
+                lookup(connection, "SELECT device_name FROM session WHERE device_id = $1 LIMIT 1", device.to_string())
+                    .await?
+            }
+        };
         let names = Names { email, device: device_name };
         self.names.insert((account, device), names.clone());
         Ok(names)
@@ -248,8 +254,15 @@ impl Join<'_> {
 
 /// A name by an id; the id itself when there is none.
 async fn lookup(connection: &mut SqliteConnection, statement: &'static str, id: String) -> Result<String, StoreError> {
-    let name: Option<String> = sqlx::query_scalar(statement).bind(&id).fetch_optional(connection).await?;
-    Ok(name.unwrap_or(id))
+    Ok(named(connection, statement, id.clone()).await?.unwrap_or(id))
+}
+
+async fn named(
+    connection: &mut SqliteConnection,
+    statement: &'static str,
+    id: String,
+) -> Result<Option<String>, StoreError> {
+    Ok(sqlx::query_scalar(statement).bind(id).fetch_optional(connection).await?)
 }
 
 /// An enum without content as its word in JSON.
