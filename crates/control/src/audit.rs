@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use postern_proto::{
     api::RecordAck,
     id::{AccountId, ActivityId, DeviceId, NodeId},
-    record::{ChainError, Event, GENESIS, Record, SessionEnd, SessionStart, StreamRefused},
+    record::{ChainError, Event, GENESIS, Record, SessionEnd, SessionStart, Settlement, StreamRefused},
     time::UnixMillis,
 };
 use serde::Serialize;
@@ -105,6 +105,7 @@ async fn insert(connection: &mut SqliteConnection, record: &Record) -> Result<()
         Event::Start(start) => Some(start.stream),
         Event::End(end) => Some(end.stream),
         Event::Refused(refused) => refused.stream,
+        Event::Prepared(_) | Event::Settled(_) => None,
     };
     sqlx::query("INSERT INTO session_record (node_id, seq, at, stream, record) VALUES ($1, $2, $3, $4, $5)")
         .bind(record.node.to_string())
@@ -139,6 +140,11 @@ impl Join<'_> {
             Event::Start(start) => self.start(connection, record, start).await,
             Event::End(end) => self.end(connection, record, end).await,
             Event::Refused(refused) => self.refused(connection, record, refused).await,
+            Event::Settled(settlement) if settlement.unaccounted > 0 => {
+                self.unaccounted(connection, record, settlement).await
+            }
+            // No session; it stands in the chain.
+            Event::Prepared(_) | Event::Settled(_) => Ok(()),
         }
     }
 
@@ -217,6 +223,20 @@ impl Join<'_> {
         };
         let id = ActivityId::from_ulid(self.store.clock().ulid());
         let activity = Activity::new("stream.refused", subject).after(refused);
+        activity.insert(connection, self.actor, 0, (id, record.at)).await
+    }
+
+    /// The gateway's machine died while sessions may have been beginning.
+    async fn unaccounted(
+        &self,
+        connection: &mut SqliteConnection,
+        record: &Record,
+        settlement: &Settlement,
+    ) -> Result<(), StoreError> {
+        let (id, name) = (settlement.resource.to_string(), settlement.resource_name.clone());
+        let subject = Subject { kind: "resource", id, name };
+        let id = ActivityId::from_ulid(self.store.clock().ulid());
+        let activity = Activity::new("sessions.unaccounted", subject).after(settlement);
         activity.insert(connection, self.actor, 0, (id, record.at)).await
     }
 

@@ -132,6 +132,7 @@ fn start(n: u128) -> SessionStart {
         grant: "rol_01JABCDEFGHJKMNPQRSTVWXYZ0".into(),
         client: ([127, 0, 0, 1], 40_000).into(),
         target: "10.0.0.1:5432".into(),
+        prepared: None,
     }
 }
 

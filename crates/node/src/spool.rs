@@ -1,14 +1,18 @@
 //! Session records on this node's disk, until the control plane has them.
 //!
-//! A start record is durable when [`Spool::start`] returns, and a stream carries nothing upstream before. One thread
-//! writes: everything that waits goes out as one write, so that a thousand streams a second share a few hundred writes
-//! (group commit). Segments are filled with zeroes beforehand and written through `O_DSYNC`, which costs no journal
-//! commit (docs/decisions/session-records-on-disk.md holds what was measured).
+//! Before [`Spool::start`] returns, the start record is in the file, where it outlives this process, and either it is
+//! durable itself or a preparation is: a record that says who may reach what from now on, written while nobody waited
+//! ([`Spool::expect`], docs/decisions/0009-prepared-session-records.md). A stream carries nothing upstream before. One
+//! thread makes records durable: everything that waits goes out as one write, so that a thousand streams a second share
+//! a few hundred writes (group commit). Segments are filled with zeroes beforehand and written through `O_DSYNC`, which
+//! costs no journal commit (docs/decisions/0006-session-records-on-disk.md holds what was measured).
 //!
 //! Records form a chain of hashes; what a crash tore off at the end is found by length and hash and cut. When the disk is
 //! full or the spool has reached its limit, new streams are refused and the ends of running ones wait in memory; when
 //! there is space again it goes on by itself. Nothing here ever deletes a record that is not acknowledged.
 
+mod log;
+mod preparations;
 mod reader;
 mod recover;
 mod segment;
@@ -32,8 +36,16 @@ use postern_proto::{
 use postern_tunnel::private_file;
 use tokio::sync::{oneshot, watch};
 
+use crate::clock;
+
+use self::{
+    log::{Line, Log},
+    preparations::preparation,
+    recover::track,
+    segment::Segment,
+    writer::Writer,
+};
 pub use self::{reader::SpoolReader, recover::SpoolOpenError};
-use self::{segment::Segment, writer::Writer};
 
 /// Streams that may wait for their start record; more are refused.
 const MAX_WAITING: usize = 16_384;
@@ -110,8 +122,12 @@ pub struct Spool {
     shared: Arc<Shared>,
 }
 
+/// No two locks are held together but the log's and, within it, the ledger's.
 struct Shared {
     config: SpoolConfig,
+    /// Which start of the machine this is.
+    boot: String,
+    log: Mutex<Log>,
     queue: Mutex<Queue>,
     work: Condvar,
     ledger: Mutex<Ledger>,
@@ -123,8 +139,10 @@ struct Shared {
 #[derive(Default)]
 struct Queue {
     entries: Vec<Entry>,
-    /// Somebody waits for one of the entries.
+    /// Somebody waits for one of the entries, or for what is in the file.
     urgent: bool,
+    /// Records are in the file and not on the disk yet.
+    appended: bool,
     dropped_notes: u64,
     closing: bool,
     /// The writer has left.
@@ -156,17 +174,22 @@ impl Spool {
     ///
     /// `base`: where the chain goes on when the folder holds none.
     pub fn open(config: SpoolConfig, node: NodeId, base: Tip) -> Result<(Self, Vec<StreamId>), SpoolOpenError> {
+        let (boot, at) = (boot_id(), clock::now());
         let recovered = recover::recover(&config, base)?;
+        let settled = recovered.settle(&boot).into_iter().map(Event::Settled);
+        let entries = settled.map(|event| Entry { at, event, done: None }).collect();
         let lost = recovered.open.keys().copied().collect();
         let shared = Arc::new(Shared {
             durable: watch::Sender::new(recovered.tip.clone()),
             ledger: Mutex::new(Ledger { segments: recovered.segments, open: recovered.open }),
-            queue: Mutex::default(),
+            log: Mutex::new(Log::new(node, recovered.tip.clone())),
+            boot,
+            queue: Mutex::new(Queue { entries, ..Queue::default() }),
             work: Condvar::new(),
             thread: Mutex::default(),
             config,
         });
-        let writer = Writer::new(Arc::clone(&shared), node, recovered.tip)?;
+        let writer = Writer::new(Arc::clone(&shared))?;
         let thread = std::thread::Builder::new().name("session-records".into()).spawn(move || writer.run());
         let thread = thread.map_err(SpoolOpenError::Thread)?;
         *shared.thread.lock().unwrap_or_else(PoisonError::into_inner) = Some(thread);
@@ -178,8 +201,9 @@ impl Spool {
         recover::tip_of(config)
     }
 
-    /// Writes a start record; it is durable when this returns.
+    /// Writes a start record. When this returns it is in the file, and it or a preparation for it is durable.
     pub async fn start(&self, at: UnixMillis, start: SessionStart) -> Result<(), SpoolError> {
+        let Err(start) = self.start_prepared(at, start) else { return Ok(()) };
         let (done, written) = oneshot::channel();
         {
             let mut queue = self.shared.queue();
@@ -196,6 +220,42 @@ impl Spool {
         written.await.unwrap_or(Err(SpoolError::Closed))
     }
 
+    /// Appends the start record when a preparation for it is durable; hands it back otherwise.
+    fn start_prepared(&self, at: UnixMillis, start: SessionStart) -> Result<(), SessionStart> {
+        if self.shared.over_limit().is_some() {
+            return Err(start);
+        }
+        {
+            let mut log = self.shared.log();
+            let durable = self.shared.durable.borrow().seq;
+            let usable = !log.failing && log.has_file();
+            let prepared = log.preparations.take(&start, durable, Instant::now()).filter(|_| usable);
+            if prepared.is_none() {
+                return Err(start);
+            }
+            let event = Event::Start(SessionStart { prepared, ..start.clone() });
+            let line = Line::new(at, &event);
+            let Ok(seq) = log.append(&line) else { return Err(start) };
+            track(&mut self.shared.ledger().open, line.effect, seq);
+        }
+        self.shared.on_appended(false);
+        Ok(())
+    }
+
+    /// Prepares for further sessions of the same device with the same resource, in the background, so that they need not
+    /// wait for the disk.
+    pub fn expect(&self, at: UnixMillis, start: &SessionStart) {
+        {
+            let mut log = self.shared.log();
+            let wish = log.preparations.wish(start, Instant::now());
+            let Some(sessions) = wish.filter(|_| !log.failing) else { return };
+            if log.prepare(at, preparation(start, sessions, &self.shared.boot)).is_err() {
+                return;
+            }
+        }
+        self.shared.on_appended(true);
+    }
+
     /// Writes a record soon. Ends are kept until they are written, whatever the disk says; refusals are dropped when too
     /// many wait.
     pub fn note(&self, at: UnixMillis, event: Event) {
@@ -206,7 +266,7 @@ impl Spool {
                 return;
             }
             queue.entries.push(Entry { at, event, done: None });
-            queue.entries.len() == 1
+            queue.entries.len() == 1 && !queue.appended
         };
         if first {
             self.shared.work.notify_one();
@@ -273,13 +333,45 @@ impl Shared {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn log(&self) -> MutexGuard<'_, Log> {
+        self.log.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn ledger(&self) -> MutexGuard<'_, Ledger> {
         self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Has what was appended made durable: at once, or a little later together with more.
+    fn on_appended(&self, urgent: bool) {
+        let wake = {
+            let mut queue = self.queue();
+            let idle = queue.entries.is_empty() && !queue.appended;
+            let more_urgent = urgent && !queue.urgent;
+            queue.appended = true;
+            queue.urgent |= urgent;
+            idle || more_urgent
+        };
+        if wake {
+            self.work.notify_one();
+        }
+    }
+
+    /// The limit, when it is exceeded.
+    fn over_limit(&self) -> Option<u64> {
+        let size = (self.ledger().segments.len() as u64).saturating_mul(self.config.segment_bytes);
+        (size > self.config.limit_bytes).then_some(self.config.limit_bytes)
     }
 
     fn path_of(&self, first: u64) -> PathBuf {
         segment_path(&self.config.folder, first)
     }
+}
+
+/// A name for this start of the machine. Where the system has none, no two runs are taken to be of the same one.
+fn boot_id() -> String {
+    let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    let id = id.trim();
+    if id.is_empty() { format!("unknown-{:032x}", rand::random::<u128>()) } else { id.to_owned() }
 }
 
 /// Named so that the order of names is the order of records.

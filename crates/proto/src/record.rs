@@ -34,6 +34,10 @@ pub enum Event {
     End(SessionEnd),
     /// Something was refused that an administrator should know of.
     Refused(StreamRefused),
+    /// Sessions may begin soon. None has.
+    Prepared(Preparation),
+    /// No session begins with a preparation any more.
+    Settled(Settlement),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -51,6 +55,43 @@ pub struct SessionStart {
     /// What was dialled for it, as `host:port`: under a wildcard alias the host that was asked for, else the resource's own
     /// at that time.
     pub target: String,
+    /// The number of the [`Preparation`] that it began with, if it did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prepared: Option<u64>,
+}
+
+/// Sessions of a device with a resource that may begin without waiting for the disk once more: this record is durable
+/// before the first of them. It says all of them but their time, their client's port and their number. When the machine
+/// dies before a start record is with its disk, this record shows that there may have been a session.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Preparation {
+    pub account: AccountId,
+    pub device: DeviceId,
+    pub resource: ResourceId,
+    pub resource_name: String,
+    pub resource_tags: Tags,
+    pub grant: String,
+    pub target: String,
+    /// No more begin with it.
+    pub sessions: u32,
+    /// Which start of the machine it was written in. What a program wrote to a file outlives the program, but not the
+    /// machine.
+    pub boot: String,
+}
+
+/// What became of a preparation that was not used up.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Settlement {
+    /// The number of the preparation.
+    pub prepared: u64,
+    pub account: AccountId,
+    pub device: DeviceId,
+    pub resource: ResourceId,
+    pub resource_name: String,
+    /// At most so many sessions began after the record before this one, just before the machine died, and left no record
+    /// of their own. Zero almost always.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub unaccounted: u32,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -121,6 +162,28 @@ pub enum ChainError {
     OtherNode { seq: u64 },
 }
 
+/// A record in the form in which it is kept and sent, made without being taken apart again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Written {
+    pub hash: String,
+    /// As [`Record`] serialises.
+    pub json: Vec<u8>,
+}
+
+impl Written {
+    /// Makes the record with number `seq` that follows `previous`. `event` is an [`Event`] in JSON.
+    #[must_use]
+    pub fn link(seq: u64, node: NodeId, at: UnixMillis, event: &[u8], previous: &str) -> Self {
+        let node = node.to_string();
+        let hash = digest(seq, &node, at, event, previous);
+        let mut json = Vec::with_capacity(event.len() + 320);
+        let before = format!(r#"{{"seq":{seq},"node":"{node}","at":{at},"event":"#, at = at.0);
+        let after = format!(r#","previous":"{previous}","hash":"{hash}"}}"#);
+        [before.as_bytes(), event, after.as_bytes()].iter().for_each(|part| json.extend_from_slice(part));
+        Self { hash, json }
+    }
+}
+
 impl Record {
     /// Makes the record that follows `previous` (its hash, or [`GENESIS`]).
     #[must_use]
@@ -146,15 +209,25 @@ impl Record {
     }
 
     fn digest(&self) -> String {
-        use aws_lc_rs::digest::{Context, SHA256};
-        let mut context = Context::new(&SHA256);
-        context.update(self.previous.as_bytes());
-        context.update(&self.seq.to_be_bytes());
-        context.update(self.node.to_string().as_bytes());
-        context.update(&self.at.0.to_be_bytes());
-        context.update(&serde_json::to_vec(&self.event).unwrap_or_default());
-        hex(context.finish().as_ref())
+        let event = serde_json::to_vec(&self.event).unwrap_or_default();
+        digest(self.seq, &self.node.to_string(), self.at, &event, &self.previous)
     }
+}
+
+fn digest(seq: u64, node: &str, at: UnixMillis, event: &[u8], previous: &str) -> String {
+    use aws_lc_rs::digest::{Context, SHA256};
+    let mut context = Context::new(&SHA256);
+    context.update(previous.as_bytes());
+    context.update(&seq.to_be_bytes());
+    context.update(node.as_bytes());
+    context.update(&at.0.to_be_bytes());
+    context.update(event);
+    hex(context.finish().as_ref())
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde wants it")]
+const fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 /// Lower-case hexadecimal.

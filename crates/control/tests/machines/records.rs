@@ -5,7 +5,9 @@ use postern_proto::{
     api::{DeviceEvent, DeviceEventKind, DeviceEvents, RecordAck, RecordBatch},
     id::{NodeId, ResourceId, StreamId},
     problem::Problem,
-    record::{EndReason, Event, GENESIS, Record, SessionEnd, SessionStart, StreamRefused},
+    record::{
+        EndReason, Event, GENESIS, Preparation, Record, SessionEnd, SessionStart, Settlement, StreamRefused,
+    },
     time::UnixMillis,
 };
 use serde_json::Value;
@@ -53,6 +55,7 @@ fn start(device: &Device, resource: ResourceId, stream: StreamId) -> Event {
         grant: "rol_x".to_owned(),
         client: "192.0.2.1:4000".parse().unwrap(),
         target: "db.example:5432".to_owned(),
+        prepared: None,
     })
 }
 
@@ -271,6 +274,47 @@ async fn refusals_of_gateways_and_events_of_devices_are_activities() {
     assert_eq!(device.post::<()>("/api/v1/devices/events", &many).await.unwrap_err().status, 422);
     let flood = DeviceEvents { events: vec![events[0].clone(); 999] };
     assert_eq!(device.post::<()>("/api/v1/devices/events", &flood).await.unwrap_err().code, "too_many_events");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_preparation_is_no_session_and_what_a_dead_machine_leaves_unknown_is_an_activity() {
+    let (_world, device, gateway, resource) = world().await;
+    let mut chain = Chain::new(gateway.given);
+    let Event::Start(first) = start(&device, resource, stream(1)) else { unreachable!() };
+    let SessionStart { account, device: laptop, resource_name, resource_tags, grant, target, .. } = first.clone();
+    let preparation = Preparation {
+        account,
+        device: laptop,
+        resource,
+        resource_name: resource_name.clone(),
+        resource_tags,
+        grant,
+        target,
+        sessions: 8,
+        boot: "a".to_owned(),
+    };
+    chain.add(Event::Prepared(preparation.clone()));
+    chain.add(Event::Start(SessionStart { prepared: Some(1), ..first }));
+    chain.add(end(stream(1)));
+    chain.add(Event::Prepared(preparation));
+    for (prepared, unaccounted) in [(1, 0), (4, 7)] {
+        let resource_name = resource_name.clone();
+        let settlement = Settlement { prepared, account, device: laptop, resource, resource_name, unaccounted };
+        chain.add(Event::Settled(settlement));
+    }
+    for _ in 0..2 {
+        assert_eq!(send(&gateway, &chain.records).await.unwrap().stored, 6);
+    }
+    let sessions: Value = device.get("/api/v1/sessions").await.unwrap();
+    let [session] = &sessions["items"].as_array().unwrap()[..] else { panic!("{sessions}") };
+    assert_eq!((&session["reason"], &session["resource_name"]), (&"closed".into(), &"db then".into()));
+    let page: Value = device.get("/api/v1/activities?filter=verb:sessions.unaccounted").await.unwrap();
+    let [activity] = &page["items"].as_array().unwrap()[..] else { panic!("{page}") };
+    assert_eq!((&activity["actor"]["name"], &activity["subject"]["name"]), (&"gw".into(), &"db then".into()));
+    assert_eq!((&activity["after"]["unaccounted"], &activity["after"]["prepared"]), (&7.into(), &4.into()));
+    assert_eq!(activity["after"]["device"], laptop.to_string());
+    let verified: Value = device.get("/api/v1/audit/verify").await.unwrap();
+    assert_eq!((&verified["ok"], &verified["nodes"][0]["records"]), (&true.into(), &6.into()));
 }
 
 #[tokio::test(flavor = "multi_thread")]

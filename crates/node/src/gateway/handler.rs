@@ -118,7 +118,8 @@ impl StreamHandler for Gateway {
         let start = start_record(&permit, stream, request.client);
         let parts = &self.0.parts;
         // Side by side: the disk is not on the path of a dial that takes longer.
-        let (written, dialled) = tokio::join!(parts.spool.start(now, start), dial(&parts.dialer, target, &request));
+        let (dialled, written) =
+            tokio::join!(dial(&parts.dialer, target, &request), parts.spool.start(now, start.clone()));
         if let Err(error) = written {
             tracing::error!(%error, "a stream is refused because its start cannot be recorded");
             return Err(error.problem().into());
@@ -143,6 +144,7 @@ impl StreamHandler for Gateway {
             recording.end(cause.at_node(), (0, 0), None);
             return Err(Problem::new(401, "lease_revoked", "Your access was changed").into());
         }
+        parts.spool.expect(now, &start);
         let done = Box::new(move |end: StreamEnd| recording.finish(&end));
         Ok(Opened { target, control, done })
     }
@@ -175,6 +177,7 @@ fn start_record(permit: &Permit, stream: StreamId, client: SocketAddr) -> Sessio
         grant: permit.claims.grant.clone(),
         client,
         target: permit.target.address(),
+        prepared: None,
     }
 }
 

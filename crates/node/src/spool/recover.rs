@@ -9,16 +9,35 @@ use std::{
 
 use postern_proto::{
     id::StreamId,
-    record::{Event, Record},
+    record::{Event, Preparation, Record, Settlement},
 };
 
-use super::{OPEN_FILE, SpoolConfig, Tip, segment, segment::Segment, segment_path};
+use super::{
+    OPEN_FILE, SpoolConfig, Tip, log::Effect, preparations::settlement, segment, segment::Segment, segment_path,
+};
 
 /// The state of a folder after a torn end was cut.
 pub(super) struct Recovered {
     pub(super) segments: VecDeque<Segment>,
     pub(super) tip: Tip,
     pub(super) open: BTreeMap<StreamId, u64>,
+    prepared: Unsettled,
+}
+
+/// Preparations that nothing was said about yet, by number, with the number of sessions that began with each.
+///
+/// Only those of the last file count: a file is durable to its end before the next one begins, so that of what began with
+/// an earlier one nothing is missing, and nothing begins with it any more.
+type Unsettled = BTreeMap<u64, (Preparation, u32)>;
+
+impl Recovered {
+    /// What is to be written about preparations that the last run left. `boot` says which start of the machine this is:
+    /// in the same one, what that run wrote is all here, whatever became of it.
+    pub(super) fn settle(&self, boot: &str) -> Vec<Settlement> {
+        let left = self.prepared.iter().map(|(seq, (of, begun))| (seq, of, of.sessions.saturating_sub(*begun)));
+        let left = left.filter(|(_, _, left)| *left > 0);
+        left.map(|(seq, of, left)| settlement(*seq, of, if of.boot == boot { 0 } else { left })).collect()
+    }
 }
 
 /// Why a spool cannot be used.
@@ -48,6 +67,7 @@ pub(super) fn recover(config: &SpoolConfig, base: Tip) -> Result<Recovered, Spoo
     let mut open = carried(folder).map_err(disk(folder))?;
     let mut segments = VecDeque::new();
     let mut tip = None;
+    let mut prepared = Unsettled::new();
     for (index, first) in firsts.iter().enumerate() {
         let path = segment_path(folder, *first);
         let bytes = fs::read(&path).map_err(disk(&path))?;
@@ -60,9 +80,10 @@ pub(super) fn recover(config: &SpoolConfig, base: Tip) -> Result<Recovered, Spoo
             cut(&path, torn, bytes.len()).map_err(disk(&path))?;
         }
         tip = Some(scanned.tip);
+        prepared = scanned.prepared;
         segments.push_back(Segment { path, first: *first });
     }
-    Ok(Recovered { segments, tip: tip.unwrap_or(base), open })
+    Ok(Recovered { segments, tip: tip.unwrap_or(base), open, prepared })
 }
 
 /// The last record of a folder, which need not exist.
@@ -83,6 +104,7 @@ struct Scanned {
     tip: Tip,
     /// Where something begins that is neither a record nor the end.
     torn: Option<usize>,
+    prepared: Unsettled,
 }
 
 fn scan(
@@ -98,35 +120,54 @@ fn scan(
         return Err(damaged("it does not go on where the file before it ends"));
     }
     let mut at = usize::try_from(segment::HEADER).unwrap_or(256);
+    let mut prepared = Unsettled::new();
     while let Some((record, length)) = bytes.get(at..).and_then(segment::decode) {
         if record.follows(tip.seq, &tip.hash).is_err() {
             break;
         }
-        track(open, &record);
+        track(open, Effect::of(&record.event), record.seq);
+        count(&mut prepared, &record);
         tip = Tip { seq: record.seq, hash: record.hash };
         at += length;
     }
     let torn = bytes.get(at..).is_some_and(|rest| rest.iter().any(|byte| *byte != 0)).then_some(at);
-    Ok(Scanned { tip, torn })
+    Ok(Scanned { tip, torn, prepared })
 }
 
 /// Keeps the set of sessions that have begun and not ended.
-pub(super) fn track(open: &mut BTreeMap<StreamId, u64>, record: &Record) {
+pub(super) fn track(open: &mut BTreeMap<StreamId, u64>, effect: Effect, seq: u64) {
+    match effect {
+        Effect::Begins(stream) => {
+            open.insert(stream, seq);
+        }
+        Effect::Ends(stream) => {
+            open.remove(&stream);
+        }
+        Effect::None => {}
+    }
+}
+
+fn count(prepared: &mut Unsettled, record: &Record) {
     match &record.event {
+        Event::Prepared(preparation) => {
+            prepared.insert(record.seq, (preparation.clone(), 0));
+        }
+        Event::Settled(settlement) => {
+            prepared.remove(&settlement.prepared);
+        }
         Event::Start(start) => {
-            open.insert(start.stream, record.seq);
+            if let Some((_, begun)) = start.prepared.and_then(|seq| prepared.get_mut(&seq)) {
+                *begun += 1;
+            }
         }
-        Event::End(end) => {
-            open.remove(&end.stream);
-        }
-        Event::Refused(_) => {}
+        Event::End(_) | Event::Refused(_) => {}
     }
 }
 
 /// Overwrites a torn end with zeroes. Nothing of it was ever acknowledged to anybody.
 fn cut(path: &Path, at: usize, end: usize) -> io::Result<()> {
     tracing::warn!(file = %path.display(), at, "cutting a session record that a crash left unfinished");
-    segment::open(path)?.write_all_at(&vec![0; end.saturating_sub(at)], at as u64)
+    segment::open_through(path)?.write_all_at(&vec![0; end.saturating_sub(at)], at as u64)
 }
 
 /// The first numbers of all segments, in order.

@@ -13,7 +13,7 @@ use postern_proto::record::Record;
 use rustix::fs::OFlags;
 use serde::{Deserialize, Serialize};
 
-use super::Tip;
+use super::{Tip, log::Current};
 
 /// Bytes before the first record.
 pub(super) const HEADER: u64 = 256;
@@ -57,38 +57,35 @@ pub(super) fn prepare(path: &Path, size: u64) -> io::Result<()> {
 }
 
 /// Makes a prepared file the segment that goes on after `tip`: header first, then the name, then the folder.
-pub(super) fn adopt(prepared: &Path, path: &Path, tip: &Tip) -> io::Result<File> {
+pub(super) fn adopt(prepared: &Path, path: &Path, tip: &Tip) -> io::Result<()> {
     let header = Header { magic: MAGIC.into(), first: tip.seq + 1, previous: tip.hash.clone() };
     let mut bytes = serde_json::to_vec(&header).map_err(io::Error::other)?;
     bytes.resize(usize::try_from(HEADER).unwrap_or(256), 0);
-    let file = open(prepared)?;
-    file.write_all_at(&bytes, 0)?;
+    open_through(prepared)?.write_all_at(&bytes, 0)?;
     std::fs::rename(prepared, path)?;
-    sync_folder(path.parent().unwrap_or(path))?;
-    Ok(file)
+    sync_folder(path.parent().unwrap_or(path))
 }
 
 /// Opens a segment for writing; each write is durable when it returns.
-pub(super) fn open(path: &Path) -> io::Result<File> {
+pub(super) fn open_through(path: &Path) -> io::Result<File> {
     let dsync = i32::try_from(OFlags::DSYNC.bits()).map_err(io::Error::other)?;
     OpenOptions::new().read(true).write(true).custom_flags(dsync).open(path)
+}
+
+/// Opens a segment to be written at `at`.
+pub(super) fn open(path: &Path, at: u64, size: u64) -> io::Result<Current> {
+    let file = OpenOptions::new().read(true).write(true).open(path)?;
+    Ok(Current::new(file, open_through(path)?, at, size))
 }
 
 pub(super) fn sync_folder(folder: &Path) -> io::Result<()> {
     File::open(folder)?.sync_all()
 }
 
-/// Appends a record in the form in which it lies in a segment.
-pub(super) fn encode(record: &Record, into: &mut Vec<u8>) -> io::Result<()> {
-    let begin = into.len();
-    into.extend_from_slice(&[0; LENGTH]);
-    serde_json::to_writer(&mut *into, record).map_err(io::Error::other)?;
-    let length = into.len() - begin - LENGTH;
-    let length = u32::try_from(length).map_err(io::Error::other)?.to_le_bytes();
-    if let Some(place) = into.get_mut(begin..begin + LENGTH) {
-        place.copy_from_slice(&length);
-    }
-    Ok(())
+/// A record in the form in which it lies in a segment.
+pub(super) fn frame(json: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(json.len()).unwrap_or(u32::MAX).to_le_bytes();
+    [&length, json].concat()
 }
 
 /// The chain's end before the first record of a segment; `None` when the header is not readable.

@@ -2,7 +2,7 @@ use std::{collections::BTreeMap, fs, os::unix::fs::FileExt as _};
 
 use postern_proto::{
     id::{AccountId, DeviceId, ResourceId},
-    record::{EndReason, Record, SessionEnd, StreamRefused},
+    record::{EndReason, Preparation, Record, SessionEnd, StreamRefused},
 };
 use proptest::prelude::*;
 use tempfile::TempDir;
@@ -36,6 +36,7 @@ fn start(n: u64) -> SessionStart {
         grant: "rol_1".into(),
         client: "127.0.0.1:1".parse().unwrap(),
         target: "10.0.0.1:5432".into(),
+        prepared: None,
     }
 }
 
@@ -131,6 +132,172 @@ async fn a_start_record_is_on_disk_when_it_is_said_to_be() {
     let bytes = fs::read(&bench.files()[0]).unwrap();
     let (record, _) = segment::decode(&bytes[256..]).unwrap();
     assert_eq!(record.event, Event::Start(start(1)));
+    finish(&spool);
+}
+
+/// A spool that is prepared for `start(0)`'s device and resource.
+async fn prepared(bench: &Bench) -> Spool {
+    let (spool, _) = bench.open();
+    spool.start(AT, start(0)).await.unwrap();
+    spool.expect(AT, &start(0));
+    until_durable(&spool, 2).await;
+    spool
+}
+
+/// The events that lie in a file.
+fn events(path: &Path) -> Vec<Event> {
+    let bytes = fs::read(path).unwrap();
+    let mut at = 256;
+    let mut events = Vec::new();
+    while let Some((record, length)) = segment::decode(&bytes[at..]) {
+        events.push(record.event);
+        at += length;
+    }
+    events
+}
+
+/// What the machine leaves when it dies: of the last file what was durable, and of that `lost` records fewer.
+fn lose_power(bench: &Bench, keep: u64) {
+    let path = bench.files().pop().unwrap();
+    let mut bytes = fs::read(&path).unwrap();
+    let mut at = 256;
+    while let Some((record, length)) = segment::decode(&bytes[at..]).filter(|(record, _)| record.seq <= keep) {
+        assert!(record.seq <= keep);
+        at += length;
+    }
+    bytes[at..].fill(0);
+    fs::write(&path, bytes).unwrap();
+}
+
+#[tokio::test]
+async fn a_prepared_session_is_in_the_file_at_once_and_its_preparation_is_durable_before_it() {
+    let bench = Bench::new(64 << 10);
+    let spool = prepared(&bench).await;
+    let durable = spool.durable().borrow().seq;
+    // Polled once: nobody is waited for.
+    let mut begun = Box::pin(spool.start(AT, start(1)));
+    let polled = Future::poll(begun.as_mut(), &mut std::task::Context::from_waker(std::task::Waker::noop()));
+    assert!(matches!(polled, std::task::Poll::Ready(Ok(()))));
+    let events = events(&bench.files()[0]);
+    let Event::Prepared(preparation) = &events[1] else { panic!("{events:?}") };
+    assert_eq!((preparation.sessions, &*preparation.target), (1, "10.0.0.1:5432"));
+    assert!(durable >= 2);
+    assert_eq!(events[2], Event::Start(SessionStart { prepared: Some(2), ..start(1) }));
+    until_durable(&spool, 3).await;
+    drop(begun);
+    finish(&spool);
+    assert_chain(&read_all(&spool, 1), 0, GENESIS.into());
+}
+
+#[tokio::test]
+async fn what_is_not_prepared_for_or_used_up_waits_for_the_disk() {
+    let bench = Bench::new(64 << 10);
+    let spool = prepared(&bench).await;
+    let elsewhere = SessionStart { target: "10.0.0.9:1".into(), ..start(1) };
+    spool.start(AT, elsewhere.clone()).await.unwrap();
+    assert!(spool.durable().borrow().seq >= 3);
+    spool.start(AT, start(2)).await.unwrap();
+    spool.start(AT, start(3)).await.unwrap();
+    assert!(spool.durable().borrow().seq >= 5, "the one that was prepared for is used up");
+    let starts: Vec<_> = read_all(&spool, 3).into_iter().map(|record| record.event).collect();
+    assert_eq!(starts[0], Event::Start(elsewhere));
+    assert_eq!(starts[1], Event::Start(SessionStart { prepared: Some(2), ..start(2) }));
+    assert_eq!(starts[2], Event::Start(start(3)));
+    finish(&spool);
+}
+
+#[tokio::test]
+async fn a_spool_that_closes_settles_what_it_prepared() {
+    let bench = Bench::new(64 << 10);
+    let spool = prepared(&bench).await;
+    let (spool, lost) = bench.reopen(spool);
+    assert_eq!(lost, [stream(0)]);
+    let records = read_all(&spool, 3);
+    assert!(
+        matches!(&records[..], [Record { event: Event::Settled(settlement), .. }]
+        if settlement.prepared == 2 && settlement.unaccounted == 0),
+        "{records:?}"
+    );
+    finish(&spool);
+}
+
+#[tokio::test]
+async fn when_only_the_process_dies_every_session_is_known() {
+    let bench = Bench::new(64 << 10);
+    let spool = prepared(&bench).await;
+    spool.start(AT, start(1)).await.unwrap();
+    spool.expect(AT, &start(1));
+    // Nothing is closed, nothing waited for: another opens what lies in the file.
+    let copy = Bench::new(64 << 10);
+    fs::create_dir(copy.config().folder).unwrap();
+    fs::copy(&bench.files()[0], copy.config().folder.join(bench.files()[0].file_name().unwrap())).unwrap();
+    let (after, lost) = copy.open();
+    assert_eq!(lost, [stream(0), stream(1)]);
+    until_durable(&after, 5).await;
+    let last = read_all(&after, 5).pop().unwrap();
+    assert!(
+        matches!(&last.event, Event::Settled(settlement) if settlement.prepared == 4 && settlement.unaccounted == 0)
+    );
+    finish(&after);
+    finish(&spool);
+}
+
+#[tokio::test]
+async fn when_the_machine_dies_what_may_have_begun_is_said() {
+    let bench = Bench::new(64 << 10);
+    let spool = prepared(&bench).await;
+    spool.start(AT, start(1)).await.unwrap();
+    finish(&spool);
+    // The session's own record was not with the disk yet; the preparation was. Another start of the machine reads it.
+    lose_power(&bench, 2);
+    let path = bench.files().pop().unwrap();
+    let bytes = fs::read(&path).unwrap();
+    let [Event::Start(first), Event::Prepared(preparation)] = &events(&path)[..] else { panic!() };
+    let folder = bench.config().folder;
+    fs::remove_file(&path).unwrap();
+    let head = Record::link(1, node(), AT, Event::Start(first.clone()), GENESIS);
+    let earlier = Preparation { boot: "another".into(), sessions: 5, ..preparation.clone() };
+    let prepared = Record::link(2, node(), AT, Event::Prepared(earlier), &head.hash);
+    let of_it = Event::Start(SessionStart { prepared: Some(2), ..start(7) });
+    let known = Record::link(3, node(), AT, of_it, &prepared.hash);
+    let mut file = bytes[..256].to_vec();
+    [head, prepared, known].iter().for_each(|record| file.extend(segment::frame(&serde_json::to_vec(record).unwrap())));
+    file.resize(64 << 10, 0);
+    fs::write(folder.join(path.file_name().unwrap()), file).unwrap();
+    let (spool, lost) = bench.open();
+    assert_eq!(lost, [stream(0), stream(7)]);
+    until_durable(&spool, 4).await;
+    let said = read_all(&spool, 4).pop().unwrap();
+    let Event::Settled(settlement) = &said.event else { panic!("{said:?}") };
+    assert_eq!((settlement.prepared, settlement.unaccounted), (2, 4));
+    let (spool, _) = bench.reopen(spool);
+    assert_eq!(read_all(&spool, 5).len(), 0, "it is said once");
+    finish(&spool);
+}
+
+#[tokio::test]
+async fn preparations_do_not_outlive_their_file_and_sessions_go_on_in_the_next() {
+    let bench = Bench::new(8 << 10);
+    let (spool, _) = bench.open();
+    for n in 0..200 {
+        spool.start(AT, start(n)).await.unwrap();
+        spool.expect(AT, &start(n));
+        spool.note(AT, end(n));
+    }
+    finish(&spool);
+    assert!(bench.files().len() > 5);
+    for path in bench.files() {
+        let events = events(&path);
+        let first: u64 = path.file_stem().unwrap().to_str().unwrap().parse().unwrap();
+        for event in &events {
+            let Event::Start(SessionStart { prepared: Some(seq), .. }) = event else { continue };
+            assert!(*seq >= first, "prepared in an earlier file");
+            assert!(matches!(&events[(seq - first) as usize], Event::Prepared(_)));
+        }
+    }
+    assert_chain(&read_all(&spool, 1), 0, GENESIS.into());
+    let (spool, lost) = bench.reopen(spool);
+    assert!(lost.is_empty());
     finish(&spool);
 }
 

@@ -43,6 +43,16 @@ fn a_whole_chain_verifies_also_after_it_travelled_as_json() {
 }
 
 #[test]
+fn a_record_is_written_as_it_serialises() {
+    for record in chain(3) {
+        let event = serde_json::to_vec(&record.event).unwrap();
+        let written = Written::link(record.seq, record.node, record.at, &event, &record.previous);
+        assert_eq!(written.hash, record.hash);
+        assert_eq!(String::from_utf8(written.json).unwrap(), serde_json::to_string(&record).unwrap());
+    }
+}
+
+#[test]
 fn removed_moved_and_changed_records_are_found() {
     let mut removed = chain(5);
     removed.remove(2);
