@@ -5,9 +5,7 @@ use postern_proto::{
     api::{DeviceEvent, DeviceEventKind, DeviceEvents, RecordAck, RecordBatch},
     id::{NodeId, ResourceId, StreamId},
     problem::Problem,
-    record::{
-        EndReason, Event, GENESIS, Preparation, Record, SessionEnd, SessionStart, Settlement, StreamRefused,
-    },
+    record::{EndReason, Event, GENESIS, Preparation, Record, SessionEnd, SessionStart, Settlement, StreamRefused},
     time::UnixMillis,
 };
 use serde_json::Value;
