@@ -203,7 +203,7 @@ impl Spool {
 
     /// Writes a start record. When this returns it is in the file, and it or a preparation for it is durable.
     pub async fn start(&self, at: UnixMillis, start: SessionStart) -> Result<(), SpoolError> {
-        let Err(start) = self.start_prepared(at, start) else { return Ok(()) };
+        let Some(start) = self.start_prepared(at, start) else { return Ok(()) };
         let (done, written) = oneshot::channel();
         {
             let mut queue = self.shared.queue();
@@ -221,9 +221,9 @@ impl Spool {
     }
 
     /// Appends the start record when a preparation for it is durable; hands it back otherwise.
-    fn start_prepared(&self, at: UnixMillis, start: SessionStart) -> Result<(), SessionStart> {
+    fn start_prepared(&self, at: UnixMillis, start: SessionStart) -> Option<SessionStart> {
         if self.shared.over_limit().is_some() {
-            return Err(start);
+            return Some(start);
         }
         {
             let mut log = self.shared.log();
@@ -231,15 +231,15 @@ impl Spool {
             let usable = !log.failing && log.has_file();
             let prepared = log.preparations.take(&start, durable, Instant::now()).filter(|_| usable);
             if prepared.is_none() {
-                return Err(start);
+                return Some(start);
             }
             let event = Event::Start(SessionStart { prepared, ..start.clone() });
             let line = Line::new(at, &event);
-            let Ok(seq) = log.append(&line) else { return Err(start) };
+            let Ok(seq) = log.append(&line) else { return Some(start) };
             track(&mut self.shared.ledger().open, line.effect, seq);
         }
         self.shared.on_appended(false);
-        Ok(())
+        None
     }
 
     /// Prepares for further sessions of the same device with the same resource, in the background, so that they need not
