@@ -69,6 +69,8 @@ pub enum Peer {
 pub enum Transport {
     Tcp,
     Udp,
+    /// An ICMP echo request: the port of its source is the identifier, that of its destination is nothing.
+    Echo,
 }
 
 /// Who has a port.
@@ -122,7 +124,8 @@ impl SocketOwners {
     ///
     /// The device counts: a socket that is bound to a device (`SO_BINDTODEVICE`), as one that walks round the routing rules
     /// is, is found by no question that leaves it out. Only a socket with just these two addresses is an answer, or for
-    /// datagrams one without a peer.
+    /// datagrams one without a peer. An echo request is its sender's only when nobody else could have sent it, for the
+    /// kernel lists such sockets without their device; reading the list takes a fraction of a millisecond.
     #[must_use]
     pub fn sender(&self, transport: Transport, source: SocketAddr, destination: SocketAddr, device: u32) -> Peer {
         let (source, destination) = (canonical(source), canonical(destination));

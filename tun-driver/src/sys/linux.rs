@@ -18,6 +18,8 @@ use socket2::SockRef;
 
 use crate::socket_owner::{Holder, Owner, Process, TcpState, Transport};
 
+#[path = "linux/echo.rs"]
+mod echo;
 #[path = "linux/filter.rs"]
 mod filter;
 #[path = "linux/kernel.rs"]
@@ -90,6 +92,9 @@ impl Lookup {
         destination: SocketAddr,
         device: u32,
     ) -> io::Result<Option<Owner>> {
+        if transport == Transport::Echo {
+            return echo::sender(source.ip(), source.port());
+        }
         let found = self.with_channel(|channel| channel.sender(transport, source, destination, device))?;
         Ok(found.filter(|found| is_sender(found, transport, source, destination)).map(|found| owner_of(&found)))
     }
@@ -153,7 +158,7 @@ impl Channel {
         match transport {
             Transport::Tcp => self.send(NLM_F_REQUEST, IPPROTO_TCP, (source, destination), device)?,
             // The kernel wants these the other way round for datagrams, for historical reasons.
-            Transport::Udp => self.send(NLM_F_REQUEST, IPPROTO_UDP, (destination, source), device)?,
+            Transport::Udp | Transport::Echo => self.send(NLM_F_REQUEST, IPPROTO_UDP, (destination, source), device)?,
         }
         let mut found = None;
         self.receive(|header| found = Some(header))?;
@@ -252,7 +257,7 @@ fn is_sender(found: &InetResponseHeader, transport: Transport, source: SocketAdd
     let (from, to) = (id.source_address.to_canonical(), id.destination_address.to_canonical());
     match transport {
         Transport::Tcp => is_between(found, source, destination),
-        Transport::Udp => {
+        Transport::Udp | Transport::Echo => {
             let from_there = id.source_port == source.port() && (from == source.ip() || from.is_unspecified());
             let connected = !to.is_unspecified() || id.destination_port != 0;
             from_there && (!connected || SocketAddr::new(to, id.destination_port) == destination)

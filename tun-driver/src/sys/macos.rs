@@ -90,7 +90,7 @@ impl Lookup {
     ) -> io::Result<Option<Owner>> {
         match transport {
             Transport::Tcp => self.exact(source, destination),
-            Transport::Udp => Ok(None),
+            Transport::Udp | Transport::Echo => Ok(None),
         }
     }
 
