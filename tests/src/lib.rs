@@ -25,5 +25,7 @@ pub mod skip;
 mod sockets;
 pub mod stack;
 pub mod target;
+#[cfg(target_os = "linux")]
+pub mod vnm;
 
 pub use sockets::survivors;

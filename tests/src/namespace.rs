@@ -1,5 +1,5 @@
 //! A network of the test's own: its interfaces, addresses, routes, rules and packet filter are not the machine's, and
-//! neither are its `/run`, `/etc` and `/sys`.
+//! neither are its `/run`, `/etc` and `/sys`. Its `/dev/net/tun` may be opened by everybody, as on most machines.
 //!
 //! ```text
 //! need_namespace!();
@@ -46,6 +46,8 @@ rm -f "$1/etc/resolv.conf"
 printf 'nameserver 192.0.2.53\n' > "$1/etc/resolv.conf"
 mount --bind "$1/etc" /etc
 mount -t sysfs sysfs /sys 2>/dev/null || true
+mount -t tmpfs -o mode=755 tmpfs /dev/net
+mknod -m 666 /dev/net/tun c 10 200
 ip link set lo up
 echo ready
 exec cat >/dev/null
@@ -160,6 +162,12 @@ impl Namespace {
     /// The network, for threads to enter.
     pub fn network(&self) -> anyhow::Result<fs::File> {
         Ok(fs::File::open(format!("/proc/{}/ns/net", self.holder.id()))?)
+    }
+
+    /// The process that holds it: what `ip link set … netns` wants.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.holder.id()
     }
 
     /// Where this process finds a file of the namespace: `path("/run/postern/netd.sock")`.
