@@ -19,7 +19,7 @@ pub(super) fn sender(source: IpAddr, identifier: u16) -> io::Result<Option<Owner
     let mut candidates = owners(&read(ping)?, identifier);
     let (root, others): (Vec<_>, Vec<_>) = owners(&read(raw)?, protocol).into_iter().partition(|owner| owner.uid == 0);
     candidates.extend(others);
-    let first = candidates.first().or(root.first()).copied();
+    let first = candidates.first().or_else(|| root.first()).copied();
     Ok(first.filter(|first| candidates.iter().all(|other| other.uid == first.uid)))
 }
 
