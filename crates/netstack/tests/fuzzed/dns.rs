@@ -1,6 +1,9 @@
 //! What holds for any bytes that anybody may send to the resolver, over UDP and over TCP.
 
-use std::{net::Ipv4Addr, sync::Arc};
+use std::{
+    net::Ipv4Addr,
+    sync::{Arc, LazyLock},
+};
 
 use hickory_proto::op::{Message, MessageType};
 use postern_netstack::dns::{
@@ -76,9 +79,18 @@ fn check_stream(message: &[u8], outcome: &Outcome, answer: &[u8], choice: u8) {
     }
 }
 
-fn resolver(choice: u8) -> (Resolver, HostAddresses) {
+/// One for each choice; making them takes far longer than asking.
+static RESOLVERS: LazyLock<[Resolver; 8]> =
+    LazyLock::new(|| std::array::from_fn(|choice| Resolver::new(Arc::new(table(choice)))));
+
+const SUBNET: &str = "100.72.0.0/16";
+
+fn resolver(choice: u8) -> (&'static Resolver, HostAddresses) {
+    (&RESOLVERS[usize::from(choice % 8)], HostAddresses::new(SUBNET.parse().expect("a network")))
+}
+
+fn table(choice: usize) -> Table {
     let name = |text: &str| text.parse().expect("a name");
-    let v4 = "100.72.0.0/16".parse().expect("a network");
     let many = (0..100).map(|host| Ipv4Addr::new(100, 72, 4, host).into()).collect();
     let known = |text, addresses| Known { name: name(text), addresses, notice: None };
     let contents = Contents {
@@ -92,7 +104,10 @@ fn resolver(choice: u8) -> (Resolver, HostAddresses) {
         wildcards: vec![Wildcard { parent: name("kafka.internal"), notice: None }],
         bypass: vec![name("control.my-org")],
         resolver: vec![Ipv4Addr::new(100, 72, 0, 2).into()],
-        range: Range { v4, v6: "fd12:3456:789a::".parse().ok().filter(|_| choice & 4 == 0) },
+        range: Range {
+            v4: SUBNET.parse().expect("a network"),
+            v6: "fd12:3456:789a::".parse().ok().filter(|_| choice & 4 == 0),
+        },
         notice: match choice % 4 {
             0 => None,
             1 => Some(Notice::SessionExpired),
@@ -101,5 +116,5 @@ fn resolver(choice: u8) -> (Resolver, HostAddresses) {
         },
         serial: 1,
     };
-    (Resolver::new(Arc::new(Table::new(contents).expect("a table"))), HostAddresses::new(v4))
+    Table::new(contents).expect("a table")
 }
