@@ -28,7 +28,9 @@ use crate::{
 
 mod case;
 pub(crate) mod copy;
+mod dns;
 mod load;
+mod queries;
 mod report;
 mod results;
 mod subject;
@@ -51,6 +53,8 @@ pub(crate) struct Args {
 enum What {
     /// Loopback mode beside a plain proxy, stunnel4, haproxy and ssh -L
     Loopback(Loopback),
+    /// The resolver beside dnsmasq
+    Dns(dns::Args),
 }
 
 #[derive(Debug, clap::Args)]
@@ -87,8 +91,11 @@ fn parse_seconds(text: &str) -> Result<f64, String> {
 }
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    let What::Loopback(args) = &args.what;
-    if args.measure { measure(args) } else { prepare(args) }
+    match &args.what {
+        What::Loopback(args) if args.measure => measure(args),
+        What::Loopback(args) => prepare(args),
+        What::Dns(args) => dns::run(args),
+    }
 }
 
 /// Installs the peers, builds in release mode, and becomes the release build of this program.
@@ -105,7 +112,12 @@ fn prepare(args: &Loopback) -> anyhow::Result<ExitCode> {
     if args.subjects().contains(&Kind::Postern) {
         wanted.extend(Programs::PACKAGES);
     }
-    let program = release::build(&workspace, &wanted)?.join("xtask");
+    become_release(&workspace, &wanted)
+}
+
+/// Builds the programs of `packages` in release mode, and becomes that build of this program, with the same arguments.
+fn become_release(workspace: &Workspace, packages: &[&str]) -> anyhow::Result<ExitCode> {
+    let program = release::build(workspace, packages)?.join("xtask");
     let arguments: Vec<_> = std::env::args_os().skip(1).collect();
     let error = std::process::Command::new(&program).args(arguments).arg("--measure").exec();
     Err(error).with_context(|| format!("cannot start {}", program.display()))

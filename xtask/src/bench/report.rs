@@ -212,7 +212,7 @@ fn number(value: f64) -> String {
 }
 
 /// Four significant digits are more than any of this is good for.
-fn round(value: f64) -> f64 {
+pub(crate) fn round(value: f64) -> f64 {
     if value == 0.0 || !value.is_finite() {
         return value;
     }

@@ -1,0 +1,49 @@
+//! The resolver behind a plain UDP socket on loopback, for measuring it beside other DNS servers. Not for use: it answers
+//! from a made-up table, and knows nothing of TCP.
+//!
+//! `dns_udp NAMES` answers `host-0.bench` to `host-<NAMES - 1>.bench`. Once ready, it prints one JSON line with its address.
+
+use std::{
+    error::Error,
+    net::{Ipv4Addr, UdpSocket},
+    sync::Arc,
+};
+
+use postern_netstack::dns::{Contents, HostAddresses, Known, Outcome, Range, Resolver, Table, Transport};
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let count: u16 = std::env::args().nth(1).ok_or("how many names?")?.parse()?;
+    let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
+    let (resolver, mut hosts) =
+        (Resolver::new(Arc::new(Table::new(contents(count)?)?)), HostAddresses::new(SUBNET.parse()?));
+    println!(r#"{{"ready":true,"listen":"{}"}}"#, socket.local_addr()?);
+    let (mut message, mut answer) = (vec![0; 4096], Vec::new());
+    loop {
+        let (length, asker) = socket.recv_from(&mut message)?;
+        let query = message.get(..length).unwrap_or_default();
+        if let Outcome::Answered(_) = resolver.answer(Transport::Udp, query, &mut hosts, &mut answer) {
+            // An asker that is gone is no reason to stop.
+            let _ = socket.send_to(&answer, asker);
+        }
+    }
+}
+
+const SUBNET: &str = "100.72.0.0/16";
+
+fn contents(count: u16) -> Result<Contents, Box<dyn Error>> {
+    let known = |host: u16| {
+        let [high, low] = host.to_be_bytes();
+        let addresses = vec![Ipv4Addr::new(100, 72, high, low).into()];
+        Ok(Known { name: format!("host-{host}.bench").parse()?, addresses, notice: None })
+    };
+    Ok(Contents {
+        zones: vec!["bench".parse()?],
+        names: (0..count).map(known).collect::<Result<_, Box<dyn Error>>>()?,
+        wildcards: vec![],
+        bypass: vec![],
+        resolver: vec![Ipv4Addr::new(100, 72, 255, 254).into()],
+        range: Range { v4: SUBNET.parse()?, v6: None },
+        notice: None,
+        serial: 1,
+    })
+}
