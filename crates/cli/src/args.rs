@@ -79,6 +79,9 @@ pub(crate) enum Command {
     /// Have resources at names and addresses of their own, without connecting them one by one
     #[command(subcommand, arg_required_else_help = true, after_help = NETWORK_EXAMPLES)]
     Network(NetworkCommand),
+    /// Names of the virtual network
+    #[command(subcommand, arg_required_else_help = true)]
+    Dns(DnsCommand),
     /// List the connections that are open now
     Sessions(JsonArgs),
     /// Check everything and say what to do about what is wrong
@@ -95,6 +98,25 @@ pub(crate) enum Command {
     Man(ManArgs),
     /// Show the versions of this program and of the service
     Version(JsonArgs),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum DnsCommand {
+    /// Show how a name is answered: by the resolver of the virtual network, and by the system
+    #[command(after_help = QUERY_EXAMPLES)]
+    Query(QueryArgs),
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct QueryArgs {
+    /// The whole name; with a dot at its end the system tries no search domains
+    pub(crate) name: String,
+    /// The type of records, for example A, AAAA, PTR or HTTPS
+    #[arg(long = "type", short = 't', value_name = "TYPE", default_value = "A")]
+    pub(crate) kind: String,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 #[derive(Debug, Subcommand)]
@@ -133,6 +155,11 @@ const READY_EXAMPLES: &str = "\
 Examples:
   postern ready -q || postern login
   postern ready -q --wait 30s orders-db && psql -h 127.0.0.1 -p 15432";
+const QUERY_EXAMPLES: &str = "\
+Examples:
+  postern dns query db.my-org
+  postern dns query db.my-org --type AAAA
+  postern dns query 9.1.72.100.in-addr.arpa --type PTR";
 const ADMIN_EXAMPLES: &str = "\
 Examples:
   postern admin resources create orders-db --kind postgres --host 10.0.0.7 --tag env=prod

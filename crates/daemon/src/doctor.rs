@@ -11,13 +11,18 @@ use std::{
 };
 
 use postern_local_api::message::{
-    Check, Connection, ControlLink, DoctorReport, ResourceStatus, SignIn, Status, StatusApi, VERSION, Verdict,
+    Check, Connection, ControlLink, DoctorReport, NetworkStatus, ResourceStatus, SignIn, Status, StatusApi, VERSION,
+    Verdict,
 };
 use postern_proto::{resource::Health, time::UnixMillis};
 use tokio::{
     net::{TcpListener, TcpStream},
     time::Instant,
 };
+
+mod zones;
+
+pub use zones::{Direct, ZoneState, classify};
 
 use crate::{
     account::{Account, control_client},
@@ -81,6 +86,7 @@ impl Doctor {
         checks.extend(self.gateways().await);
         checks.push(self.isolation().await);
         checks.extend(self.resources(status).await);
+        checks.extend(names(status).await);
         checks.extend([files(), self.key(), status_api(status)]);
         DoctorReport { checks }
     }
@@ -281,6 +287,17 @@ fn resource(gate: &Gate, status: &ResourceStatus) -> Check {
     }
 }
 
+/// The zones of the virtual network, one by one.
+async fn names(status: &Status) -> Vec<Check> {
+    match &status.network {
+        NetworkStatus::Up(up) if up.zones.is_empty() => {
+            vec![check("zone", "Zones").skipped("The virtual network has none.")]
+        }
+        NetworkStatus::Up(up) => zones::examine(up.resolver, &up.zones).await,
+        _ => vec![check("zone", "Zones").skipped("There is no virtual network.")],
+    }
+}
+
 fn files() -> Check {
     let check = check("files", "Open files");
     match process::file_limit() {
@@ -330,6 +347,6 @@ impl Open {
     }
 
     fn with(self, verdict: Verdict, detail: String, advice: Option<String>) -> Check {
-        Check { id: self.id, title: self.title, verdict, detail, advice }
+        Check { id: self.id, title: self.title, verdict, detail, advice, commands: Vec::new() }
     }
 }

@@ -17,6 +17,7 @@ pub mod doctor;
 pub mod engine;
 pub mod gate;
 pub mod gateways;
+pub mod inquiry;
 pub mod instance;
 pub mod listener;
 pub mod local;

@@ -21,6 +21,7 @@ use crate::message::{
     ChangeReport, ControlAnswer, ControlCall, DoctorReport, Hello, LiveSession, Login, NetworkChoice, NetworkStatus,
     Selection, Status, Unlock, VERSION,
 };
+use crate::names::{NameQuestion, NameReport};
 
 mod events;
 #[cfg(test)]
@@ -135,6 +136,11 @@ impl LocalClient {
 
     pub async fn doctor(&self) -> Result<DoctorReport, ClientError> {
         self.post("/v1/doctor", NOTHING, NETWORK_DEADLINE).await
+    }
+
+    /// Asks for a name: the resolver of the virtual network, and the system.
+    pub async fn names(&self, question: &NameQuestion) -> Result<NameReport, ClientError> {
+        self.post("/v1/names", Some(question), NETWORK_DEADLINE).await
     }
 
     /// Calls the control plane's REST API with the login that the service holds. An error of the control plane comes

@@ -7,4 +7,5 @@
 pub mod client;
 pub mod message;
 pub mod mirror;
+pub mod names;
 pub mod paths;

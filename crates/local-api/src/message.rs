@@ -12,6 +12,7 @@
 //! | `POST /v1/connect`, `POST /v1/disconnect` | [`Selection`] → [`ChangeReport`] |
 //! | `GET /v1/sessions` | nothing → `Vec<`[`LiveSession`]`>` |
 //! | `POST /v1/doctor` | nothing → [`DoctorReport`] |
+//! | `POST /v1/names` | [`NameQuestion`](crate::names::NameQuestion) → [`NameReport`](crate::names::NameReport) |
 //! | `POST /v1/control` | [`ControlCall`] → [`ControlAnswer`] |
 //! | `POST /v1/shutdown` | nothing → 202 |
 //!
@@ -387,6 +388,9 @@ pub struct Check {
     /// What to do about it; only where something is to be done.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub advice: Option<String>,
+    /// Commands that look at the same by hand.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub commands: Vec<String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

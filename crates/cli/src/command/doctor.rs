@@ -63,6 +63,7 @@ fn runs(version: &str, pid: u32) -> Check {
             format!("posternd {version} runs as process {pid}, this program is version {ours}")
         },
         advice: (!same).then(|| "restart the service so that both are of one version".to_owned()),
+        commands: Vec::new(),
     }
 }
 
@@ -81,6 +82,7 @@ fn broken(error: &ClientError) -> Check {
         verdict: Verdict::Failed,
         detail: error.to_string(),
         advice: Some(advice.to_owned()),
+        commands: Vec::new(),
     }
 }
 
@@ -97,6 +99,10 @@ fn show(report: &DoctorReport, context: &mut Context) -> Result<(), Failure> {
         context.screen.line(&line)?;
         if let Some(advice) = &check.advice {
             context.screen.line(&Line::new().pad(column).styled(WARN, "do: ").plain(advice))?;
+        }
+        let look = check.commands.iter().filter(|_| check.verdict == Verdict::Failed);
+        for command in look {
+            context.screen.line(&Line::new().pad(column).styled(DIM, "look: ").plain(command))?;
         }
     }
     let count = |verdict| report.checks.iter().filter(|check| check.verdict == verdict).count();

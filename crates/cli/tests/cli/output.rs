@@ -5,7 +5,7 @@ use std::{
     process::{Command, Stdio},
 };
 
-use postern_local_api::message::*;
+use postern_local_api::{message::*, names::*};
 use postern_proto::resource::Kind;
 use serde_json::{Value, json};
 
@@ -53,8 +53,19 @@ fn control_characters_of_others_never_reach_the_terminal() {
         verdict: Verdict::Warning,
         detail: EVIL.to_owned(),
         advice: Some(EVIL.to_owned()),
+        commands: vec![EVIL.to_owned()],
     };
     fake.answer("POST /v1/doctor", 200, json!(DoctorReport { checks: vec![check] }));
+    let record = NameRecord { name: EVIL.to_owned(), kind: EVIL.to_owned(), ttl: 5, data: EVIL.to_owned() };
+    let answered = Asked::Answered { code: EVIL.to_owned(), records: vec![record], explanation: Some(EVIL.to_owned()) };
+    let report = NameReport {
+        name: EVIL.to_owned(),
+        kind: EVIL.to_owned(),
+        resolver: Some(ResolverAnswer { server: "100.72.0.2:53".parse().unwrap(), micros: 1, outcome: answered }),
+        system: SystemAnswer::Failed { error: EVIL.to_owned() },
+        commands: vec![EVIL.to_owned()],
+    };
+    fake.answer("POST /v1/names", 200, json!(report));
     let account = json!({ "id": EVIL, "email": EVIL, "name": EVIL, "kind": EVIL, "tags": { EVIL: EVIL } });
     fake.answer("GET /api/v1/accounts", 200, json!({ "items": [account], "next_cursor": null }));
     let export = json!({ "id": "str_1", "resource_name": EVIL });
@@ -68,6 +79,8 @@ fn control_characters_of_others_never_reach_the_terminal() {
         &["connect", "zzz"],
         &["doctor"],
         &["doctor", "--json"],
+        &["dns", "query", "db"],
+        &["dns", "query", "db", "--json"],
         &["admin", "accounts", "list"],
         &["admin", "accounts", "list", "--json"],
         &["admin", "sessions", "list"],

@@ -1,6 +1,6 @@
 //! What a user does: sign in, look, connect.
 
-use postern_local_api::message::*;
+use postern_local_api::{message::*, names::*};
 use postern_proto::{
     resource::{BindMode, Health, Kind},
     time::UnixMillis,
@@ -577,6 +577,55 @@ fn open_connections_are_listed() {
 }
 
 #[test]
+fn a_name_is_answered_by_the_resolver_and_by_the_system() {
+    let fake = Fake::start();
+    let record =
+        |data: &str| NameRecord { name: "db.my-org".to_owned(), kind: "A".to_owned(), ttl: 5, data: data.to_owned() };
+    let report = |code: &str, records, system| NameReport {
+        name: "db.my-org".to_owned(),
+        kind: "A".to_owned(),
+        resolver: Some(ResolverAnswer {
+            server: "100.72.0.2:53".parse().unwrap(),
+            micros: 1234,
+            outcome: Asked::Answered {
+                code: code.to_owned(),
+                records,
+                explanation: Some("session expired".to_owned()),
+            },
+        }),
+        system,
+        commands: vec!["dig".to_owned()],
+    };
+    let found = |ip: &str| SystemAnswer::Found { addresses: vec![ip.parse().unwrap()] };
+    let ask = |report: &NameReport, exit| {
+        fake.answer("POST /v1/names", 200, json!(report));
+        assert_eq!(fake.run(&["dns", "query", "db.my-org", "--json"]).ends(exit).json(), json!(report));
+        fake.run(&["dns", "query", "db.my-org"]).ends(exit)
+    };
+    let same = report("NOERROR", vec![record("100.72.1.0")], found("100.72.1.0"));
+    let ran = ask(&same, 0).says("db.my-org A\n").says("  resolver  100.72.0.2  NOERROR in 1.2 ms\n");
+    ran.says("            A 100.72.1.0  5 s\n").says("note: session expired").says("  system    100.72.1.0\n");
+    let other = report("NOERROR", vec![record("100.72.1.0")], found("192.0.2.1"));
+    ask(&other, 1).says("the system does not ask the resolver; see postern doctor");
+    ask(&report("NOERROR", vec![record("100.72.1.0")], SystemAnswer::NotFound), 1).says("system    not found");
+    ask(&report("NXDOMAIN", vec![], SystemAnswer::NotFound), 5).says("NXDOMAIN");
+    let mut silent = report("", vec![], SystemAnswer::TimedOut);
+    silent.resolver.as_mut().unwrap().outcome = Asked::TimedOut;
+    ask(&silent, 7).says("100.72.0.2  no answer in time").says("system    no answer in time");
+    let none = NameReport { resolver: None, ..report("", vec![], found("192.0.2.1")) };
+    ask(&none, 0).says("there is no virtual network");
+}
+
+#[test]
+fn the_type_of_a_question_is_passed_on() {
+    let fake = Fake::start();
+    let problem =
+        json!({ "status": 422, "code": "bad-question", "title": "That cannot be asked", "detail": "no type" });
+    fake.answer("POST /v1/names", 422, problem);
+    fake.run(&["dns", "query", "db.my-org", "--type", "NONSENSE"]).ends(8).warns("that cannot be asked");
+}
+
+#[test]
 fn doctor_lists_its_own_and_the_services_checks() {
     let fake = Fake::start();
     let check = |id: &str, verdict, advice: Option<&str>| Check {
@@ -585,6 +634,7 @@ fn doctor_lists_its_own_and_the_services_checks() {
         verdict,
         detail: format!("seen at {id}"),
         advice: advice.map(str::to_owned),
+        commands: advice.map(|_| format!("look-at {id}")).into_iter().collect(),
     };
     let well = DoctorReport { checks: vec![check("clock", Verdict::Ok, None), check("x", Verdict::Skipped, None)] };
     fake.answer("POST /v1/doctor", 200, json!(well));
@@ -593,7 +643,12 @@ fn doctor_lists_its_own_and_the_services_checks() {
     ran.says("All is well.");
     let sick = DoctorReport { checks: vec![check("clock", Verdict::Failed, Some("set the clock"))] };
     fake.answer("POST /v1/doctor", 200, json!(sick));
-    fake.run(&["doctor"]).ends(1).says("XX  Check of clock").says("do: set the clock").says("1 check failed.");
+    fake.run(&["doctor"])
+        .ends(1)
+        .says("XX  Check of clock")
+        .says("do: set the clock")
+        .says("look: look-at clock")
+        .says("1 check failed.");
     let json = fake.run(&["doctor", "--json"]).ends(1).json();
     let ids: Vec<_> = json["checks"].as_array().unwrap().iter().map(|check| check["id"].as_str().unwrap()).collect();
     assert_eq!(ids, ["service", "autostart", "clock"]);

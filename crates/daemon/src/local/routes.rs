@@ -14,6 +14,7 @@ use postern_local_api::message::{
     ChangeReport, ControlAnswer, ControlCall, DoctorReport, Hello, LiveSession, Login, NetworkChoice, NetworkStatus,
     Selection, Status, Unlock, VERSION,
 };
+use postern_local_api::names::{NameQuestion, NameReport};
 use postern_proto::{api::Credential, problem::Problem};
 use tokio::sync::{Mutex, mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -24,6 +25,7 @@ use crate::{
     board::{Board, Reader},
     carriage::Carriage,
     doctor::Doctor,
+    inquiry,
     request::{Request, ask},
     sign_in::Target,
     store::Config,
@@ -64,6 +66,7 @@ pub fn router(handle: Handle) -> Router {
         .route("/v1/network", post(network))
         .route("/v1/sessions", get(sessions))
         .route("/v1/doctor", post(doctor))
+        .route("/v1/names", post(names))
         .route("/v1/control", post(control))
         .route("/v1/shutdown", post(shutdown))
         .fallback(no_such_call)
@@ -167,6 +170,19 @@ async fn doctor(State(handle): State<Handle>) -> Answer<DoctorReport> {
     let account = handle.accounts.borrow().clone();
     let config = handle.configs.borrow().clone();
     Ok(Json(handle.doctor.examine(&status, account, config).await))
+}
+
+async fn names(State(handle): State<Handle>, Sent(question): Sent<NameQuestion>) -> Answer<NameReport> {
+    let resolver = match handle.board.status().network {
+        NetworkStatus::Up(up) => Some(up.resolver),
+        _ => None,
+    };
+    let report = inquiry::report(&question, resolver).await;
+    Ok(Json(
+        report.map_err(|error| {
+            Problem::new(422, "bad-question", "That cannot be asked").with_detail(error.to_string())
+        })?,
+    ))
 }
 
 async fn control(State(handle): State<Handle>, Sent(call): Sent<ControlCall>) -> Answer<ControlAnswer> {

@@ -109,7 +109,8 @@ pub(in crate::command) fn check() -> Check {
             (Verdict::Skipped, detail, None)
         }
     };
-    Check { id: "autostart".to_owned(), title: "Start with the session".to_owned(), verdict, detail, advice }
+    let (id, title) = ("autostart".to_owned(), "Start with the session".to_owned());
+    Check { id, title, verdict, detail, advice, commands: Vec::new() }
 }
 
 /// A unit does not inherit our environment: what decides the place of the service goes into its command line.
