@@ -34,7 +34,8 @@ mod streams;
 /// One shard of the virtual network. See the crate's documentation for how it is used.
 ///
 /// After each call of `handle_packet` (or a batch of them), `handle_timeout`, or a method that takes a [`FlowId`], poll
-/// events and then packets until both give `None`.
+/// packets and then events until both give `None` in one round: a packet that leaves may end its flow, and what the owner
+/// does about an event may make packets.
 pub struct Stack {
     config: StackConfig,
     epoch: Instant,
