@@ -16,5 +16,6 @@ mod stack {
     mod answers;
     mod flows;
     mod limits;
+    mod model;
     mod streams;
 }
