@@ -70,8 +70,10 @@ impl AddressTable {
     /// Whether a connection to there may be asked for.
     pub(crate) fn listens(&self, endpoint: SocketAddr) -> bool {
         let resource = self.addresses.get(&endpoint.ip());
-        self.is_resolver(endpoint)
-            || resource.is_some_and(|address| address.ports.iter().any(|ports| ports.contains(&endpoint.port())))
+        // Port 0 is no port, whatever the table says.
+        endpoint.port() != 0
+            && (self.is_resolver(endpoint)
+                || resource.is_some_and(|address| address.ports.iter().any(|ports| ports.contains(&endpoint.port()))))
     }
 
     pub(crate) fn answers_echo(&self, address: IpAddr) -> bool {

@@ -90,6 +90,17 @@ fn an_unknown_port_and_an_unknown_address_are_refused_at_once() {
 }
 
 #[test]
+fn port_0_is_refused_even_when_the_table_has_it() {
+    let mut network = network();
+    let mut table = network.stack.addresses().clone();
+    table.addresses.values_mut().for_each(|address| address.ports = vec![0..=65_535]);
+    network.stack.set_addresses(table);
+    let answer = one(&mut network, &Hand::syn(client(40_000), at("100.72.1.9:0"), 1).packet()).unwrap();
+    assert_eq!(see(&answer).unwrap().flags, RST | ACK);
+    assert!(network.events().is_empty());
+}
+
+#[test]
 fn a_segment_without_a_flow_is_reset_and_a_reset_never() {
     let mut network = network();
     let mut hand = Hand {
