@@ -76,3 +76,21 @@ pub fn socket_path() -> PathBuf {
         .filter(|path| !path.is_empty())
         .map_or_else(|| DEFAULT_SOCKET.into(), PathBuf::from)
 }
+
+/// What must hold for any bytes that an asker may send: they are refused, or mean the same once written and read again,
+/// and what they wish for is judged. For the fuzzer and its corpus.
+///
+/// # Panics
+/// When it does not hold.
+#[cfg(target_os = "linux")]
+#[doc(hidden)]
+pub fn check_request(bytes: &[u8]) {
+    let Ok(message) = Message::<Request>::parse(bytes) else { return };
+    if let Request::Configure { interface } = &message.body {
+        let _ = policy::Policy::default().check(interface);
+    }
+    // Longer when written than when read: a number of zones that no judge lets through.
+    let Ok(written) = message.encode() else { return };
+    let again = Message::<Request>::parse(&written).ok();
+    assert!(again.as_ref() == Some(&message), "{message:?} is read as {again:?}");
+}

@@ -33,3 +33,8 @@ fn resolv_conf_holds_for_the_corpus_and_its_neighbours() {
 fn messages_to_the_stub_hold_for_the_corpus_and_its_neighbours() {
     replay("stub_message", tun_driver::dns::stub::check_message);
 }
+
+#[test]
+fn requests_to_netd_hold_for_the_corpus_and_its_neighbours() {
+    replay("netd_request", tun_driver::netd::check_request);
+}
