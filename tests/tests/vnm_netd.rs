@@ -6,8 +6,11 @@ use std::{path::PathBuf, time::Duration};
 
 use anyhow::Context as _;
 use postern_tests::{
+    binaries::binaries,
     namespace::Snapshot,
     need_namespace, need_program, need_vnm_bed,
+    process::Process,
+    resolver::Resolved,
     vnm::bed::{ANNA, BERT, Bed, CLAUS},
 };
 use serde_json::{Value, json};
@@ -376,6 +379,54 @@ async fn netd_can_do_no_more_than_it_must() -> anyhow::Result<()> {
     assert_eq!(field("CapAmb:"), Some("0000000000000000"));
     assert_eq!(field("NoNewPrivs:"), Some("1"));
     assert_eq!(field("Seccomp:"), Some("2"), "a filter of system calls");
+    Ok(())
+}
+
+/// The whole way with the powers that are left: what the resolver is told, and that it is taken back.
+async fn zones_come_and_go(bed: &mut Bed, backend: &str) -> anyhow::Result<()> {
+    let before = bed.namespace.snapshot().await?;
+    let anna = bed.guest(ANNA, "anna", &["--zone", "my-org"]).await?;
+    let expected = json!({"state": "registered", "backend": backend});
+    assert_eq!(anna.interface.get("dns"), Some(&expected), "{}", bed.netd.log_end());
+    anna.kill().await?;
+    settle(bed, &before).await?;
+    // And after a crash of netd.
+    let mut anna = bed.guest(ANNA, "anna", &["--zone", "my-org"]).await?;
+    bed.netd.kill().await?;
+    anna.process.kill().await?;
+    bed.restart_netd().await?;
+    bed.namespace.snapshot().await?.must_equal(&before)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn zones_are_registered_with_resolved_and_taken_back() -> anyhow::Result<()> {
+    need_vnm_bed!();
+    let namespace = postern_tests::namespace::Namespace::new().await?;
+    namespace.add_uplink().await?;
+    let mut resolved = match Resolved::start(&namespace, "10.9.0.1".parse()?).await? {
+        Ok(resolved) => resolved,
+        Err(reason) => {
+            postern_tests::skip::skip(&postern_tests::skip::test_name(), &reason);
+            return Ok(());
+        }
+    };
+    let mut bed = Bed::start_in(namespace, GUEST, &[]).await?;
+    zones_come_and_go(&mut bed, "resolved").await?;
+    resolved.settle();
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn zones_are_registered_with_the_stub_and_resolv_conf_comes_back() -> anyhow::Result<()> {
+    need_vnm_bed!();
+    let namespace = postern_tests::namespace::Namespace::new().await?;
+    namespace.add_uplink().await?;
+    let mut command = namespace.command(binaries()?.dns_stub());
+    let mut stub = Process::spawn("stub", &mut command, namespace.folder())?;
+    stub.ready().await?;
+    let mut bed = Bed::start_in(namespace, GUEST, &[]).await?;
+    zones_come_and_go(&mut bed, "resolv_conf").await?;
+    stub.settle();
     Ok(())
 }
 
