@@ -35,6 +35,7 @@ use crate::{
 pub struct NetworkBed {
     pub namespace: Arc<Namespace>,
     netd: Option<Process>,
+    stub: Option<Process>,
 }
 
 /// Runs a test in a namespace of its own. Call `need_namespace!` first.
@@ -61,7 +62,7 @@ where
             .enable_all()
             .build()?;
         runtime.block_on(async {
-            let mut bed = NetworkBed { namespace, netd: None };
+            let mut bed = NetworkBed { namespace, netd: None, stub: None };
             bed.start_netd(&[]).await?;
             test(bed).await
         })
@@ -100,6 +101,40 @@ impl NetworkBed {
             netd.stop().await?;
         }
         Ok(())
+    }
+
+    /// Starts `postern-dns-stub`, which stands for a system's resolver: without one names are not registered.
+    pub async fn start_stub(&mut self) -> anyhow::Result<()> {
+        let mut command = self.namespace.command(binaries()?.dns_stub());
+        let mut stub = Process::spawn("stub", &mut command, self.namespace.folder())?;
+        stub.ready().await?;
+        self.stub = Some(stub);
+        Ok(())
+    }
+
+    /// The same command, in the namespace's file system too: what it asks of the system's resolver is asked there.
+    #[must_use]
+    pub fn within(&self, command: &tokio::process::Command) -> tokio::process::Command {
+        self.within_as(command, str::to_owned)
+    }
+
+    /// The same with other words.
+    #[must_use]
+    pub fn within_as(
+        &self,
+        command: &tokio::process::Command,
+        word: impl Fn(&str) -> String,
+    ) -> tokio::process::Command {
+        let command = command.as_std();
+        let mut within = self.namespace.command(command.get_program());
+        within.args(command.get_args().map(|argument| word(&argument.to_string_lossy())));
+        for (name, value) in command.get_envs() {
+            match value {
+                Some(value) => within.env(name, value),
+                None => within.env_remove(name),
+            };
+        }
+        within.into()
     }
 
     /// A Postern whose posternd asks this netd.

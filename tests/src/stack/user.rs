@@ -213,6 +213,15 @@ impl User {
         }
     }
 
+    /// The address of a resource in the virtual network, once it is there.
+    pub async fn resource_address(&self, name: &str) -> anyhow::Result<SocketAddr> {
+        let there = |status: &ResourceStatus| status.virtual_name.is_some();
+        match self.resource_when(name, there).await?.connection {
+            Connection::Listening { address } => Ok(address),
+            other => anyhow::bail!("{name} is {other:?}"),
+        }
+    }
+
     pub async fn disconnect(&self, name: &str) -> anyhow::Result<()> {
         self.client().disconnect(&Selection::Name { name: name.to_owned() }).await?;
         Ok(())

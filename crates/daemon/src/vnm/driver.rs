@@ -120,7 +120,11 @@ impl Driver {
     async fn release(&mut self) {
         let stopped = threads(&self.threads).stop();
         stopped.await;
-        if self.client.take().is_some() {
+        if let Some(mut client) = self.client.take() {
+            // Dropping the connection takes everything back too, a moment later.
+            if let Err(error) = client.release().await {
+                tracing::debug!("postern-netd is left to take the network back by itself: {error}");
+            }
             tracing::info!("the virtual network is down");
         }
     }
