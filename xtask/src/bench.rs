@@ -1,25 +1,28 @@
 //! `cargo xtask bench loopback`: Postern beside what else carries TCP from a loopback port, in the same minutes on the
-//! same machine.
+//! same machine. `cargo xtask bench vnm`: the same for virtual networks, beside other TCP stacks behind a TUN device, in
+//! a network of its own.
 //!
 //! All subjects are up all the time. Each round runs every case over all of them, back to back, beginning with another
 //! one each time, so that a busy moment of the machine hits all alike; ratios are taken within a round. The load and
 //! the far end are the same for all: see [`load`] and [`target`].
 
 use std::{
+    fmt,
     os::unix::process::CommandExt,
     path::{Path, PathBuf},
-    process::ExitCode,
+    process::{Command, ExitCode},
+    str::FromStr,
     time::Duration,
 };
 
 use anyhow::{Context, bail};
-use clap::Subcommand;
+use clap::{Subcommand, ValueEnum as _};
 use indicatif::{ProgressBar, ProgressStyle};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::{
     consent::Consent,
-    interrupt::Interrupt,
+    interrupt::{Interrupt, Interrupted},
     packages::{self, Installed},
     release,
     stack::Programs,
@@ -30,18 +33,24 @@ mod case;
 pub(crate) mod copy;
 mod dns;
 mod load;
+mod network;
+mod peers;
 mod queries;
 mod report;
 mod results;
+pub(crate) mod socks;
 mod subject;
+mod suite;
 pub(crate) mod target;
 mod usage;
 mod verdict;
 
 use case::{Case, Measure};
+use peers::Peer;
 use report::Machine;
 use results::Results;
 use subject::{Ground, Kind, Subject};
+use suite::Suite;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -52,13 +61,15 @@ pub(crate) struct Args {
 #[derive(Debug, Subcommand)]
 enum What {
     /// Loopback mode beside a plain proxy, stunnel4, haproxy and ssh -L
-    Loopback(Loopback),
+    Loopback(Options),
+    /// Virtual networks beside a plain proxy, loopback mode, netstack-smoltcp, gVisor and tun2proxy (as root)
+    Vnm(Options),
     /// The resolver beside dnsmasq
     Dns(dns::Args),
 }
 
 #[derive(Debug, clap::Args)]
-struct Loopback {
+struct Options {
     /// Print JSON lines instead of tables
     #[arg(long)]
     json: bool,
@@ -83,6 +94,31 @@ struct Loopback {
     /// Set on the release build that does the measuring
     #[arg(long, hide = true)]
     measure: bool,
+    /// A peer that cannot be had, and why
+    #[arg(long, hide = true)]
+    without: Vec<Absent>,
+}
+
+/// A subject that cannot be measured here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Absent {
+    kind: Kind,
+    reason: String,
+}
+
+impl FromStr for Absent {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (kind, reason) = text.split_once(": ").ok_or("no reason")?;
+        Ok(Self { kind: Kind::from_str(kind, false)?, reason: reason.to_owned() })
+    }
+}
+
+impl fmt::Display for Absent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.kind, self.reason)
+    }
 }
 
 fn parse_seconds(text: &str) -> Result<f64, String> {
@@ -91,78 +127,133 @@ fn parse_seconds(text: &str) -> Result<f64, String> {
 }
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    match &args.what {
-        What::Loopback(args) if args.measure => measure(args),
-        What::Loopback(args) => prepare(args),
-        What::Dns(args) => dns::run(args),
-    }
+    let (suite, options) = match &args.what {
+        What::Loopback(options) => (Suite::Loopback, options),
+        What::Vnm(options) => (Suite::Vnm, options),
+        What::Dns(args) => return dns::run(args),
+    };
+    if options.measure { measure(suite, options) } else { prepare(suite, options) }
 }
 
-/// Installs the peers, builds in release mode, and becomes the release build of this program.
-fn prepare(args: &Loopback) -> anyhow::Result<ExitCode> {
-    let workspace = Workspace::find()?;
-    let mut installed: Vec<String> =
-        args.subjects().iter().flat_map(|kind| kind.packages()).map(|name| (*name).to_owned()).collect();
-    installed.sort_unstable();
-    installed.dedup();
-    if let Installed::Declined { line } = packages::install(&installed, Consent::from_environment(args.yes))? {
-        bail!("some subjects are not installed; run this, or choose others with --subject:\n{line}");
+/// Installs and builds the peers, builds in release mode, and becomes the release build of this program.
+fn prepare(suite: Suite, options: &Options) -> anyhow::Result<ExitCode> {
+    if let (Suite::Vnm, Some(missing)) = (suite, network::missing()) {
+        bail!("virtual networks cannot be measured here: {missing}");
     }
+    let workspace = Workspace::find()?;
+    let subjects = options.subjects(suite);
+    install(&subjects, Consent::from_environment(options.yes))?;
+    let absent = build_peers(&workspace, &subjects)?;
     let mut wanted = vec!["xtask"];
-    if args.subjects().contains(&Kind::Postern) {
+    if subjects.contains(&Kind::Postern) {
         wanted.extend(Programs::PACKAGES);
     }
-    become_release(&workspace, &wanted)
+    let program = release::build(&workspace, &wanted, &[])?.join("xtask");
+    let mut command = match suite {
+        Suite::Loopback => Command::new(&program),
+        Suite::Vnm => network::in_new_network(&program),
+    };
+    become_measuring(&mut command, &absent)
 }
 
 /// Builds the programs of `packages` in release mode, and becomes that build of this program, with the same arguments.
 fn become_release(workspace: &Workspace, packages: &[&str]) -> anyhow::Result<ExitCode> {
-    let program = release::build(workspace, packages)?.join("xtask");
-    let arguments: Vec<_> = std::env::args_os().skip(1).collect();
-    let error = std::process::Command::new(&program).args(arguments).arg("--measure").exec();
-    Err(error).with_context(|| format!("cannot start {}", program.display()))
+    let program = release::build(workspace, packages, &[])?.join("xtask");
+    become_measuring(&mut Command::new(program), &[])
 }
 
-impl Loopback {
-    fn subjects(&self) -> Vec<Kind> {
-        let mut chosen = if self.subject.is_empty() { Kind::ALL.to_vec() } else { self.subject.clone() };
+fn become_measuring(command: &mut Command, absent: &[Absent]) -> anyhow::Result<ExitCode> {
+    command.args(std::env::args_os().skip(1)).arg("--measure");
+    command.args(absent.iter().map(|absent| format!("--without={absent}")));
+    let error = command.exec();
+    Err(error).with_context(|| format!("cannot start {}", command.get_program().display()))
+}
+
+/// Packages that the subjects come from. Those that peers are built with may be missing: that is seen when they are built.
+fn install(subjects: &[Kind], consent: Consent) -> anyhow::Result<()> {
+    let (peers, others): (Vec<Kind>, Vec<Kind>) = subjects.iter().partition(|kind| kind.peer().is_some());
+    let packages = |kinds: &[Kind]| {
+        let mut names: Vec<String> =
+            kinds.iter().flat_map(|kind| kind.packages()).map(|&name| name.to_owned()).collect();
+        names.sort_unstable();
+        names.dedup();
+        names
+    };
+    if let Installed::Declined { line } = packages::install(&packages(&others), consent)? {
+        bail!("some subjects are not installed; run this, or choose others with --subject:\n{line}");
+    }
+    match packages::install(&packages(&peers), consent) {
+        Ok(Installed::Declined { line }) => anstream::eprintln!("some peers cannot be built without this:\n{line}"),
+        Ok(Installed::AlreadyThere | Installed::Now(_)) => {}
+        Err(error) => anstream::eprintln!("some peers cannot be built: {error:#}"),
+    }
+    Ok(())
+}
+
+/// Those that cannot be had.
+fn build_peers(workspace: &Workspace, subjects: &[Kind]) -> anyhow::Result<Vec<Absent>> {
+    let target = workspace.target_folder()?;
+    let mut absent = Vec::new();
+    for peer in Peer::of(subjects) {
+        if let Err(error) = peer.build(workspace, &target) {
+            let reason = format!("{error:#}");
+            let kinds = subjects.iter().filter(|kind| kind.peer() == Some(peer));
+            absent.extend(kinds.map(|&kind| Absent { kind, reason: reason.clone() }));
+        }
+    }
+    Ok(absent)
+}
+
+impl Options {
+    fn subjects(&self, suite: Suite) -> Vec<Kind> {
+        let mut chosen = if self.subject.is_empty() { suite.subjects().to_vec() } else { self.subject.clone() };
         chosen.sort_unstable();
         chosen.dedup();
         chosen
     }
 
-    fn cases(&self) -> Vec<Case> {
-        if self.case.is_empty() { Case::ALL.to_vec() } else { self.case.clone() }
+    fn cases(&self, suite: Suite) -> Vec<Case> {
+        if self.case.is_empty() { suite.cases().to_vec() } else { self.case.clone() }
     }
 }
 
-fn measure(args: &Loopback) -> anyhow::Result<ExitCode> {
+fn measure(suite: Suite, options: &Options) -> anyhow::Result<ExitCode> {
     let interrupt = Interrupt::on_signals()?;
     let open_files = raise_file_limit()?;
-    let parent = args.folder.clone().unwrap_or_else(std::env::temp_dir);
+    if suite == Suite::Vnm {
+        network::raise_loopback()?;
+    }
+    let own = std::env::current_exe().context("cannot tell where this program is")?;
+    let target_folder = own.ancestors().nth(2).context("this program lies in no target folder")?;
+    let parent = options.folder.clone().unwrap_or_else(std::env::temp_dir);
     let folder =
         tempfile::Builder::new().prefix("postern-bench-").tempdir_in(parent).context("cannot make a folder")?;
     let (target, target_process) = subject::start_own("bench-target", &[], folder.path(), &interrupt)?;
+    let mut subjects = options.subjects(suite);
+    subjects.retain(|kind| !options.without.iter().any(|absent| absent.kind == *kind));
+    let machine = Machine::look(folder.path(), &subjects)?;
     let bench = Bench {
         folder: folder.path(),
         target,
+        target_folder,
         interrupt: &interrupt,
         open_files,
-        time: Duration::from_secs_f64(args.seconds),
-        subjects: args.subjects(),
+        time: Duration::from_secs_f64(options.seconds),
+        subjects: subjects.clone(),
     };
-    let subjects = args.subjects();
-    let machine = Machine::look(folder.path(), &subjects)?;
     let (steady, idle): (Vec<Case>, Vec<Case>) =
-        args.cases().into_iter().partition(|case| !matches!(case, Case::Idle(_)));
+        options.cases(suite).into_iter().partition(|case| !matches!(case, Case::Idle(_)));
     let mut results = Results::default();
-    bench.measure_rounds(args.runs as usize, &steady, &mut results)?;
+    for absent in &options.without {
+        results.record_absence(absent.kind, absent.reason.clone());
+    }
+    bench.measure_rounds(options.runs as usize, &steady, &mut results)?;
     for case in idle {
         bench.measure_idle(case, &mut results)?;
     }
     target_process.stop();
-    let verdicts = if subjects.contains(&Kind::Postern) { verdict::all(&results) } else { Vec::new() };
-    if args.json {
+    let verdicts = suite.verdicts(&results, &subjects);
+    if options.json {
         anstream::println!("{}", serde_json::to_string(&machine)?);
         anstream::print!("{}", report::json(&results, &subjects, &verdicts)?);
     } else {
@@ -175,6 +266,7 @@ fn measure(args: &Loopback) -> anyhow::Result<ExitCode> {
 struct Bench<'a> {
     folder: &'a Path,
     target: std::net::SocketAddr,
+    target_folder: &'a Path,
     interrupt: &'a Interrupt,
     open_files: u64,
     /// Length of one measurement.
@@ -187,12 +279,18 @@ impl Bench<'_> {
         if cases.is_empty() {
             return Ok(());
         }
-        let subjects: Vec<Subject> =
-            self.subjects.iter().map(|&kind| self.start(kind, "rounds")).collect::<anyhow::Result<_>>()?;
-        let progress = progress_bar(rounds * cases.len() * subjects.len());
-        for subject in &subjects {
-            self.warm_up(subject)?;
+        let mut subjects = Vec::new();
+        for &kind in &self.subjects {
+            match self.start_warm(kind) {
+                Ok(subject) => subjects.push(subject),
+                // Somebody else's program that does not work here is no reason to learn nothing of the others.
+                Err(error) if kind.peer().is_some() && !error.is::<Interrupted>() => {
+                    results.record_absence(kind, format!("{error:#}"));
+                }
+                Err(error) => return Err(error),
+            }
         }
+        let progress = progress_bar(rounds * cases.len() * subjects.len());
         for round in 0..rounds {
             for &case in cases {
                 for turn in 0..subjects.len() {
@@ -216,15 +314,26 @@ impl Bench<'_> {
     fn start(&self, kind: Kind, purpose: &str) -> anyhow::Result<Subject> {
         let folder = self.folder.join(format!("{kind}-{purpose}"));
         std::fs::create_dir(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
-        let ground =
-            Ground { folder: &folder, target: self.target, interrupt: self.interrupt, open_files: self.open_files };
+        let ground = Ground {
+            folder: &folder,
+            target: self.target,
+            target_folder: self.target_folder,
+            interrupt: self.interrupt,
+            open_files: self.open_files,
+        };
         Subject::start(kind, &ground)
+    }
+
+    fn start_warm(&self, kind: Kind) -> anyhow::Result<Subject> {
+        let subject = self.start(kind, "rounds")?;
+        self.warm_up(&subject)?;
+        Ok(subject)
     }
 
     /// First connections, thread pools, spare connections: nothing of this is what we want to see.
     fn warm_up(&self, subject: &Subject) -> anyhow::Result<()> {
         let time = Duration::from_millis(200);
-        let warm = load::upload(subject.entry, 1, time).and_then(|_| load::open_and_close(subject.entry, 8, time));
+        let warm = load::download(subject.entry, 1, time).and_then(|_| load::open_and_close(subject.entry, 8, time));
         warm.with_context(|| format!("{} does not carry", subject.kind))?;
         self.interrupt.sleep(SETTLE)?;
         Ok(())

@@ -109,7 +109,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         Some(folder) => folder.clone(),
         None => {
             install_compiler(Consent::from_environment(args.yes))?;
-            release::build(&Workspace::find()?, &Programs::PACKAGES)?
+            release::build(&Workspace::find()?, &Programs::PACKAGES, &[])?
         }
     };
     let programs = Programs::in_folder(&programs)?;

@@ -39,6 +39,9 @@ enum Command {
     /// The plain proxy of the benchmarks
     #[command(hide = true)]
     BenchCopy(bench::copy::Args),
+    /// The SOCKS5 proxy of the benchmarks
+    #[command(hide = true)]
+    BenchSocks(bench::copy::Args),
     /// The far end of the benchmarks
     #[command(hide = true)]
     BenchTarget,
@@ -51,6 +54,7 @@ fn main() -> ExitCode {
         Command::Bench(args) => bench::run(&args),
         Command::Launch(args) => process::launch(&args),
         Command::BenchCopy(args) => bench::copy::run(&args),
+        Command::BenchSocks(args) => bench::socks::run(&args),
         Command::BenchTarget => bench::target::run(),
     };
     result.unwrap_or_else(|error| {

@@ -15,8 +15,8 @@ use serde::Deserialize;
 
 use crate::workspace::Workspace;
 
-/// Builds the programs of `packages` and gives the folder where they are.
-pub(crate) fn build(workspace: &Workspace, packages: &[&str]) -> anyhow::Result<PathBuf> {
+/// Builds the programs of `packages`, and examples of theirs, and gives the folder where they are.
+pub(crate) fn build(workspace: &Workspace, packages: &[&str], examples: &[&str]) -> anyhow::Result<PathBuf> {
     let bar = progress_bar(count_crates(workspace, packages)?);
     if bar.is_hidden() {
         anstream::eprintln!("building in release mode; the first time takes several minutes");
@@ -25,6 +25,9 @@ pub(crate) fn build(workspace: &Workspace, packages: &[&str]) -> anyhow::Result<
     command.args(["build", "--locked", "--release", "--bins", "--message-format", "json-render-diagnostics"]);
     for package in packages {
         command.args(["--package", package]);
+    }
+    for example in examples {
+        command.args(["--example", example]);
     }
     let mut child =
         command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().context("cannot start cargo build")?;

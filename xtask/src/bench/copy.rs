@@ -12,12 +12,20 @@ const BUFFER: usize = 64 * 1024;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    target: SocketAddr,
+    pub(super) target: SocketAddr,
 }
 
 /// Runs until it is killed. Its address goes to stdout as the others' does.
 pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let target = args.target;
+    listen_and(move |stream| carry(stream, target))
+}
+
+/// Gives each connection to a task of its own.
+pub(super) fn listen_and<F>(serve: impl Fn(TcpStream) -> F) -> anyhow::Result<ExitCode>
+where
+    F: Future<Output = std::io::Result<()>> + Send + 'static,
+{
     let listener = listen().context("cannot listen on loopback")?;
     let address = listener.local_addr()?;
     anstream::println!("{}", serde_json::json!({ "ready": true, "listen": address }));
@@ -27,9 +35,10 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         loop {
             match listener.accept().await {
                 Ok((stream, _)) => {
+                    let serving = serve(stream);
                     tokio::spawn(async move {
                         // A broken stream is the business of its two ends.
-                        let _ = carry(stream, target).await;
+                        let _ = serving.await;
                     });
                 }
                 Err(_) => tokio::time::sleep(Duration::from_millis(5)).await,
@@ -38,7 +47,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     })
 }
 
-async fn carry(mut near: TcpStream, target: SocketAddr) -> std::io::Result<()> {
+pub(super) async fn carry(mut near: TcpStream, target: SocketAddr) -> std::io::Result<()> {
     let mut far = TcpStream::connect(target).await?;
     near.set_nodelay(true)?;
     far.set_nodelay(true)?;

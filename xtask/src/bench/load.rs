@@ -9,11 +9,20 @@ use std::{
 
 use anyhow::{Context, bail, ensure};
 
-use super::target::{CHUNK, DOWNLOAD, ECHO, ONCE, UPLOAD};
+use super::target::{CHUNK, DOWNLOAD, ECHO, ONCE, UPLOAD, UPLOAD_FRAMED};
 
 const CONNECT_DEADLINE: Duration = Duration::from_secs(3);
 /// How long a read or a write may take before a stream counts as dead.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Where streams are opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Entry {
+    pub(crate) address: SocketAddr,
+    /// Whether it carries the end of a direction. Where it does not, the end is told within the stream, and clients close
+    /// first.
+    pub(crate) carries_ends: bool,
+}
 
 /// Bytes that arrived, and the time it took until the last of them did.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -63,17 +72,23 @@ pub(crate) struct Openings {
 }
 
 /// Sends for `time` on each of `streams` streams. Only bytes that the target counted count.
-pub(crate) fn upload(address: SocketAddr, streams: usize, time: Duration) -> anyhow::Result<Transfer> {
-    transfer(address, streams, move |stream| {
-        stream.write_all(&[UPLOAD])?;
-        let buffer = vec![0; CHUNK];
+pub(crate) fn upload(entry: Entry, streams: usize, time: Duration) -> anyhow::Result<Transfer> {
+    transfer(entry, streams, move |stream| {
+        let framed = !entry.carries_ends;
+        stream.write_all(&[if framed { UPLOAD_FRAMED } else { UPLOAD }])?;
+        let header = if framed { (CHUNK as u32).to_le_bytes().to_vec() } else { Vec::new() };
+        let buffer = [header, vec![0; CHUNK]].concat();
         let end = Instant::now() + time;
         let mut sent = 0_u64;
         while Instant::now() < end {
             stream.write_all(&buffer)?;
-            sent += buffer.len() as u64;
+            sent += CHUNK as u64;
         }
-        stream.shutdown(Shutdown::Write)?;
+        if framed {
+            stream.write_all(&0_u32.to_le_bytes())?;
+        } else {
+            stream.shutdown(Shutdown::Write)?;
+        }
         let mut counted = [0; 8];
         stream.read_exact(&mut counted)?;
         same(sent, u64::from_le_bytes(counted))
@@ -81,14 +96,15 @@ pub(crate) fn upload(address: SocketAddr, streams: usize, time: Duration) -> any
 }
 
 /// Lets the target send for `time` on each of `streams` streams. A stream whose last byte is missing fails.
-pub(crate) fn download(address: SocketAddr, streams: usize, time: Duration) -> anyhow::Result<Transfer> {
-    transfer(address, streams, move |stream| {
+pub(crate) fn download(entry: Entry, streams: usize, time: Duration) -> anyhow::Result<Transfer> {
+    transfer(entry, streams, move |stream| {
         stream.write_all(&[DOWNLOAD])?;
         stream.write_all(&u64::try_from(time.as_micros()).unwrap_or(u64::MAX).to_le_bytes())?;
         let mut buffer = vec![0; CHUNK];
-        // The last eight bytes are the number of all before them.
+        // The last eight bytes are the number of all before them, which are zeros.
         let mut tail = [0; 8];
         let mut received = 0_u64;
+        let all = |tail: [u8; 8]| u64::from_le_bytes(tail) + tail.len() as u64;
         loop {
             let bytes = stream.read(&mut buffer)?;
             if bytes == 0 {
@@ -96,8 +112,11 @@ pub(crate) fn download(address: SocketAddr, streams: usize, time: Duration) -> a
             }
             received += bytes as u64;
             keep_tail(&mut tail, buffer.get(..bytes).unwrap_or_default());
+            if !entry.carries_ends && tail != [0; 8] && all(tail) == received {
+                break;
+            }
         }
-        same(u64::from_le_bytes(tail) + tail.len() as u64, received)
+        same(all(tail), received)
     })
 }
 
@@ -121,19 +140,19 @@ fn keep_tail(tail: &mut [u8; 8], read: &[u8]) {
 
 /// All streams are connected before the clock starts.
 fn transfer(
-    address: SocketAddr,
+    entry: Entry,
     streams: usize,
     work: impl Fn(&mut TcpStream) -> io::Result<u64> + Send + Sync,
 ) -> anyhow::Result<Transfer> {
-    let connected: io::Result<Vec<TcpStream>> = (0..streams).map(|_| connect(address)).collect();
-    let connected = connected.with_context(|| format!("cannot connect to {address}"))?;
+    let connected: io::Result<Vec<TcpStream>> = (0..streams).map(|_| connect(entry.address)).collect();
+    let connected = connected.with_context(|| format!("cannot connect to {}", entry.address))?;
     let start = Instant::now();
     let totals: Vec<io::Result<u64>> = thread::scope(|scope| {
         let running: Vec<_> = connected
             .into_iter()
             .map(|mut stream| {
                 let work = &work;
-                scope.spawn(move || work(&mut stream))
+                scope.spawn(move || work(&mut stream).inspect_err(|_| abandon(&stream)))
             })
             .collect();
         running.into_iter().map(|thread| thread.join().unwrap_or_else(|_| Err(io::Error::other("panicked")))).collect()
@@ -144,18 +163,22 @@ fn transfer(
 }
 
 /// Opens streams for `time` from `clients` threads: connect, one byte there and back, close at both ends.
-pub(crate) fn open_and_close(address: SocketAddr, clients: usize, time: Duration) -> anyhow::Result<Openings> {
+pub(crate) fn open_and_close(entry: Entry, clients: usize, time: Duration) -> anyhow::Result<Openings> {
     let start = Instant::now();
     let end = start + time;
     let client = || {
         let (mut micros, mut failed) = (Vec::new(), 0);
         while Instant::now() < end {
             let begin = Instant::now();
-            match open(address, ONCE) {
+            match open(entry, ONCE) {
                 Ok(mut stream) => {
                     micros.push(micros_since(begin));
                     // The far end closes first: see `target`.
-                    failed += usize::from(!matches!(stream.read(&mut [0]), Ok(0)));
+                    if entry.carries_ends && !matches!(stream.read(&mut [0]), Ok(0)) {
+                        // It has cost more time than the measurement was to take: enough was seen.
+                        failed += 1;
+                        break;
+                    }
                 }
                 Err(_) => {
                     failed += 1;
@@ -179,8 +202,8 @@ pub(crate) fn open_and_close(address: SocketAddr, clients: usize, time: Duration
 }
 
 /// One byte there and back, again and again on one stream for `time`.
-pub(crate) fn ping_pong(address: SocketAddr, time: Duration) -> anyhow::Result<Times> {
-    let mut stream = open(address, ECHO).with_context(|| format!("cannot open a stream to {address}"))?;
+pub(crate) fn ping_pong(entry: Entry, time: Duration) -> anyhow::Result<Times> {
+    let mut stream = open(entry, ECHO).with_context(|| format!("cannot open a stream to {}", entry.address))?;
     let end = Instant::now() + time;
     let mut micros = Vec::new();
     while Instant::now() < end {
@@ -192,13 +215,13 @@ pub(crate) fn ping_pong(address: SocketAddr, time: Duration) -> anyhow::Result<T
 }
 
 /// Opens `count` streams and gives them back, open and idle.
-pub(crate) fn hold(address: SocketAddr, count: usize) -> anyhow::Result<Vec<TcpStream>> {
+pub(crate) fn hold(entry: Entry, count: usize) -> anyhow::Result<Vec<TcpStream>> {
     const CLIENTS: usize = 8;
     let opened: Vec<io::Result<Vec<TcpStream>>> = thread::scope(|scope| {
         let running: Vec<_> = (0..CLIENTS)
             .map(|client| {
                 let share = count / CLIENTS + usize::from(client < count % CLIENTS);
-                scope.spawn(move || (0..share).map(|_| open(address, ECHO)).collect())
+                scope.spawn(move || (0..share).map(|_| open(entry, ECHO)).collect())
             })
             .collect();
         running.into_iter().map(|thread| thread.join().unwrap_or_else(|_| Err(io::Error::other("panicked")))).collect()
@@ -217,8 +240,8 @@ pub(crate) fn ping(stream: &mut TcpStream) -> io::Result<()> {
     stream.read_exact(&mut byte)
 }
 
-fn open(address: SocketAddr, what: u8) -> io::Result<TcpStream> {
-    let mut stream = connect(address)?;
+fn open(entry: Entry, what: u8) -> io::Result<TcpStream> {
+    let mut stream = connect(entry.address)?;
     stream.write_all(&[what, b'.'])?;
     stream.read_exact(&mut [0])?;
     Ok(stream)
@@ -230,6 +253,12 @@ fn connect(address: SocketAddr) -> io::Result<TcpStream> {
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;
     Ok(stream)
+}
+
+/// What a dead stream has queued is thrown away at once. Otherwise it stays in the kernel for minutes, and some hundred MiB
+/// of it put the whole machine under TCP memory pressure: every other subject would look slow.
+fn abandon(stream: &TcpStream) {
+    let _ = socket2::SockRef::from(stream).set_linger(Some(Duration::ZERO));
 }
 
 fn micros_since(begin: Instant) -> f64 {

@@ -1,6 +1,7 @@
 //! Results for people (tables) and for programs (JSON lines).
 
 use std::{
+    collections::BTreeSet,
     fmt::{self, Write},
     fs,
     io::Write as _,
@@ -60,6 +61,10 @@ pub(crate) fn json(results: &Results, subjects: &[Kind], verdicts: &[Verdict]) -
         });
         writeln!(text, "{line}")?;
     }
+    for (subject, reason) in results.absences() {
+        let line = serde_json::json!({ "subject": subject.to_string(), "skipped": reason });
+        writeln!(text, "{line}")?;
+    }
     for verdict in verdicts {
         writeln!(text, "{}", serde_json::to_string(verdict)?)?;
     }
@@ -78,7 +83,7 @@ pub(crate) fn table(results: &Results, subjects: &[Kind], verdicts: &[Verdict]) 
         } else {
             writeln!(
                 text,
-                "\n{figure} [{}]\n  {:<10}{:>10}{:>10}{:>10}{:>6}{:>10}",
+                "\n{figure} [{}]\n  {:<16}{:>10}{:>10}{:>10}{:>6}{:>10}",
                 figure.unit(),
                 "",
                 "median",
@@ -91,6 +96,9 @@ pub(crate) fn table(results: &Results, subjects: &[Kind], verdicts: &[Verdict]) 
         }
     }
     write_failures(&mut text, results)?;
+    for (subject, reason) in results.absences() {
+        writeln!(text, "\nskipped: {subject}: {reason}")?;
+    }
     write_verdicts(&mut text, verdicts)?;
     Ok(text)
 }
@@ -99,7 +107,7 @@ fn row(results: &Results, figure: &Figure, subject: Kind) -> Option<String> {
     let summary = results.summary(figure, subject)?;
     let ratio = results.ratio(figure, subject, Kind::Plain).map_or_else(String::new, |ratio| format!("{ratio:.2}"));
     Some(format!(
-        "  {:<10}{:>10}{:>10}{:>10}{:>6}{ratio:>10}",
+        "  {:<16}{:>10}{:>10}{:>10}{:>6}{ratio:>10}",
         subject.to_string(),
         number(summary.median),
         number(summary.min),
@@ -153,6 +161,7 @@ impl Machine {
         let read = |path: &str| fs::read_to_string(path).unwrap_or_default().trim().to_owned();
         let cpus = read("/proc/cpuinfo");
         let model = cpus.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
+        let packages: BTreeSet<&str> = subjects.iter().filter_map(|kind| kind.packages().first().copied()).collect();
         let sync = sync_times(folder).context("cannot measure the disk")?;
         Ok(Self {
             machine: format!(
@@ -163,7 +172,7 @@ impl Machine {
                 read("/proc/loadavg").split_whitespace().take(3).collect::<Vec<_>>().join(" "),
                 read("/proc/sys/net/ipv4/tcp_congestion_control"),
             ),
-            packages: subjects.iter().filter_map(|kind| package_version(kind.packages().first()?)).collect(),
+            packages: packages.into_iter().filter_map(package_version).collect(),
             sync_p50: round(sync.quantile(0.5).unwrap_or_default()),
             sync_p99: round(sync.quantile(0.99).unwrap_or_default()),
         })

@@ -11,6 +11,7 @@ use super::{
 pub(crate) struct Results {
     values: BTreeMap<(Figure, Kind), BTreeMap<Round, f64>>,
     failures: Vec<Failure>,
+    absences: Vec<(Kind, String)>,
 }
 
 type Round = usize;
@@ -53,6 +54,15 @@ impl Results {
 
     pub(crate) fn failures(&self) -> &[Failure] {
         &self.failures
+    }
+
+    /// A subject that could not be measured at all.
+    pub(crate) fn record_absence(&mut self, subject: Kind, reason: String) {
+        self.absences.push((subject, reason));
+    }
+
+    pub(crate) fn absences(&self) -> &[(Kind, String)] {
+        &self.absences
     }
 
     /// All figures for which there is a value, in the order of the tables.

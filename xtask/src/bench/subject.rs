@@ -9,6 +9,7 @@ use std::{
 use anyhow::Context;
 use clap::ValueEnum;
 
+use super::{load::Entry, peers::Peer};
 use crate::{interrupt::Interrupt, process::Process};
 
 mod certificates;
@@ -16,6 +17,7 @@ mod haproxy;
 mod postern;
 mod ssh;
 mod stunnel;
+mod tun;
 
 /// The order is that of the tables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, ValueEnum)]
@@ -30,14 +32,29 @@ pub(crate) enum Kind {
     Haproxy,
     /// ssh -L and an sshd, aes128-gcm
     Ssh,
-    /// posternd, a gateway and the control plane, audit on
+    /// posternd in loopback mode, a gateway and the control plane, audit on
     Postern,
+    /// The crate netstack-smoltcp behind a TUN device, MTU 65535
+    #[value(name = "smoltcp-64k")]
+    Smoltcp64k,
+    /// The same, MTU 1500
+    #[value(name = "smoltcp-1500")]
+    Smoltcp1500,
+    /// gVisor's network stack behind a TUN device, MTU 65535
+    #[value(name = "gvisor-64k")]
+    Gvisor64k,
+    /// The same, MTU 1500
+    #[value(name = "gvisor-1500")]
+    Gvisor1500,
+    /// tun2proxy and a SOCKS5 proxy, MTU 65535
+    #[value(name = "tun2proxy-64k")]
+    Tun2proxy64k,
+    /// The same, MTU 1500
+    #[value(name = "tun2proxy-1500")]
+    Tun2proxy1500,
 }
 
 impl Kind {
-    pub(crate) const ALL: &'static [Self] =
-        &[Self::Raw, Self::Plain, Self::Stunnel, Self::Haproxy, Self::Ssh, Self::Postern];
-
     /// What ends a comparison with Postern is a peer; raw loopback and the plain proxy are yardsticks.
     pub(crate) const PEERS: &'static [Self] = &[Self::Stunnel, Self::Haproxy, Self::Ssh];
 
@@ -45,9 +62,29 @@ impl Kind {
     pub(crate) fn packages(self) -> &'static [&'static str] {
         match self {
             Self::Raw | Self::Plain | Self::Postern => &[],
+            Self::Smoltcp64k | Self::Smoltcp1500 | Self::Tun2proxy64k | Self::Tun2proxy1500 => &[],
+            Self::Gvisor64k | Self::Gvisor1500 => &["golang-gvisor-gvisor-dev", "golang-go"],
             Self::Stunnel => &["stunnel4", "openssl"],
             Self::Haproxy => &["haproxy", "openssl"],
             Self::Ssh => &["openssh-client", "openssh-server"],
+        }
+    }
+
+    /// What is built for it. A benchmark goes on without those that cannot be had, and says so.
+    pub(crate) fn peer(self) -> Option<Peer> {
+        match self {
+            Self::Smoltcp64k | Self::Smoltcp1500 => Some(Peer::NetstackSmoltcp),
+            Self::Gvisor64k | Self::Gvisor1500 => Some(Peer::Gvisor),
+            Self::Tun2proxy64k | Self::Tun2proxy1500 => Some(Peer::Tun2proxy),
+            Self::Raw | Self::Plain | Self::Stunnel | Self::Haproxy | Self::Ssh | Self::Postern => None,
+        }
+    }
+
+    /// Of the device that it has for itself.
+    fn mtu(self) -> u16 {
+        match self {
+            Self::Smoltcp64k | Self::Gvisor64k | Self::Tun2proxy64k => tun::JUMBO,
+            _ => tun::ETHERNET,
         }
     }
 }
@@ -63,6 +100,8 @@ pub(crate) struct Ground<'a> {
     /// For its files; a subfolder for each start.
     pub(crate) folder: &'a Path,
     pub(crate) target: SocketAddr,
+    /// Cargo's, where peers are that were built.
+    pub(crate) target_folder: &'a Path,
     pub(crate) interrupt: &'a Interrupt,
     /// The limit of open files, which some want to be told.
     pub(crate) open_files: u64,
@@ -71,7 +110,7 @@ pub(crate) struct Ground<'a> {
 /// A running subject. It stops when dropped, entry first.
 pub(crate) struct Subject {
     pub(crate) kind: Kind,
-    pub(crate) entry: SocketAddr,
+    pub(crate) entry: Entry,
     pub(crate) processes: Vec<Process>,
 }
 
@@ -84,9 +123,13 @@ impl Subject {
             Kind::Haproxy => on_free_ports(|ports| haproxy::start(ground, ports)),
             Kind::Ssh => on_free_ports(|ports| ssh::start(ground, ports)),
             Kind::Postern => postern::start(ground),
+            Kind::Smoltcp64k | Kind::Smoltcp1500 => tun::start(kind, Peer::NetstackSmoltcp, ground),
+            Kind::Gvisor64k | Kind::Gvisor1500 => tun::start(kind, Peer::Gvisor, ground),
+            Kind::Tun2proxy64k | Kind::Tun2proxy1500 => tun::start(kind, Peer::Tun2proxy, ground),
         };
-        let (entry, processes) = started.with_context(|| format!("cannot start {kind}"))?;
-        Ok(Self { kind, entry, processes })
+        let (address, processes) = started.with_context(|| format!("cannot start {kind}"))?;
+        let carries_ends = kind.peer() != Some(Peer::Tun2proxy);
+        Ok(Self { kind, entry: Entry { address, carries_ends }, processes })
     }
 
     pub(crate) fn pids(&self) -> Vec<u32> {

@@ -5,6 +5,7 @@
 //! | `e` | every byte comes back |
 //! | `o` | one byte comes back, then the end |
 //! | `u` | bytes are counted until the client has ended its half; their number comes back as a little-endian `u64` |
+//! | `U` | the same with a length (little-endian `u32`) before each part, where the client's end would not arrive; 0 ends |
 //! | `d`, then microseconds as a little-endian `u64` | bytes for that time, then their number as above, then the end |
 //!
 //! With `o` the far end closes first, and so does each proxy towards its client: closed streams then linger at listening
@@ -27,6 +28,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 pub(crate) const ECHO: u8 = b'e';
 pub(crate) const ONCE: u8 = b'o';
 pub(crate) const UPLOAD: u8 = b'u';
+pub(crate) const UPLOAD_FRAMED: u8 = b'U';
 pub(crate) const DOWNLOAD: u8 = b'd';
 
 /// What one system call moves at most, here and in the load generator.
@@ -75,6 +77,7 @@ async fn serve(mut stream: tokio::net::TcpStream) -> io::Result<()> {
             stream.write_u8(byte).await
         }
         UPLOAD => on_a_thread(stream, count),
+        UPLOAD_FRAMED => on_a_thread(stream, count_framed),
         DOWNLOAD => {
             let time = Duration::from_micros(stream.read_u64_le().await?);
             on_a_thread(stream, move |stream| send(stream, time))
@@ -116,6 +119,22 @@ fn count(mut stream: TcpStream) -> io::Result<()> {
             0 => return stream.write_all(&total.to_le_bytes()),
             bytes => total += bytes as u64,
         }
+    }
+}
+
+fn count_framed(mut stream: TcpStream) -> io::Result<()> {
+    let mut buffer = vec![0; CHUNK];
+    let mut total = 0_u64;
+    loop {
+        let mut header = [0; 4];
+        stream.read_exact(&mut header)?;
+        let length = u32::from_le_bytes(header) as usize;
+        match buffer.get_mut(..length) {
+            Some([]) => return stream.write_all(&total.to_le_bytes()),
+            Some(part) => stream.read_exact(part)?,
+            None => return Err(io::ErrorKind::InvalidData.into()),
+        }
+        total += length as u64;
     }
 }
 

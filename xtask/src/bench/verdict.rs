@@ -1,4 +1,4 @@
-//! Postern's figures beside those that the design wants held in loopback mode.
+//! Postern's figures beside those that the design wants held.
 
 use serde::Serialize;
 
@@ -31,7 +31,7 @@ pub(crate) enum Standing {
 /// Resident memory of the daemon and of the gateway with [`IDLE_STREAMS`] idle streams, MiB.
 const RESIDENT_MIB: f64 = 160.0;
 
-pub(crate) fn all(results: &Results) -> Vec<Verdict> {
+pub(crate) fn loopback(results: &Results) -> Vec<Verdict> {
     let mut verdicts = Vec::new();
     for case in [Case::Up(1), Case::Up(8), Case::Down(1), Case::Down(8)] {
         verdicts.extend(bulk(results, case));
@@ -134,11 +134,11 @@ mod tests {
         for (subject, value) in [(Kind::Postern, 8.0), (Kind::Plain, 9.0), (Kind::Stunnel, 5.0), (Kind::Haproxy, 6.0)] {
             results.record(0, subject, case, vec![(Measure::Throughput, value)]);
         }
-        let standing = |name: &str| all(&results).into_iter().find(|v| v.figure == name).unwrap().standing;
+        let standing = |name: &str| loopback(&results).into_iter().find(|v| v.figure == name).unwrap().standing;
         assert_eq!(standing("up/1: throughput × plain proxy"), Standing::Pass);
         assert_eq!(standing("up/1: throughput × best of the peers"), Standing::Unknown, "ssh was not measured");
         results.record(0, Kind::Ssh, case, vec![(Measure::Throughput, 6.0)]);
-        let standing = |name: &str| all(&results).into_iter().find(|v| v.figure == name).unwrap().standing;
+        let standing = |name: &str| loopback(&results).into_iter().find(|v| v.figure == name).unwrap().standing;
         assert_eq!(standing("up/1: throughput × best of the peers"), Standing::Short);
     }
 }

@@ -1,0 +1,71 @@
+//! What belongs to a benchmark: its subjects, its cases, and the figures it is to hold.
+
+use super::{
+    case::{Case, IDLE_STREAMS},
+    results::Results,
+    subject::Kind,
+    verdict::{self, Verdict},
+};
+
+/// See the module.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Suite {
+    Loopback,
+    Vnm,
+}
+
+impl Suite {
+    /// In the order of the tables.
+    pub(crate) fn subjects(self) -> &'static [Kind] {
+        match self {
+            Self::Loopback => &[Kind::Raw, Kind::Plain, Kind::Stunnel, Kind::Haproxy, Kind::Ssh, Kind::Postern],
+            Self::Vnm => &[
+                Kind::Raw,
+                Kind::Plain,
+                Kind::Postern,
+                Kind::Smoltcp64k,
+                Kind::Smoltcp1500,
+                Kind::Gvisor64k,
+                Kind::Gvisor1500,
+                Kind::Tun2proxy64k,
+                Kind::Tun2proxy1500,
+            ],
+        }
+    }
+
+    /// In the order of the tables.
+    pub(crate) fn cases(self) -> &'static [Case] {
+        match self {
+            Self::Loopback => &[
+                Case::Up(1),
+                Case::Up(8),
+                Case::Down(1),
+                Case::Down(8),
+                Case::Streams(1),
+                Case::Streams(8),
+                Case::Streams(64),
+                Case::PingPong,
+                Case::Idle(IDLE_STREAMS),
+            ],
+            Self::Vnm => &[
+                Case::Up(1),
+                Case::Up(8),
+                Case::Up(64),
+                Case::Down(1),
+                Case::Down(8),
+                Case::Down(64),
+                Case::Streams(1),
+                Case::Streams(8),
+                Case::Streams(64),
+                Case::PingPong,
+            ],
+        }
+    }
+
+    pub(crate) fn verdicts(self, results: &Results, subjects: &[Kind]) -> Vec<Verdict> {
+        match self {
+            Self::Loopback if subjects.contains(&Kind::Postern) => verdict::loopback(results),
+            Self::Loopback | Self::Vnm => Vec::new(),
+        }
+    }
+}
