@@ -8,9 +8,15 @@ use serde::{Deserialize, Serialize};
 
 use crate::interface::Zone;
 
+#[cfg(not(target_os = "linux"))]
+mod declared;
+#[cfg(any(windows, test))]
+pub(crate) mod nrpt;
 pub mod resolv_conf;
 #[cfg(target_os = "linux")]
 mod resolved;
+#[cfg(any(target_os = "macos", test))]
+pub(crate) mod resolver_folder;
 #[cfg(target_os = "linux")]
 pub mod stub;
 #[cfg(target_os = "linux")]
@@ -20,8 +26,10 @@ mod takeover;
 #[cfg(target_os = "linux")]
 mod watch;
 
+#[cfg(not(target_os = "linux"))]
+pub use declared::{SystemDns, SystemDnsConfig};
 #[cfg(target_os = "linux")]
-pub use system::{DnsStatus, SystemDns, SystemDnsConfig};
+pub use system::{SystemDns, SystemDnsConfig};
 
 /// What one link wants to answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,6 +70,15 @@ pub enum DnsState {
     Unavailable {
         reason: String,
     },
+}
+
+/// What is registered and how, for `status` and `doctor`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DnsStatus {
+    pub state: DnsState,
+    pub links: Vec<LinkNames>,
+    /// Sentences for people: what stands in the system's configuration now.
+    pub detail: Vec<String>,
 }
 
 /// Why names cannot be registered, or not be taken back.

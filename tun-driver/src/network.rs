@@ -12,6 +12,8 @@ mod change;
 mod choice;
 mod landscape;
 mod product;
+#[cfg(any(target_os = "macos", test))]
+pub(crate) mod route_dump;
 mod watch;
 
 pub use change::{Change, Settle};

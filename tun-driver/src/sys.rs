@@ -10,6 +10,8 @@ mod imp;
 #[path = "sys/windows.rs"]
 mod imp;
 
+#[cfg(not(target_os = "linux"))]
+pub(crate) use imp::Declarations;
 #[cfg(target_os = "linux")]
 pub(crate) use imp::{Filter, Kernel, Link, Lock, Tun, peer_groups, peer_is_alive};
 pub(crate) use imp::{Lookup, NetworkEvents, landscape, own_uid, tcp_state};

@@ -16,7 +16,7 @@ use tokio::{
 use zbus::Connection;
 
 use super::{
-    DnsBackend, DnsError, DnsState, LinkNames, SplitDns,
+    DnsBackend, DnsError, DnsState, DnsStatus, LinkNames, SplitDns,
     resolv_conf::ResolvConf,
     resolved,
     stub::{self, Control, LinkRoute, Order, Routes},
@@ -60,15 +60,6 @@ impl Default for SystemDnsConfig {
 pub struct SystemDns {
     shared: Arc<Shared>,
     watcher: JoinHandle<()>,
-}
-
-/// What is registered and how, for `status` and `doctor`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DnsStatus {
-    pub state: DnsState,
-    pub links: Vec<LinkNames>,
-    /// Sentences for people: what stands in the system's configuration now.
-    pub detail: Vec<String>,
 }
 
 #[derive(Debug)]

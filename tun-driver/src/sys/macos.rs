@@ -21,6 +21,12 @@ use socket2::SockRef;
 
 use crate::socket_owner::{Holder, Owner, Process, TcpState, Transport};
 
+#[path = "macos/networks.rs"]
+mod networks;
+
+pub(crate) use crate::dns::resolver_folder::ResolverFolder as Declarations;
+pub(crate) use networks::{NetworkEvents, landscape};
+
 /// `PROC_UID_ONLY` and `PROC_PIDFDSOCKETINFO` of `sys/proc_info.h`.
 const PROC_UID_ONLY: u32 = 4;
 const PROC_PIDFDSOCKETINFO: i32 = 3;

@@ -26,6 +26,14 @@ use windows_sys::Win32::{
 
 use crate::socket_owner::{Holder, Owner, Process, TcpState, Transport};
 
+#[path = "windows/networks.rs"]
+mod networks;
+#[path = "windows/registry.rs"]
+mod registry;
+
+pub(crate) use networks::{NetworkEvents, landscape};
+pub(crate) use registry::Declarations;
+
 const OTHER_USER: u32 = u32::MAX;
 /// `MIB_TCPROW_OWNER_PID` and `MIB_TCP6ROW_OWNER_PID`; the tables begin with the number of rows.
 const ROW_V4: usize = 24;
