@@ -185,6 +185,8 @@ impl Namespace {
     /// A way out of the machine: [`UPLINK`] with 10.9.0.2/24 and fd99::2/64, and default routes over it to somebody who
     /// never answers. What leaks goes there: see [`Namespace::leaked`].
     pub async fn add_uplink(&self) -> anyhow::Result<()> {
+        // IPv6 repeats its multicast reports after up to a second, which would look like a leak: at once instead.
+        let _ = self.set("net/ipv6/conf/default/mldv2_unsolicited_report_interval", "1").await;
         self.ip("link add up0 type veth peer name up1").await?;
         for link in ["up0", "up1"] {
             // Where there is no IPv6 there is no link-local address to be kept away either.
