@@ -2,7 +2,7 @@
 //!
 //! Before [`Spool::start`] returns, the start record is in the file, where it outlives this process, and either it is
 //! durable itself or a preparation is: a record that says who may reach what from now on, written while nobody waited
-//! ([`Spool::expect`], docs/decisions/0009-prepared-session-records.md). A stream carries nothing upstream before. One
+//! ([`Spool::expect`], docs/decisions/0012-prepared-session-records.md). A stream carries nothing upstream before. One
 //! thread makes records durable: everything that waits goes out as one write, so that a thousand streams a second share
 //! a few hundred writes (group commit). Segments are filled with zeroes beforehand and written through `O_DSYNC`, which
 //! costs no journal commit (docs/decisions/0006-session-records-on-disk.md holds what was measured).

@@ -8,7 +8,7 @@ use std::{io, sync::Arc, time::Duration};
 use http::Method;
 use postern_proto::api::{RecordAck, RecordBatch};
 use postern_tunnel::control::{Backoff, CallError, ControlClient};
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::spool::{Spool, SpoolReader, Tip};
@@ -18,6 +18,10 @@ const PATH: &str = "/api/v1/nodes/records";
 const BATCH: usize = 1000;
 /// Records that come within this time travel together.
 const GATHER: Duration = Duration::from_millis(50);
+/// The same while many come: each call costs both ends, which have connections to open, more than its records do.
+const GATHER_MANY: Duration = Duration::from_millis(500);
+/// So many at once are many.
+const MANY: u64 = 100;
 
 /// Why records did not arrive.
 #[derive(Debug, thiserror::Error)]
@@ -74,6 +78,7 @@ async fn upload(
     let mut reader = begin(spool, client).await?;
     loop {
         durable.mark_unchanged();
+        let before = reader.position();
         while send_batch(spool, client, &mut reader).await? {
             backoff.reset();
         }
@@ -81,7 +86,8 @@ async fn upload(
             changed = durable.changed() => if changed.is_err() { return Ok(()) },
             () = stop.cancelled() => return Ok(()),
         }
-        sleep(GATHER).await;
+        let gather = if reader.position() - before < MANY { GATHER } else { GATHER_MANY };
+        let _ = timeout(gather, stop.cancelled()).await;
     }
 }
 

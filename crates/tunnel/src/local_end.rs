@@ -28,6 +28,11 @@ pub trait LocalEnd {
     /// Writes as much of `slices` as there is room for, and says how much that was.
     fn poll_write(&self, cx: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>>;
 
+    /// The first read of a new connection: what came before the runtime has heard of it is read, too.
+    fn poll_first_read(&self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
+        self.poll_read(cx, buffer)
+    }
+
     /// Says that nothing more will be written. That the program is gone already is noticed elsewhere.
     fn end_writing(&self);
 
@@ -58,6 +63,10 @@ impl LocalEnd for TcpStream {
 
     fn poll_write(&self, cx: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
         socket::poll_write(self, cx, slices)
+    }
+
+    fn poll_first_read(&self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
+        socket::read_now(self, buffer).map_or_else(|| socket::poll_read(self, cx, buffer), Poll::Ready)
     }
 
     fn end_writing(&self) {

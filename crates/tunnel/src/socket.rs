@@ -42,6 +42,15 @@ pub(crate) fn poll_write(stream: &TcpStream, cx: &mut Context<'_>, slices: &[IoS
     }
 }
 
+/// Reads without asking the runtime, which has not heard of a new socket's readiness yet. That it hears of it later costs
+/// a call that finds nothing, and loses nothing: events are about what comes after them.
+pub(crate) fn read_now(stream: &TcpStream, buffer: &mut [u8]) -> Option<io::Result<usize>> {
+    match (&*SockRef::from(stream)).read(buffer) {
+        Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => None,
+        result => Some(result),
+    }
+}
+
 /// Runs one system call. After a short one the socket counts as not ready any more, which saves the call that would only
 /// say so. That is decided within `try_io`, which forgets it when an event came meanwhile.
 fn attempt(
@@ -94,4 +103,29 @@ pub(crate) fn tune(stream: &TcpStream) -> io::Result<()> {
         return Ok(());
     }
     socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE_AFTER).with_interval(KEEPALIVE_EVERY))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{future::poll_fn, net::SocketAddr};
+
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_came_before_the_runtime_heard_of_a_socket_is_read_and_what_comes_after_it_too() {
+        let listener = TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await.unwrap();
+        let mut program = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        program.write_all(b"early").unwrap();
+        let (stream, _) = listener.accept().await.unwrap();
+        let mut buffer = [0; 16];
+        assert_eq!(read_now(&stream, &mut buffer).unwrap().unwrap(), 5);
+        assert!(read_now(&stream, &mut buffer).is_none(), "nothing more is there");
+        program.write_all(b"late").unwrap();
+        assert_eq!(poll_fn(|cx| poll_read(&stream, cx, &mut buffer)).await.unwrap(), 4);
+        assert_eq!(&buffer[..4], b"late");
+        drop(program);
+        assert_eq!(poll_fn(|cx| poll_read(&stream, cx, &mut buffer)).await.unwrap(), 0);
+    }
 }

@@ -96,6 +96,8 @@ pub(crate) struct Splice<'a, L = TcpStream> {
     refused: Option<Refused>,
     /// The opening is with the socket.
     announced: bool,
+    /// The local end was not read before.
+    unread: bool,
 }
 
 impl<'a, L: LocalEnd> Splice<'a, L> {
@@ -156,6 +158,8 @@ impl<'a, L: LocalEnd> Splice<'a, L> {
             done: false,
             refused: None,
             announced: false,
+            // What a client's program says at once goes out with the head.
+            unread: side == Side::Client,
         }
     }
 
@@ -273,7 +277,12 @@ impl<'a, L: LocalEnd> Splice<'a, L> {
         let Some(space) = buffer.get_mut(HEADER..HEADER + room) else {
             return Ok(0);
         };
-        let count = match self.local.poll_read(cx, space) {
+        let read = if std::mem::take(&mut self.unread) {
+            self.local.poll_first_read(cx, space)
+        } else {
+            self.local.poll_read(cx, space)
+        };
+        let count = match read {
             Poll::Ready(result) => result.map_err(|_| Break::Local)?,
             Poll::Pending => return Ok(0),
         };

@@ -1,5 +1,5 @@
 //! Which sessions may begin without waiting for the disk: a durable record says who may reach what from now on, and so
-//! many sessions begin with it (docs/decisions/0009-prepared-session-records.md).
+//! many sessions begin with it (docs/decisions/0012-prepared-session-records.md).
 //!
 //! Sans-IO: the caller writes the records, and says what time it is and how far the disk is.
 

@@ -5,7 +5,9 @@ const QUICK: Duration = Duration::from_millis(250);
 /// How many attempts are quick.
 const QUICK_ATTEMPTS: u32 = 4;
 /// No attempt waits longer.
-const CAP: Duration = Duration::from_secs(30);
+///
+/// Ten thousand clients come back at some 1,000 a second then, which one control plane takes.
+const CAP: Duration = Duration::from_secs(10);
 
 /// How long to wait before the next attempt: exponential with full jitter, so that ten thousand clients that lost the
 /// same control plane do not come back in one wave.
