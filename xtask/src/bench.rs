@@ -145,10 +145,14 @@ fn prepare(suite: Suite, options: &Options) -> anyhow::Result<ExitCode> {
     install(&subjects, Consent::from_environment(options.yes))?;
     let absent = build_peers(&workspace, &subjects)?;
     let mut wanted = vec!["xtask"];
-    if subjects.contains(&Kind::Postern) {
+    if subjects.iter().any(|kind| kind.is_ours()) {
         wanted.extend(Programs::PACKAGES);
     }
-    let program = release::build(&workspace, &wanted, &[])?.join("xtask");
+    if subjects.iter().any(|kind| kind.is_virtual()) {
+        wanted.push(NETD_PACKAGE);
+    }
+    let stack: &[&str] = if subjects.iter().any(|kind| kind.is_stack()) { &["stack_alone"] } else { &[] };
+    let program = release::build(&workspace, &wanted, stack)?.join("xtask");
     let mut command = match suite {
         Suite::Loopback => Command::new(&program),
         Suite::Vnm => network::in_new_network(&program),
@@ -297,7 +301,7 @@ impl Bench<'_> {
                     let Some(subject) = subjects.get((turn + round) % subjects.len()) else { continue };
                     progress.set_message(format!("round {} · {case} · {}", round + 1, subject.kind));
                     self.interrupt.check()?;
-                    match self.measure(subject, case) {
+                    match subject.within(|| self.measure(subject, case)) {
                         Ok(measured) => results.record(round, subject.kind, case, measured),
                         Err(error) => results.record_failure(round, subject.kind, case, format!("{error:#}")),
                     }
@@ -326,7 +330,7 @@ impl Bench<'_> {
 
     fn start_warm(&self, kind: Kind) -> anyhow::Result<Subject> {
         let subject = self.start(kind, "rounds")?;
-        self.warm_up(&subject)?;
+        subject.within(|| self.warm_up(&subject))?;
         Ok(subject)
     }
 
@@ -379,7 +383,7 @@ impl Bench<'_> {
             progress.set_message(format!("{streams} idle streams · {kind}"));
             progress.enable_steady_tick(Duration::from_millis(200));
             let subject = self.start(kind, &format!("idle-{streams}"))?;
-            let measured = self.hold_idle(&subject, streams);
+            let measured = subject.within(|| self.hold_idle(&subject, streams));
             progress.finish_and_clear();
             self.interrupt.check()?;
             match measured {
@@ -412,6 +416,8 @@ impl Bench<'_> {
     }
 }
 
+/// The package of postern-netd.
+const NETD_PACKAGE: &str = "tun-driver";
 /// Between two measurements: what the last one left in queues is done then.
 const SETTLE: Duration = Duration::from_millis(100);
 /// How long streams are idle before memory is read.

@@ -19,7 +19,7 @@ use crate::{
     interrupt::{Interrupt, Interrupted},
     packages::{self, Installed},
     release,
-    stack::{self, Programs, Service, Stack},
+    stack::{self, Bind, Programs, Service, Stack},
     workspace::{Workspace, find_program},
 };
 
@@ -77,7 +77,14 @@ impl Exposed {
     fn service(&self) -> Service {
         let resolved = (self.host.as_str(), self.port).to_socket_addrs();
         let allow_local = resolved.is_ok_and(|mut all| all.any(|address| address.ip().is_loopback()));
-        Service { name: self.name.clone(), kind: "tcp", host: self.host.clone(), port: self.port, allow_local }
+        Service {
+            name: self.name.clone(),
+            kind: "tcp",
+            host: self.host.clone(),
+            port: self.port,
+            allow_local,
+            bind: Bind::Loopback,
+        }
     }
 }
 
@@ -157,7 +164,7 @@ fn start(
 ) -> anyhow::Result<(Stack, Vec<(String, SocketAddr)>)> {
     let samples = Samples::start()?;
     steps.say("starting the control plane, a gateway and posternd");
-    let stack = Stack::start(programs, &home.path, interrupt)?;
+    let stack = Stack::start(programs, &home.path, None, interrupt)?;
     steps.say("making the resources known");
     let exposed: Vec<Service> = args.expose.iter().map(Exposed::service).collect();
     let services = [samples.services(), exposed.clone()].concat();

@@ -78,6 +78,16 @@ pub(crate) struct Service {
     pub(crate) port: u16,
     /// Whether it may lie on the gateway's own machine.
     pub(crate) allow_local: bool,
+    pub(crate) bind: Bind,
+}
+
+/// Where a service appears.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Bind {
+    /// At a loopback address.
+    Loopback,
+    /// At an address of the virtual network.
+    Virtual,
 }
 
 /// A running Postern. Dropping it kills it; [`Stack::stop`] lets it end in order.
@@ -93,8 +103,14 @@ pub(crate) struct Stack {
 }
 
 impl Stack {
-    /// Starts everything, signs in, and enrols the gateway. `home` belongs to us alone.
-    pub(crate) fn start(programs: &Programs, home: &Path, interrupt: &Interrupt) -> anyhow::Result<Self> {
+    /// Starts everything, signs in, and enrols the gateway. `home` belongs to us alone. `netd`: where postern-netd
+    /// listens, for a virtual network; without one there is none.
+    pub(crate) fn start(
+        programs: &Programs,
+        home: &Path,
+        netd: Option<&Path>,
+        interrupt: &Interrupt,
+    ) -> anyhow::Result<Self> {
         for folder in ["control", "gateway", "logs"] {
             make_private_folder(&home.join(folder))?;
         }
@@ -119,11 +135,15 @@ impl Stack {
                 .arg("--home")
                 .arg(home)
                 .args(["--control", &plane.url, "--status-listen", "127.0.0.1:0", "--ca"])
-                .arg(&plane.ca_file);
+                .arg(&plane.ca_file)
+                .env("POSTERN_NETD_SOCKET", netd.unwrap_or_else(|| Path::new("/nonexistent/netd.sock")));
         })?;
         daemon.ready_line(interrupt)?;
         let admin = admin.sign_in(home, &plane, |args, input| ground.cli(args, input))?;
         let gateway = ground.start_gateway(&plane)?;
+        if netd.is_some() {
+            ground.cli(&["network", "enable"], "")?;
+        }
         Ok(Self {
             programs: programs.clone(),
             home: home.to_owned(),
@@ -149,7 +169,10 @@ impl Stack {
             match exists {
                 true => args.extend(["--allow-local", if service.allow_local { "true" } else { "false" }]),
                 false => {
-                    args.extend(["--bind-port", &bind_port]);
+                    match service.bind {
+                        Bind::Loopback => args.extend(["--bind-port", &bind_port]),
+                        Bind::Virtual => args.extend(["--bind-mode", "vnm"]),
+                    }
                     args.extend(service.allow_local.then_some("--allow-local"));
                 }
             }

@@ -1,10 +1,17 @@
 //! Networks of the benchmark's own: what is measured never touches the machine's.
 
-use std::{ffi::OsStr, fs::File, path::Path, process::Command};
+use std::{
+    ffi::OsStr,
+    fs::File,
+    os::fd::{AsFd as _, OwnedFd},
+    path::Path,
+    process::Command,
+};
 
 use anyhow::{Context, bail};
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
-use crate::workspace::find_program;
+use crate::{interrupt::Interrupt, process::Process, workspace::find_program};
 
 /// Programs that it takes.
 const NEEDED: [&str; 2] = ["ip", "unshare"];
@@ -42,4 +49,34 @@ pub(crate) fn ip<S: AsRef<OsStr>>(args: impl IntoIterator<Item = S>) -> anyhow::
         bail!("{command:?} failed: {}", String::from_utf8_lossy(&output.stderr).trim());
     }
     Ok(())
+}
+
+/// A further network, for a subject that wants one to itself. It is gone with its last process and this value.
+#[derive(Debug)]
+pub(crate) struct Network {
+    inside: OwnedFd,
+    outside: OwnedFd,
+}
+
+impl Network {
+    pub(crate) fn make(folder: &Path, interrupt: &Interrupt) -> anyhow::Result<Self> {
+        const HOLDER: &str = r#"ip link set lo up && echo '{"ready":true}' && exec sleep infinity"#;
+        let args = ["--net", "--", "sh", "-c", HOLDER];
+        let mut holder = Process::start("network", folder, Path::new("unshare"), args)?;
+        holder.ready_line(interrupt)?;
+        let open = |path: &str| File::open(path).with_context(|| format!("cannot open {path}")).map(OwnedFd::from);
+        let inside = open(&format!("/proc/{}/ns/net", holder.pid()))?;
+        holder.stop();
+        Ok(Self { inside, outside: open("/proc/thread-self/ns/net")? })
+    }
+
+    /// Does `work` with this thread in the network: sockets that it opens, threads and programs that it starts belong
+    /// there.
+    pub(crate) fn enter<T>(&self, work: impl FnOnce() -> anyhow::Result<T>) -> anyhow::Result<T> {
+        let move_to = |network: &OwnedFd| move_into_link_name_space(network.as_fd(), Some(LinkNameSpaceType::Network));
+        move_to(&self.inside).context("cannot enter the subject's network")?;
+        let done = work();
+        move_to(&self.outside).context("cannot leave the subject's network")?;
+        done
+    }
 }

@@ -9,7 +9,7 @@ use std::{
 use anyhow::Context;
 use clap::ValueEnum;
 
-use super::{load::Entry, peers::Peer};
+use super::{load::Entry, network::Network, peers::Peer};
 use crate::{interrupt::Interrupt, process::Process};
 
 mod certificates;
@@ -18,6 +18,7 @@ mod postern;
 mod ssh;
 mod stunnel;
 mod tun;
+mod virtual_network;
 
 /// The order is that of the tables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, ValueEnum)]
@@ -34,6 +35,13 @@ pub(crate) enum Kind {
     Ssh,
     /// posternd in loopback mode, a gateway and the control plane, audit on
     Postern,
+    /// The stack of our virtual network alone: no tunnel, a thread for each core
+    Stack,
+    /// The same with one thread
+    #[value(name = "stack-1q")]
+    Stack1q,
+    /// Our virtual network end to end: as postern, but at an address of its own
+    Vnm,
     /// The crate netstack-smoltcp behind a TUN device, MTU 65535
     #[value(name = "smoltcp-64k")]
     Smoltcp64k,
@@ -61,7 +69,7 @@ impl Kind {
     /// The Debian packages that it comes from.
     pub(crate) fn packages(self) -> &'static [&'static str] {
         match self {
-            Self::Raw | Self::Plain | Self::Postern => &[],
+            Self::Raw | Self::Plain | Self::Postern | Self::Stack | Self::Stack1q | Self::Vnm => &[],
             Self::Smoltcp64k | Self::Smoltcp1500 | Self::Tun2proxy64k | Self::Tun2proxy1500 => &[],
             Self::Gvisor64k | Self::Gvisor1500 => &["golang-gvisor-gvisor-dev", "golang-go"],
             Self::Stunnel => &["stunnel4", "openssl"],
@@ -76,8 +84,24 @@ impl Kind {
             Self::Smoltcp64k | Self::Smoltcp1500 => Some(Peer::NetstackSmoltcp),
             Self::Gvisor64k | Self::Gvisor1500 => Some(Peer::Gvisor),
             Self::Tun2proxy64k | Self::Tun2proxy1500 => Some(Peer::Tun2proxy),
-            Self::Raw | Self::Plain | Self::Stunnel | Self::Haproxy | Self::Ssh | Self::Postern => None,
+            Self::Raw | Self::Plain | Self::Stunnel | Self::Haproxy | Self::Ssh => None,
+            Self::Postern | Self::Stack | Self::Stack1q | Self::Vnm => None,
         }
+    }
+
+    /// Whether our programs are part of it.
+    pub(crate) fn is_ours(self) -> bool {
+        matches!(self, Self::Postern | Self::Vnm) || self.is_stack()
+    }
+
+    /// Whether it is our stack without the rest.
+    pub(crate) fn is_stack(self) -> bool {
+        matches!(self, Self::Stack | Self::Stack1q)
+    }
+
+    /// Whether it needs a network to itself: postern-netd gives a user one device.
+    pub(crate) fn is_virtual(self) -> bool {
+        self == Self::Vnm || self.is_stack()
     }
 
     /// Of the device that it has for itself.
@@ -96,6 +120,7 @@ impl fmt::Display for Kind {
 }
 
 /// What a subject is started with.
+#[derive(Clone, Copy)]
 pub(crate) struct Ground<'a> {
     /// For its files; a subfolder for each start.
     pub(crate) folder: &'a Path,
@@ -112,24 +137,56 @@ pub(crate) struct Subject {
     pub(crate) kind: Kind,
     pub(crate) entry: Entry,
     pub(crate) processes: Vec<Process>,
+    home: Option<Home>,
+}
+
+/// A network of the subject's own, with its own far end.
+struct Home {
+    network: Network,
+    target: Process,
 }
 
 impl Subject {
     pub(crate) fn start(kind: Kind, ground: &Ground<'_>) -> anyhow::Result<Self> {
-        let started = match kind {
-            Kind::Raw => Ok((ground.target, Vec::new())),
-            Kind::Plain => start_plain(ground),
-            Kind::Stunnel => on_free_ports(|ports| stunnel::start(ground, ports)),
-            Kind::Haproxy => on_free_ports(|ports| haproxy::start(ground, ports)),
-            Kind::Ssh => on_free_ports(|ports| ssh::start(ground, ports)),
-            Kind::Postern => postern::start(ground),
-            Kind::Smoltcp64k | Kind::Smoltcp1500 => tun::start(kind, Peer::NetstackSmoltcp, ground),
-            Kind::Gvisor64k | Kind::Gvisor1500 => tun::start(kind, Peer::Gvisor, ground),
-            Kind::Tun2proxy64k | Kind::Tun2proxy1500 => tun::start(kind, Peer::Tun2proxy, ground),
+        let started =
+            if kind.is_virtual() { Self::start_at_home(kind, ground) } else { Self::start_here(kind, ground) };
+        started.with_context(|| format!("cannot start {kind}"))
+    }
+
+    fn start_at_home(kind: Kind, ground: &Ground<'_>) -> anyhow::Result<Self> {
+        let network = Network::make(ground.folder, ground.interrupt)?;
+        let (subject, target) = network.enter(|| {
+            let (target, process) = start_own("bench-target", &[], ground.folder, ground.interrupt)?;
+            Ok((Self::start_here(kind, &Ground { target, ..*ground })?, process))
+        })?;
+        Ok(Self { home: Some(Home { network, target }), ..subject })
+    }
+
+    fn start_here(kind: Kind, ground: &Ground<'_>) -> anyhow::Result<Self> {
+        let (address, processes) = match kind {
+            Kind::Raw => (ground.target, Vec::new()),
+            Kind::Plain => start_plain(ground)?,
+            Kind::Stunnel => on_free_ports(|ports| stunnel::start(ground, ports))?,
+            Kind::Haproxy => on_free_ports(|ports| haproxy::start(ground, ports))?,
+            Kind::Ssh => on_free_ports(|ports| ssh::start(ground, ports))?,
+            Kind::Postern => postern::start(ground, None)?,
+            Kind::Stack => virtual_network::start_stack(ground, None)?,
+            Kind::Stack1q => virtual_network::start_stack(ground, Some(1))?,
+            Kind::Vnm => virtual_network::start_whole(ground)?,
+            Kind::Smoltcp64k | Kind::Smoltcp1500 => tun::start(kind, Peer::NetstackSmoltcp, ground)?,
+            Kind::Gvisor64k | Kind::Gvisor1500 => tun::start(kind, Peer::Gvisor, ground)?,
+            Kind::Tun2proxy64k | Kind::Tun2proxy1500 => tun::start(kind, Peer::Tun2proxy, ground)?,
         };
-        let (address, processes) = started.with_context(|| format!("cannot start {kind}"))?;
         let carries_ends = kind.peer() != Some(Peer::Tun2proxy);
-        Ok(Self { kind, entry: Entry { address, carries_ends }, processes })
+        Ok(Self { kind, entry: Entry { address, carries_ends }, processes, home: None })
+    }
+
+    /// Does `work` where the subject's entry can be reached.
+    pub(crate) fn within<T>(&self, work: impl FnOnce() -> anyhow::Result<T>) -> anyhow::Result<T> {
+        match &self.home {
+            Some(home) => home.network.enter(work),
+            None => work(),
+        }
     }
 
     pub(crate) fn pids(&self) -> Vec<u32> {
@@ -139,6 +196,9 @@ impl Subject {
     pub(crate) fn stop(self) {
         for process in self.processes {
             process.stop();
+        }
+        if let Some(home) = self.home {
+            home.target.stop();
         }
     }
 }
@@ -196,6 +256,12 @@ fn write(folder: &Path, name: &str, text: &str) -> anyhow::Result<PathBuf> {
     let path = folder.join(name);
     std::fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
     Ok(path)
+}
+
+/// Where our programs lie: beside this one.
+fn our_programs() -> anyhow::Result<PathBuf> {
+    let own = std::env::current_exe().context("cannot tell where this program is")?;
+    Ok(own.parent().context("this program lies in no folder")?.to_owned())
 }
 
 /// A program that the packages should have brought.

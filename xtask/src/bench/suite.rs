@@ -23,6 +23,9 @@ impl Suite {
                 Kind::Raw,
                 Kind::Plain,
                 Kind::Postern,
+                Kind::Stack,
+                Kind::Stack1q,
+                Kind::Vnm,
                 Kind::Smoltcp64k,
                 Kind::Smoltcp1500,
                 Kind::Gvisor64k,
@@ -65,6 +68,7 @@ impl Suite {
     pub(crate) fn verdicts(self, results: &Results, subjects: &[Kind]) -> Vec<Verdict> {
         match self {
             Self::Loopback if subjects.contains(&Kind::Postern) => verdict::loopback(results),
+            Self::Vnm if subjects.iter().any(|kind| kind.is_virtual()) => verdict::vnm(results),
             Self::Loopback | Self::Vnm => Vec::new(),
         }
     }

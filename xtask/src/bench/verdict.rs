@@ -43,6 +43,49 @@ pub(crate) fn loopback(results: &Results) -> Vec<Verdict> {
     verdicts
 }
 
+/// Other stacks behind a TUN device, with what ours is to be against each.
+const STACKS: [(Kind, f64); 3] = [(Kind::Smoltcp64k, 1.3), (Kind::Gvisor64k, 2.0), (Kind::Gvisor1500, 6.0)];
+/// What the virtual network is to be against loopback mode.
+const END_TO_END: f64 = 0.9;
+
+pub(crate) fn vnm(results: &Results) -> Vec<Verdict> {
+    let mut verdicts = Vec::new();
+    let bulk = [1, 8, 64].into_iter().map(Case::Up).chain([1, 8, 64].into_iter().map(Case::Down));
+    for case in bulk {
+        let figure = Figure::new(case, Measure::Throughput);
+        let of_plain = match case {
+            Case::Up(1) => 1.4,
+            Case::Down(1) => 2.5,
+            Case::Up(_) => 0.9,
+            _ => 1.2,
+        };
+        let against = |subject, other: Kind, bar| {
+            at_least(format!("{case}: {subject} × {other}"), results.ratio(&figure, subject, other), bar)
+        };
+        verdicts.push(against(Kind::Stack, Kind::Plain, of_plain));
+        verdicts.extend(STACKS.map(|(other, bar)| against(Kind::Stack, other, bar)));
+        verdicts.push(against(Kind::Stack1q, Kind::Smoltcp64k, 1.3));
+        let tun2proxy = [Kind::Tun2proxy64k, Kind::Tun2proxy1500];
+        let best = results.ratio_to_best(&figure, Kind::Stack, &tun2proxy, Better::Higher);
+        verdicts.push(at_least(format!("{case}: {} × best of tun2proxy", Kind::Stack), best, 10.0));
+        verdicts.push(against(Kind::Vnm, Kind::Postern, END_TO_END));
+    }
+    for clients in [1, 8, 64] {
+        let figure = Figure::new(Case::Streams(clients), Measure::Rate);
+        let against = |subject, other: Kind, bar| {
+            let figure_name = format!("{}: {subject} × {other}", figure.case);
+            at_least(figure_name, results.ratio(&figure, subject, other), bar)
+        };
+        verdicts.push(against(Kind::Stack, Kind::Smoltcp64k, 1.3));
+        verdicts.push(against(Kind::Stack1q, Kind::Smoltcp64k, 1.3));
+        verdicts.push(against(Kind::Vnm, Kind::Postern, END_TO_END));
+    }
+    let ping = Figure::new(Case::PingPong, Measure::P50);
+    let ratio = results.ratio(&ping, Kind::Vnm, Kind::Postern);
+    verdicts.push(at_most(format!("{ping}: {} × {}", Kind::Vnm, Kind::Postern), ratio, 1.0 / END_TO_END));
+    verdicts
+}
+
 fn bulk(results: &Results, case: Case) -> Vec<Verdict> {
     let throughput = Figure::new(case, Measure::Throughput);
     let cpu = Figure::new(case, Measure::Cpu);

@@ -13,7 +13,7 @@ use std::{
 
 use anyhow::{Context, ensure};
 
-use crate::stack::Service;
+use crate::stack::{Bind, Service};
 
 pub(super) const PAGE: &str = "demo-page";
 const ECHO: &str = "demo-echo";
@@ -63,6 +63,7 @@ impl Samples {
             host: address.ip().to_string(),
             port: address.port(),
             allow_local: true,
+            bind: Bind::Loopback,
         };
         vec![service(PAGE, "http", self.page), service(ECHO, "tcp", self.echo)]
     }

@@ -1,22 +1,25 @@
 //! Postern itself, as the demo runs it.
 
+use std::path::Path;
+
 use anyhow::Context;
 
-use super::{Ground, Started};
-use crate::stack::{Programs, Service, Stack};
+use super::{Ground, Started, our_programs};
+use crate::stack::{Bind, Programs, Service, Stack};
 
 const NAME: &str = "bench-target";
 
-pub(super) fn start(ground: &Ground<'_>) -> anyhow::Result<Started> {
-    let own = std::env::current_exe().context("cannot tell where this program is")?;
-    let programs = Programs::in_folder(own.parent().context("this program lies in no folder")?)?;
-    let stack = Stack::start(&programs, ground.folder, ground.interrupt)?;
+/// With postern-netd's socket the target is in the virtual network, else at a loopback address.
+pub(super) fn start(ground: &Ground<'_>, netd: Option<&Path>) -> anyhow::Result<Started> {
+    let programs = Programs::in_folder(&our_programs()?)?;
+    let stack = Stack::start(&programs, ground.folder, netd, ground.interrupt)?;
     stack.publish(&[Service {
         name: NAME.to_owned(),
         kind: "tcp",
         host: ground.target.ip().to_string(),
         port: ground.target.port(),
         allow_local: true,
+        bind: if netd.is_some() { Bind::Virtual } else { Bind::Loopback },
     }])?;
     let entry = *stack.connect(&[NAME])?.first().context("the target was not connected")?;
     Ok((entry, stack.into_processes()))
