@@ -94,6 +94,62 @@ fn no_banned_crate_is_linked_and_the_weighty_ones_come_in_one_version() {
 }
 
 #[test]
+fn every_problem_has_a_code_in_snake_case() {
+    let (mut codes, mut wrong) = (BTreeSet::new(), Vec::new());
+    for file in tracked_files().into_iter().filter(|file| file.extension().is_some_and(|extension| extension == "rs")) {
+        let Ok(text) = std::fs::read_to_string(root().join(&file)) else { continue };
+        for code in problem_codes(&text) {
+            let snake = code.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_');
+            // Tests of the wire form use codes that nothing else would.
+            if !snake && !file.starts_with("crates/proto") {
+                wrong.push(format!("{}: {code:?}", file.display()));
+            }
+            codes.insert(code.to_owned());
+        }
+    }
+    assert!(codes.len() > 60, "found only {codes:?}");
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn codes_of_problems_are_found_where_they_are_written() {
+    let text = r#"Problem::new(404, "no-such", "No"); Problem::new(
+            status.as_u16(),
+            "a_b", "T"); (503, "c_d", "Title"); ("e-f", "Title of it"); check("sign-in", "Sign-in"); Problem::new(s, code, t)"#;
+    assert_eq!(problem_codes(text), ["no-such", "a_b", "c_d", "e-f"].map(str::to_owned));
+}
+
+/// The codes in a source: the second argument of `Problem::new`, and what stands before a title in a table.
+fn problem_codes(text: &str) -> Vec<String> {
+    let quoted = |text: &str| Some(text.trim_start().strip_prefix('"')?.split_once('"')?.0.to_owned());
+    let mut found: Vec<(usize, String)> = Vec::new();
+    for (at, call) in text.match_indices("Problem::new(") {
+        let code = text[at + call.len()..].split_once(',').and_then(|(_, rest)| quoted(rest));
+        found.extend(code.map(|code| (at, code)));
+    }
+    for (at, _) in text.match_indices("(5").chain(text.match_indices("(4")) {
+        let (Some(status), Some(rest)) = (text.get(at + 1..at + 4), text.get(at + 4..)) else { continue };
+        let code = rest.strip_prefix(',').filter(|_| status.bytes().all(|byte| byte.is_ascii_digit())).and_then(quoted);
+        found.extend(code.filter(|code| !code.contains(' ')).map(|code| (at, code)));
+    }
+    // A code and its title without a status: only those that would be wrong.
+    for (at, _) in text.match_indices("(\"") {
+        let code = quoted(&text[at + 1..]).filter(|code| {
+            let title = text[at + 2 + code.len()..].strip_prefix("\", \"").and_then(|title| title.chars().next());
+            let before = text[..at].chars().next_back();
+            title.is_some_and(char::is_uppercase)
+                && before.is_none_or(|c| !c.is_alphanumeric())
+                && code.contains('-')
+                && code.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'-')
+        });
+        found.extend(code.map(|code| (at, code)));
+    }
+    found.sort();
+    found.dedup();
+    found.into_iter().map(|(_, code)| code).collect()
+}
+
+#[test]
 fn no_source_file_is_too_long_to_be_read() {
     let too_long: Vec<String> = tracked_files()
         .into_iter()

@@ -107,7 +107,7 @@ const fn is_admitted(uid: u32, owner: u32) -> bool {
 }
 
 fn refusal(why: &str) -> Problem {
-    Problem::new(403, "not-your-service", "This posternd belongs to another user").with_detail(why)
+    Problem::new(403, "not_your_service", "This posternd belongs to another user").with_detail(why)
 }
 
 fn refusing(problem: Problem) -> Router {
@@ -161,7 +161,7 @@ impl IntoResponse for Refusal {
 pub(crate) async fn no_such_call(request: Request) -> Refusal {
     let call = format!("{} {}", request.method(), request.uri().path());
     Refusal(
-        Problem::new(404, "no-such-call", "posternd knows no such call")
+        Problem::new(404, "no_such_call", "posternd knows no such call")
             .with_detail(format!("{} is not part of this version", call.escape_default())),
     )
 }

@@ -73,12 +73,12 @@ pub fn select<'a>(
         Selection::Name { name } => by_name(name, resources),
         Selection::Filter { filter } => {
             let parsed = Filter::parse(filter, ClientResource::FILTER_FIELDS).map_err(|error| {
-                Problem::new(422, "bad-filter", "The filter cannot be read").with_detail(error.to_string())
+                Problem::new(422, "bad_filter", "The filter cannot be read").with_detail(error.to_string())
             })?;
             let matching: BTreeSet<_> =
                 resources.filter(|resource| parsed.matches(*resource)).map(|resource| resource.id).collect();
             if matching.is_empty() {
-                return Err(Problem::new(404, "nothing-matches", "No resource matches the filter")
+                return Err(Problem::new(404, "nothing_matches", "No resource matches the filter")
                     .with_detail(format!("Nothing that you may reach matches {filter:?}; see postern resources.")));
             }
             Ok(matching)
@@ -102,9 +102,9 @@ fn by_name<'a>(
     }
     match loose.len() {
         1 => Ok(loose),
-        0 => Err(Problem::new(404, "no-such-resource", "There is no such resource")
+        0 => Err(Problem::new(404, "no_such_resource", "There is no such resource")
             .with_detail(format!("You may reach nothing that is called {name:?}; see postern resources."))),
-        _ => Err(Problem::new(409, "ambiguous-name", "The name means several resources")
+        _ => Err(Problem::new(409, "ambiguous_name", "The name means several resources")
             .with_detail(format!("Write {name:?} in the case that the resource's name has."))),
     }
 }
@@ -145,16 +145,16 @@ mod tests {
         assert_eq!(by_name("Pay").unwrap(), [2]);
         assert_eq!(by_name("orders DB").unwrap(), [3]);
         assert_eq!(by_name(&ResourceId::from_ulid(3.into()).to_string()).unwrap(), [3]);
-        assert_eq!(by_name("PAY").unwrap_err(), "ambiguous-name");
-        assert_eq!(by_name("nothing").unwrap_err(), "no-such-resource");
+        assert_eq!(by_name("PAY").unwrap_err(), "ambiguous_name");
+        assert_eq!(by_name("nothing").unwrap_err(), "no_such_resource");
     }
 
     #[test]
     fn filters_pick_what_matches_and_say_when_nothing_does() {
         let filter = |text: &str| picked(&Selection::Filter { filter: text.to_owned() });
         assert_eq!(filter("tags:env=prod name:p*").unwrap(), [1, 2]);
-        assert_eq!(filter("tags:env=test").unwrap_err(), "nothing-matches");
-        assert_eq!(filter("nonsense:1").unwrap_err(), "bad-filter");
+        assert_eq!(filter("tags:env=test").unwrap_err(), "nothing_matches");
+        assert_eq!(filter("nonsense:1").unwrap_err(), "bad_filter");
         assert_eq!(picked(&Selection::All).unwrap(), [1, 2, 3]);
     }
 }

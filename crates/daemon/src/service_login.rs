@@ -94,7 +94,7 @@ fn is_ending(account: &Account) -> bool {
 async fn sign_in(handle: &Handle, file: &Path) -> Result<(), Problem> {
     let config = handle.configs.borrow().clone();
     let config = config.ok_or_else(|| {
-        Problem::new(422, "no-control-plane", "No control plane is known yet")
+        Problem::new(422, "no_control_plane", "No control plane is known yet")
             .with_detail("Start posternd with --control https://… (and --ca FILE).")
     })?;
     let token = read_token(file).await?;
@@ -104,7 +104,7 @@ async fn sign_in(handle: &Handle, file: &Path) -> Result<(), Problem> {
 
 async fn read_token(file: &Path) -> Result<Zeroizing<String>, Problem> {
     let unreadable = |why: String| {
-        Problem::new(422, "no-token", "The service token cannot be read")
+        Problem::new(422, "no_token", "The service token cannot be read")
             .with_detail(format!("{}: {why}", file.display()))
     };
     let text = Zeroizing::new(tokio::fs::read_to_string(file).await.map_err(|error| unreadable(error.to_string()))?);

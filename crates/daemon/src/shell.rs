@@ -202,7 +202,7 @@ impl Shell {
         connected: bool,
     ) -> Result<BTreeSet<ResourceId>, Problem> {
         if self.account.is_none() {
-            return Err(Problem::new(409, "signed-out", "Nobody is signed in").with_detail("Sign in: postern login"));
+            return Err(Problem::new(409, "signed_out", "Nobody is signed in").with_detail("Sign in: postern login"));
         }
         if self.locked && connected {
             return Err(Problem::new(423, "locked", "Postern is locked").with_detail("Unlock it: postern unlock"));

@@ -46,7 +46,7 @@ impl Target {
             (Some(url), _) => url.as_str(),
             (None, Some(config)) => config.control.as_str(),
             (None, None) => {
-                return Err(Problem::new(422, "no-control-plane", "No control plane is known yet")
+                return Err(Problem::new(422, "no_control_plane", "No control plane is known yet")
                     .with_detail("Say which one: postern login --control https://…"));
             }
         };
@@ -117,25 +117,25 @@ impl Target {
 pub fn control_problem(error: CallError) -> Problem {
     let (code, title) = match &error {
         CallError::Refused(problem) => return problem.clone(),
-        CallError::Unreachable { .. } => ("control-unreachable", "The control plane cannot be reached"),
-        CallError::Untrusted { .. } => ("control-untrusted", "The server is not the trusted control plane"),
-        CallError::Garbled { .. } => ("control-garbled", "The control plane's answer cannot be used"),
+        CallError::Unreachable { .. } => ("control_unreachable", "The control plane cannot be reached"),
+        CallError::Untrusted { .. } => ("control_untrusted", "The server is not the trusted control plane"),
+        CallError::Garbled { .. } => ("control_garbled", "The control plane's answer cannot be used"),
     };
     Problem::new(502, code, title).with_detail(error.to_string())
 }
 
 fn parse(url: &str) -> Result<ControlUrl, Problem> {
     url.parse().map_err(|error: postern_tunnel::control::BadUrl| {
-        Problem::new(422, "bad-control-url", "This is no address of a control plane").with_detail(error.to_string())
+        Problem::new(422, "bad_control_url", "This is no address of a control plane").with_detail(error.to_string())
     })
 }
 
 fn bad_trust(error: &postern_tunnel::control::BadTrust) -> Problem {
-    Problem::new(422, "bad-trust", "The CA or fingerprint cannot be used").with_detail(error.to_string())
+    Problem::new(422, "bad_trust", "The CA or fingerprint cannot be used").with_detail(error.to_string())
 }
 
 fn unusable(error: &AccountError) -> Problem {
-    Problem::new(502, "unusable-sign-in", "The sign-in cannot be used").with_detail(error.to_string())
+    Problem::new(502, "unusable_sign_in", "The sign-in cannot be used").with_detail(error.to_string())
 }
 
 /// The certificate with this fingerprint (SHA-256, hex) among those of a PEM text, to be pinned.
@@ -184,15 +184,15 @@ mod tests {
     fn without_an_address_the_known_control_plane_is_meant() {
         let target = Target::of(&login(None, TrustWish::Known), Some(&known())).unwrap();
         assert_eq!(target.url.to_string(), "https://control.example:8443");
-        assert_eq!(Target::of(&login(None, TrustWish::Known), None).unwrap_err().code, "no-control-plane");
+        assert_eq!(Target::of(&login(None, TrustWish::Known), None).unwrap_err().code, "no_control_plane");
     }
 
     #[test]
     fn addresses_and_fingerprints_that_are_none_are_refused_before_anything_is_sent() {
         let bad = Target::of(&login(Some("http://control.example"), TrustWish::Known), None).unwrap_err();
-        assert_eq!(bad.code, "bad-control-url");
+        assert_eq!(bad.code, "bad_control_url");
         let wish = TrustWish::Fingerprint { sha256: "12".to_owned() };
-        assert_eq!(Target::of(&login(Some("https://a.example"), wish), None).unwrap_err().code, "bad-trust");
+        assert_eq!(Target::of(&login(Some("https://a.example"), wish), None).unwrap_err().code, "bad_trust");
     }
 
     #[test]

@@ -182,15 +182,15 @@ impl Guard {
     fn verdict(&self, request: &Request) -> Result<(), Problem> {
         if let Some(why) = self.suspicion(request) {
             return Err(
-                Problem::new(403, "not-for-browsers", "This address is for scripts of its owner").with_detail(why)
+                Problem::new(403, "not_for_browsers", "This address is for scripts of its owner").with_detail(why)
             );
         }
         if request.method() != Method::GET {
-            return Err(Problem::new(405, "read-only", "The status can only be read here")
+            return Err(Problem::new(405, "read_only", "The status can only be read here")
                 .with_detail("Changes go over the socket: use the postern command."));
         }
         if !self.has_token(request.headers()) {
-            return Err(Problem::new(401, "token-required", "The token is missing or wrong").with_detail(
+            return Err(Problem::new(401, "token_required", "The token is missing or wrong").with_detail(
                 "Send \"Authorization: Bearer\" and the content of the token file that postern status names.",
             ));
         }

@@ -56,9 +56,9 @@ impl Failure {
                     Some(source) => format!("{error}: {source}"),
                     None => error.to_string(),
                 };
-                Problem::new(503, "gateway-unreachable", "The gateway cannot be reached").with_detail(detail)
+                Problem::new(503, "gateway_unreachable", "The gateway cannot be reached").with_detail(detail)
             }
-            Self::Lost { entry } => Problem::new(502, "gateway-lost", "The gateway closed the connection")
+            Self::Lost { entry } => Problem::new(502, "gateway_lost", "The gateway closed the connection")
                 .with_detail(format!("{} closed it without an answer. Try again in a moment.", entry.address())),
         }
     }

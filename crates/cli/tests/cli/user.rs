@@ -180,7 +180,7 @@ fn a_refused_login_says_why_and_does_not_advise_to_log_in() {
     let ran = fake.run_with_input(&["login", "--email", "a@b.example", "--password-stdin"], "wrong");
     let ran = ran.ends(4).warns("error: cannot sign in: e-mail address or password is not right");
     assert!(!ran.err.contains("next:"), "{}", ran.err);
-    fake.refuse("POST /v1/login", 502, "control-untrusted", "The server is not the trusted control plane");
+    fake.refuse("POST /v1/login", 502, "control_untrusted", "The server is not the trusted control plane");
     fake.run_with_input(&["login", "--service-token=-"], "t").ends(1);
 }
 

@@ -116,7 +116,7 @@ impl Guide {
         };
         chosen.ok_or_else(|| {
             self.last.take().unwrap_or_else(|| {
-                Problem::new(502, "no-gateway", "No gateway can carry this connection")
+                Problem::new(502, "no_gateway", "No gateway can carry this connection")
                     .with_detail("The control plane has named none for this resource; ask an administrator.")
             })
         })
@@ -175,7 +175,7 @@ impl StreamGuide for Guide {
         let lease = self.lease_on_record(&entry).await?;
         let request = Request::new(self.destination.id, entry.node().tls_name(), lease.token.as_str(), self.stream.id)
             .map_err(|error| {
-                Problem::new(502, "bad-lease", "The lease cannot be sent").with_detail(error.to_string())
+                Problem::new(502, "bad_lease", "The lease cannot be sent").with_detail(error.to_string())
             })?;
         self.used = Some(lease);
         Ok(Attempt { entry, request: request.wanting(self.wanted.clone()) })
@@ -183,15 +183,15 @@ impl StreamGuide for Guide {
 }
 
 fn no_lease() -> Problem {
-    Problem::new(502, "no-lease", "There is no lease for this resource")
+    Problem::new(502, "no_lease", "There is no lease for this resource")
         .with_detail("The control plane has not answered; postern status says whether it can be reached.")
 }
 
 fn denied() -> Problem {
-    Problem::new(403, "no-lease", "The control plane gives no lease for this resource")
+    Problem::new(403, "no_lease", "The control plane gives no lease for this resource")
         .with_detail("The access may have been taken back, or may need something more; ask an administrator.")
 }
 
 fn unreachable(why: &str) -> Problem {
-    Problem::new(502, "gateway-unreachable", "No gateway can be reached").with_detail(why)
+    Problem::new(502, "gateway_unreachable", "No gateway can be reached").with_detail(why)
 }

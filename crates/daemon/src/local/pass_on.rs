@@ -39,7 +39,7 @@ pub(super) fn changes_password(call: &ControlCall) -> bool {
 }
 
 fn check(call: &ControlCall) -> Result<Method, Problem> {
-    let refuse = |why: &str| Problem::new(400, "call-not-allowed", "This call is not passed on").with_detail(why);
+    let refuse = |why: &str| Problem::new(400, "call_not_allowed", "This call is not passed on").with_detail(why);
     let method = METHODS
         .into_iter()
         .find(|method| method.as_str() == call.method)

@@ -127,7 +127,7 @@ async fn unlock(State(handle): State<Handle>, Sent(unlock): Sent<Unlock>) -> Ans
     let _turn = handle.signing_in.lock().await;
     let account = handle.account()?;
     let config = handle.configs.borrow().clone();
-    let config = config.ok_or_else(|| Problem::new(409, "no-control-plane", "No control plane is known"))?;
+    let config = config.ok_or_else(|| Problem::new(409, "no_control_plane", "No control plane is known"))?;
     let who = &account.record().account;
     let credential = if who.service {
         Credential::ServiceToken { token: unlock.password }
@@ -217,7 +217,7 @@ impl Handle {
         self.accounts
             .borrow()
             .clone()
-            .ok_or_else(|| Problem::new(409, "signed-out", "Nobody is signed in").with_detail("Sign in: postern login"))
+            .ok_or_else(|| Problem::new(409, "signed_out", "Nobody is signed in").with_detail("Sign in: postern login"))
     }
 
     /// Signs in and becomes that account. An account that was here before keeps its device key; another one gets its
@@ -250,5 +250,5 @@ impl<T: serde::de::DeserializeOwned> FromRequest<Handle> for Sent<T> {
 }
 
 fn bad_body(why: &str) -> Refusal {
-    Refusal(Problem::new(400, "bad-request", "The call cannot be read").with_detail(why))
+    Refusal(Problem::new(400, "bad_request", "The call cannot be read").with_detail(why))
 }

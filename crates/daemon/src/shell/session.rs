@@ -66,7 +66,7 @@ impl Shell {
     pub(super) async fn adopt(&mut self, signed_in: SignedIn, unlock: bool) -> Result<(), Problem> {
         let SignedIn { config, record, key, identity } = signed_in;
         let account = Account::new(&config, record.clone(), key.clone(), identity.clone()).map_err(|error| {
-            Problem::new(502, "unusable-sign-in", "The sign-in cannot be used").with_detail(error.to_string())
+            Problem::new(502, "unusable_sign_in", "The sign-in cannot be used").with_detail(error.to_string())
         })?;
         let same = self.account.as_ref().is_some_and(|before| {
             before.owner().account == account.owner().account && before.record().control == account.record().control
@@ -132,7 +132,7 @@ impl Shell {
 
     pub(super) async fn lock(&mut self) -> Result<(), Problem> {
         if self.account.is_none() {
-            return Err(Problem::new(409, "signed-out", "Nobody is signed in"));
+            return Err(Problem::new(409, "signed_out", "Nobody is signed in"));
         }
         self.locked = true;
         self.tell(Input::Locked).await;

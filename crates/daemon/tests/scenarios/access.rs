@@ -70,10 +70,10 @@ async fn several_are_connected_by_filter_and_all_are_disconnected_at_once() {
     assert_eq!(report.changed, 3);
     let status = world.daemon.status().await;
     assert!(others.iter().all(|id| !is_listening(&status, *id)));
-    assert_eq!(problem(world.daemon.client.connect(&filter("nothing*")).await).code, "nothing-matches");
+    assert_eq!(problem(world.daemon.client.connect(&filter("nothing*")).await).code, "nothing_matches");
     assert_eq!(problem(world.daemon.client.connect(&filter("x:y")).await).status, 422);
     let name = Selection::Name { name: "nowhere".to_owned() };
-    assert_eq!(problem(world.daemon.client.connect(&name).await).code, "no-such-resource");
+    assert_eq!(problem(world.daemon.client.connect(&name).await).code, "no_such_resource");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -182,7 +182,7 @@ async fn a_port_in_use_names_the_holder_and_is_taken_when_it_is_free() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_the_gateway_says_reaches_the_status_until_a_stream_works() {
     let world = World::start().await;
-    world.gateway.refuse_next(Problem::new(502, "target-refused", "The resource refused the connection"), None);
+    world.gateway.refuse_next(Problem::new(502, "target_refused", "The resource refused the connection"), None);
     expect_refusal(world.port).await;
     let status = world.daemon.until("told", |status| resource(status, world.id).unwrap().last_error.is_some()).await;
     let error = resource(&status, world.id).unwrap().last_error.clone().unwrap();

@@ -100,13 +100,13 @@ async fn a_lease_that_a_gateway_does_not_take_is_renewed_once() {
     world.open().await;
     tokio::time::sleep(Duration::from_millis(1100)).await;
     let leases = world.control.state().leases;
-    world.gateway.refuse_next(Problem::new(401, "lease-expired", "The lease has ended"), None);
+    world.gateway.refuse_next(Problem::new(401, "lease_expired", "The lease has ended"), None);
     world.open().await;
     assert_eq!(world.control.state().leases, leases + 1);
     // Refused again: the user is told, and nothing goes round in circles.
     tokio::time::sleep(Duration::from_millis(1100)).await;
     for _ in 0..2 {
-        world.gateway.refuse_next(Problem::new(401, "lease-expired", "The lease has ended"), None);
+        world.gateway.refuse_next(Problem::new(401, "lease_expired", "The lease has ended"), None);
     }
     expect_refusal(world.port).await;
     let status = world.daemon.until("told", |status| resource(status, world.id).unwrap().last_error.is_some()).await;
@@ -121,7 +121,7 @@ async fn a_draining_gateway_and_a_wrong_one_hand_the_stream_on() {
     for gateway in [&world.gateway, &second] {
         let other = if gateway.node == second.node { &world.gateway } else { &second };
         let route = Route::new(other.node, other.address.to_string()).unwrap();
-        gateway.refuse_next(Problem::new(421, "wrong-node", "Another node carries this resource"), Some(route));
+        gateway.refuse_next(Problem::new(421, "wrong_node", "Another node carries this resource"), Some(route));
         let before = (world.gateway.opened(), second.opened());
         world.open().await;
         let after = (world.gateway.opened(), second.opened());

@@ -113,15 +113,15 @@ impl Handler {
         }
         let resource = request.request.resource();
         let no = |status, code: &str| Refused::from(Problem::new(status, code, code));
-        let claims = self.org.verifier().open(request.request.lease()).map_err(|_| no(403, "bad-lease"))?;
-        let holder = request.peer.holder().ok_or_else(|| no(403, "no-device"))?;
+        let claims = self.org.verifier().open(request.request.lease()).map_err(|_| no(403, "bad_lease"))?;
+        let holder = request.peer.holder().ok_or_else(|| no(403, "no_device"))?;
         claims
             .check(&holder, resource, false, Contact::Connected, now())
-            .map_err(|error| no(if error.renewable() { 401 } else { 403 }, "lease-refused"))?;
+            .map_err(|error| no(if error.renewable() { 401 } else { 403 }, "lease_refused"))?;
         let target = self.desk.targets.lock().unwrap().get(&resource).copied();
-        let target = target.ok_or_else(|| no(404, "unknown-resource"))?;
+        let target = target.ok_or_else(|| no(404, "unknown_resource"))?;
         let target = TcpStream::connect(target).await.map_err(|error| {
-            Refused::from(Problem::new(502, "target-refused", "The resource refused").with_detail(error.to_string()))
+            Refused::from(Problem::new(502, "target_refused", "The resource refused").with_detail(error.to_string()))
         })?;
         Ok(Opened { target, control: StreamControl::new(), done: Box::new(drop) })
     }

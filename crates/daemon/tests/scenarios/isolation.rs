@@ -190,6 +190,6 @@ async fn the_socket_of_the_local_api_is_closed_to_other_uids() {
         answer
     });
     let answer = answer.unwrap();
-    assert!(answer.starts_with("HTTP/1.1 403") && answer.contains("not-your-service"), "{answer}");
+    assert!(answer.starts_with("HTTP/1.1 403") && answer.contains("not_your_service"), "{answer}");
     assert!(!answer.contains(crate::control::EMAIL));
 }

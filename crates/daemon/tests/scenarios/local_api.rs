@@ -45,11 +45,11 @@ async fn calls_of_the_control_plane_are_made_with_the_login_and_the_certificate(
     assert_eq!(answer.body["items"][0]["email"], EMAIL);
     assert!(world.control.state().requests.contains(&("GET /api/v1/accounts?limit=5".to_owned(), true)));
     for path in ["/api/v1/../accounts", "/other", "/api/v1/leases"] {
-        assert_eq!(problem(world.daemon.client.control(&call("GET", path)).await).code, "call-not-allowed");
+        assert_eq!(problem(world.daemon.client.control(&call("GET", path)).await).code, "call_not_allowed");
     }
     assert!(!world.control.state().requests.iter().any(|(line, _)| line.contains("..")));
     world.daemon.client.logout().await.unwrap();
-    assert_eq!(problem(world.daemon.client.control(&call("GET", "/api/v1/accounts")).await).code, "signed-out");
+    assert_eq!(problem(world.daemon.client.control(&call("GET", "/api/v1/accounts")).await).code, "signed_out");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -99,7 +99,7 @@ async fn bodies_that_make_no_sense_are_refused_in_words() {
         assert!(answer.starts_with("HTTP/1.1 4") && answer.contains("application/problem+json"), "{answer}");
     }
     let wrong_method = raw(&socket, "GET /v1/connect HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
-    assert!(wrong_method.contains("no-such-call"), "{wrong_method}");
+    assert!(wrong_method.contains("no_such_call"), "{wrong_method}");
     assert_eq!(world.daemon.client.hello().await.unwrap().version, VERSION);
 }
 

@@ -29,7 +29,7 @@ async fn a_fingerprint_is_enough_to_trust_and_a_wrong_one_sends_nothing() {
     let home = tempfile::tempdir().unwrap();
     let mut daemon = Daemon::start(home.path(), &[]);
     let wrong = Trust::Fingerprint { sha256: "ab".repeat(32) };
-    assert_eq!(problem(daemon.login_by(&control, wrong, EMAIL, PASSWORD).await).code, "control-untrusted");
+    assert_eq!(problem(daemon.login_by(&control, wrong, EMAIL, PASSWORD).await).code, "control_untrusted");
     assert!(control.state().requests.iter().all(|(_, secret)| !secret));
     let right = Trust::Fingerprint { sha256: control.org.fingerprint() };
     daemon.login_by(&control, right, EMAIL, PASSWORD).await.unwrap();
@@ -47,10 +47,10 @@ async fn a_server_that_does_not_prove_itself_sees_no_request_at_all() {
     // Not by the CA of another, not by the roots of this machine, and not where something else was pinned.
     let of_another = Trust::Ca { pem: real.org.pem.clone() };
     for trust in [of_another, Trust::Known] {
-        assert_eq!(problem(daemon.login_by(&rogue, trust, EMAIL, PASSWORD).await).code, "control-untrusted");
+        assert_eq!(problem(daemon.login_by(&rogue, trust, EMAIL, PASSWORD).await).code, "control_untrusted");
     }
     daemon.login(&real).await;
-    assert_eq!(problem(daemon.login_by(&rogue, Trust::Known, EMAIL, PASSWORD).await).code, "control-untrusted");
+    assert_eq!(problem(daemon.login_by(&rogue, Trust::Known, EMAIL, PASSWORD).await).code, "control_untrusted");
     assert!(rogue.state().requests.is_empty(), "{:?}", rogue.state().requests);
     assert!(matches!(daemon.status().await.sign_in, SignIn::SignedIn { .. }), "the old sign-in is untouched");
 }
@@ -147,7 +147,7 @@ async fn locked_nothing_works_until_the_control_plane_has_checked_the_password()
     assert_eq!(problem(world.daemon.client.unlock(&wrong).await).status, 401);
     let right = Unlock { password: PASSWORD.to_owned() };
     world.control.stop();
-    assert_eq!(problem(world.daemon.client.unlock(&right).await).code, "control-unreachable");
+    assert_eq!(problem(world.daemon.client.unlock(&right).await).code, "control_unreachable");
     world.control.restart().await;
     let status = world.daemon.client.unlock(&right).await.unwrap();
     assert!(matches!(status.sign_in, SignIn::SignedIn { .. }));

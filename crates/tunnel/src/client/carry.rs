@@ -227,5 +227,5 @@ fn silence() -> Break {
 }
 
 fn no_gateway() -> Problem {
-    Problem::new(503, "no-gateway", "No gateway took the connection")
+    Problem::new(503, "no_gateway", "No gateway took the connection")
 }

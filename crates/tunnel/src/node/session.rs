@@ -81,7 +81,7 @@ impl Session<'_> {
                 Some(refused) => Err(refused),
             },
             Err(error) => {
-                let problem = Problem::new(400, "bad-head", "The request is malformed").with_detail(error.to_string());
+                let problem = Problem::new(400, "bad_head", "The request is malformed").with_detail(error.to_string());
                 self.refuse(problem.into()).await?;
                 return Err(Quit::Over);
             }
@@ -130,7 +130,7 @@ impl Session<'_> {
             return Some(problem.with_detail("It takes no new connections. Another gateway may.").into());
         }
         if self.peer.is_over(unix_now()) {
-            let problem = Problem::new(401, "certificate-expired", "The device's certificate has ended");
+            let problem = Problem::new(401, "certificate_expired", "The device's certificate has ended");
             return Some(problem.with_detail("Connect again with a renewed certificate.").into());
         }
         None
@@ -250,7 +250,7 @@ impl Session<'_> {
 }
 
 fn repeated() -> Refused {
-    let problem = Problem::new(409, "stream-repeated", "The connection broke while it was opened");
+    let problem = Problem::new(409, "stream_repeated", "The connection broke while it was opened");
     problem.with_detail("What was sent first may have arrived, so it is not sent again. Connect again.").into()
 }
 

@@ -71,7 +71,7 @@ async fn a_refused_lease_is_renewed_once_and_the_first_bytes_are_sent_again() {
     let org = Org::new();
     let (address, seen) = counting_echo().await;
     let gateway = Gateway::start(&org, Duration::ZERO, move |wish| match wish.request.lease() {
-        "v4.public.0" => Plan::problem(401, "lease-expired"),
+        "v4.public.0" => Plan::problem(401, "lease_expired"),
         _ => Plan::Dial(address),
     })
     .await;
@@ -83,7 +83,7 @@ async fn a_refused_lease_is_renewed_once_and_the_first_bytes_are_sent_again() {
         let (received, end) = echo(route, &sent).await;
         assert!(received == sent, "{length} bytes came back as {}", received.len());
         assert_eq!((end.cause, end.up, end.down), (EndCause::Done, length as u64, length as u64));
-        assert_eq!(*failures.lock().unwrap(), ["lease-expired"]);
+        assert_eq!(*failures.lock().unwrap(), ["lease_expired"]);
         assert!(std::mem::take(&mut *seen.lock().unwrap()) == [sent]);
     }
     assert!(entry.idle() > 0, "a refusal cost the connection");
@@ -92,7 +92,7 @@ async fn a_refused_lease_is_renewed_once_and_the_first_bytes_are_sent_again() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_second_refusal_of_the_lease_ends_the_stream() {
     let org = Org::new();
-    let gateway = Gateway::start(&org, Duration::ZERO, |_| Plan::problem(401, "lease-expired")).await;
+    let gateway = Gateway::start(&org, Duration::ZERO, |_| Plan::problem(401, "lease_expired")).await;
     let entry = gateway.entry(org.client());
     let route = Route::to(&[&entry, &entry, &entry]);
     let failures = route.failures.clone();
@@ -109,7 +109,7 @@ async fn a_stream_goes_to_the_node_that_the_first_one_names() {
     let right = Gateway::start(&org, Duration::ZERO, move |_| Plan::Dial(address)).await;
     let route = WayTo::new(right.node, right.address.to_string()).unwrap();
     let wrong = Gateway::start(&org, Duration::ZERO, move |_| {
-        Plan::Refuse(Refused { problem: Problem::new(421, "wrong-node", "Wrong"), route: Some(route.clone()) })
+        Plan::Refuse(Refused { problem: Problem::new(421, "wrong_node", "Wrong"), route: Some(route.clone()) })
     })
     .await;
     let tls = org.client();
@@ -166,7 +166,7 @@ async fn what_cannot_be_reached_is_passed_over() {
     let (received, end) = echo(Route::to(&[&nobody, &gateway.entry(tls)]), b"hello").await;
     assert_eq!((received.as_slice(), end.cause), (b"hello".as_slice(), EndCause::Done));
     let (_, end) = echo(Route::to(&[&nobody]), b"hello").await;
-    assert!(matches!(end.cause, EndCause::Refused(problem) if problem.code == "gateway-unreachable"));
+    assert!(matches!(end.cause, EndCause::Refused(problem) if problem.code == "gateway_unreachable"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -287,7 +287,7 @@ async fn a_client_that_breaks_the_protocol_opens_nothing() {
     for (index, head) in heads.into_iter().enumerate() {
         let answer = say(&org, &gateway, &identity, &[frame(Kind::Head, head.as_bytes()), END.to_vec()].concat()).await;
         let Ok(Reply::Refused(refused)) = Reply::read(&answer[4..]) else { panic!("head {index}: {answer:?}") };
-        assert_eq!((refused.problem.status, refused.problem.code.as_str()), (400, "bad-head"));
+        assert_eq!((refused.problem.status, refused.problem.code.as_str()), (400, "bad_head"));
     }
     assert_eq!(asked.load(Ordering::SeqCst), 0, "the handler was asked");
     let flood = [frame(Kind::Head, &head), frame(Kind::Data, &vec![0; MAX_UNANSWERED + 100])].concat();
@@ -316,7 +316,7 @@ async fn a_certificate_that_ended_opens_no_further_stream() {
         codes.push(refused.problem.code);
         tokio::time::sleep(Duration::from_millis(3100)).await;
     }
-    assert_eq!(codes, ["denied", "certificate-expired"]);
+    assert_eq!(codes, ["denied", "certificate_expired"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

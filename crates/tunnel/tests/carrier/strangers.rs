@@ -169,7 +169,7 @@ async fn a_client_that_is_not_accepted_is_told_so() {
     let entry = gateway.entry(tls);
     let end = Local::connect(Route::to(&[&entry])).await.end().await;
     let EndCause::Refused(problem) = end.cause else { panic!("{end:?}") };
-    assert_eq!(problem.code, "gateway-unreachable");
+    assert_eq!(problem.code, "gateway_unreachable");
     assert!(problem.detail.unwrap().contains("does not accept this device"));
 }
 
@@ -181,7 +181,7 @@ async fn a_client_speaks_to_no_other_node_than_the_one_it_means() {
     let another_ca = gateway.entry(other.client());
     for entry in [another_node, another_ca] {
         let end = Local::connect(Route::to(&[&entry])).await.end().await;
-        assert!(matches!(end.cause, EndCause::Refused(problem) if problem.code == "gateway-unreachable"));
+        assert!(matches!(end.cause, EndCause::Refused(problem) if problem.code == "gateway_unreachable"));
     }
     assert_eq!(asked.load(Ordering::SeqCst), 0);
 }
