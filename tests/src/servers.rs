@@ -5,12 +5,14 @@ mod folder;
 mod nginx;
 mod postgres;
 mod redis;
+mod redis_cluster;
 mod sshd;
 
 pub use folder::{Folder, folder};
 pub use nginx::Nginx;
 pub use postgres::Postgres;
 pub use redis::Redis;
+pub use redis_cluster::RedisCluster;
 pub use sshd::Sshd;
 
 use std::{

@@ -16,7 +16,7 @@ mod gateway;
 mod user;
 
 use std::{
-    net::{Ipv4Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     time::{Duration, Instant},
 };
 
@@ -55,6 +55,7 @@ pub struct Builder {
     gateway_options: Vec<String>,
     user: bool,
     user_environment: Vec<(String, String)>,
+    gateway_hosts: String,
 }
 
 /// What a test starts its programs with.
@@ -64,6 +65,8 @@ pub(crate) struct Setting {
     /// `RUST_LOG`.
     pub(crate) log: String,
     pub(crate) user_environment: Vec<(String, String)>,
+    /// A file in place of `/etc/hosts` for gateways.
+    pub(crate) gateway_hosts: Option<std::path::PathBuf>,
 }
 
 /// A running Postern.
@@ -93,6 +96,7 @@ impl Stack {
             gateway_options: Vec::new(),
             user: true,
             user_environment: Vec::new(),
+            gateway_hosts: String::new(),
         }
     }
 
@@ -280,6 +284,13 @@ impl Builder {
         self
     }
 
+    /// A name that gateways resolve to this address, and nobody else does. Needs root.
+    #[must_use]
+    pub fn gateway_host(mut self, name: &str, at: IpAddr) -> Self {
+        self.gateway_hosts += &format!("{at} {name}\n");
+        self
+    }
+
     /// No posternd: the test signs devices in itself.
     #[must_use]
     pub fn without_user(mut self) -> Self {
@@ -289,11 +300,17 @@ impl Builder {
 
     /// Starts everything. The user is signed in and told of every resource, but connected to none.
     pub async fn start(self) -> anyhow::Result<Stack> {
+        let folder = folder()?;
+        let gateway_hosts = (!self.gateway_hosts.is_empty()).then(|| folder.path().join("gateway-hosts"));
+        if let Some(file) = &gateway_hosts {
+            std::fs::write(file, format!("127.0.0.1 localhost\n{}", self.gateway_hosts))?;
+        }
         let setting = Setting {
             binaries: binaries()?,
-            folder: folder()?,
+            folder,
             log: self.log,
             user_environment: self.user_environment,
+            gateway_hosts,
         };
         let mut control = ControlPlane::start(&setting).await.context("the control plane")?;
         let admin = control.take_admin().await.context("the first administrator")?;

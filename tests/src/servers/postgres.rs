@@ -2,6 +2,7 @@
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
+    os::unix::fs::{PermissionsExt, chown},
     path::{Path, PathBuf},
     process::Command,
 };
@@ -11,6 +12,7 @@ use rustix::process::Signal;
 
 use super::{Folder, folder, start_on_free_port};
 use crate::{
+    authority::ServerIdentity,
     command::{PATIENCE, find_program, run},
     process::{Process, STOP_DEADLINE},
     skip::is_root,
@@ -32,6 +34,15 @@ impl Postgres {
     pub const PROGRAMS: [&str; 4] = ["initdb", "postgres", "psql", "pgbench"];
 
     pub async fn start() -> anyhow::Result<Self> {
+        Self::start_with(None).await
+    }
+
+    /// The same, and offers TLS.
+    pub async fn start_tls(identity: &ServerIdentity) -> anyhow::Result<Self> {
+        Self::start_with(Some(identity)).await
+    }
+
+    async fn start_with(identity: Option<&ServerIdentity>) -> anyhow::Result<Self> {
         let folder = folder()?;
         let owner = unprivileged_user()?;
         let data = folder.private("data", owner)?;
@@ -39,12 +50,15 @@ impl Postgres {
         let mut initdb = tokio::process::Command::from(command(&program("initdb")?, owner));
         initdb.args(["--no-sync", "--auth=trust", "--encoding=UTF8", "--locale=C", "--username", USER, "--pgdata"]);
         run(initdb.arg(&data), PATIENCE).await?.success().context("initdb failed")?;
+        if let Some(identity) = identity {
+            write_identity(&data, owner, identity)?;
+        }
         let server = program("postgres")?;
         let (process, port) = start_on_free_port(async |port| {
             let mut command = command(&server, owner);
             command.arg("-D").arg(&data).args(["-p", &port.to_string(), "-c", "listen_addresses=127.0.0.1"]);
             command.args(["-c", "unix_socket_directories=", "-c", "fsync=off", "-c", "max_connections=300"]);
-            command.args(["-c", "shared_buffers=32MB"]);
+            command.args(["-c", "shared_buffers=32MB", "-c", if identity.is_some() { "ssl=on" } else { "ssl=off" }]);
             Process::spawn("postgres", &mut command, folder.path())
         })
         .await?;
@@ -107,6 +121,19 @@ impl Drop for Postgres {
             }
         }
     }
+}
+
+/// Where PostgreSQL looks for it; the key must be its owner's alone.
+fn write_identity(data: &Path, owner: Option<u32>, identity: &ServerIdentity) -> anyhow::Result<()> {
+    for (name, text) in [("server.crt", &identity.certificate), ("server.key", &identity.key)] {
+        let file = data.join(name);
+        std::fs::write(&file, text)?;
+        std::fs::set_permissions(&file, PermissionsExt::from_mode(0o600))?;
+        if let Some(uid) = owner {
+            chown(&file, Some(uid), Some(uid)).context("cannot give the key away")?;
+        }
+    }
+    Ok(())
 }
 
 fn command(program: &Path, owner: Option<u32>) -> Command {

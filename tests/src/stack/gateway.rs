@@ -28,7 +28,12 @@ struct Launch {
     log: String,
     options: Vec<String>,
     environment: Vec<(String, String)>,
+    /// What its `/etc/hosts` says.
+    hosts: Option<PathBuf>,
 }
+
+/// Puts the first argument over `/etc/hosts` of this mount namespace, and becomes the rest.
+const WITH_HOSTS: &str = r#"mount --bind "$1" /etc/hosts && shift && exec "$@""#;
 
 impl Gateway {
     pub(super) async fn start(
@@ -51,6 +56,7 @@ impl Gateway {
             log: setting.log.clone(),
             options: options.to_owned(),
             environment: Vec::new(),
+            hosts: setting.gateway_hosts.clone(),
         };
         let mut process = launch.spawn(SocketAddr::from(([127, 0, 0, 1], 0)), Some(token))?;
         let ready = process.ready().await?;
@@ -124,7 +130,15 @@ impl Gateway {
 
 impl Launch {
     fn spawn(&self, listen: SocketAddr, token: Option<&str>) -> anyhow::Result<Process> {
-        let mut command = Command::new(self.binaries.node());
+        let mut command = match &self.hosts {
+            None => Command::new(self.binaries.node()),
+            Some(file) => {
+                let mut command = Command::new("unshare");
+                command.args(["-m", "--propagation", "private", "--", "sh", "-c", WITH_HOSTS, "with-hosts"]);
+                command.arg(file).arg(self.binaries.node());
+                command
+            }
+        };
         command.args(["gateway", "--control", &format!("https://{}", self.control)]).arg("--ca").arg(&self.ca_file);
         command.arg("--state").arg(&self.state).args(["--listen", &listen.to_string()]).args(&self.options);
         command.env("RUST_LOG", &self.log).env_remove("POSTERN_ENROL_TOKEN");
