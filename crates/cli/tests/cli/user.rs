@@ -620,7 +620,7 @@ fn a_name_is_answered_by_the_resolver_and_by_the_system() {
 fn the_type_of_a_question_is_passed_on() {
     let fake = Fake::start();
     let problem =
-        json!({ "status": 422, "code": "bad-question", "title": "That cannot be asked", "detail": "no type" });
+        json!({ "status": 422, "code": "bad_question", "title": "That cannot be asked", "detail": "no type" });
     fake.answer("POST /v1/names", 422, problem);
     fake.run(&["dns", "query", "db.my-org", "--type", "NONSENSE"]).ends(8).warns("that cannot be asked");
 }

@@ -180,7 +180,7 @@ async fn names(State(handle): State<Handle>, Sent(question): Sent<NameQuestion>)
     let report = inquiry::report(&question, resolver).await;
     Ok(Json(
         report.map_err(|error| {
-            Problem::new(422, "bad-question", "That cannot be asked").with_detail(error.to_string())
+            Problem::new(422, "bad_question", "That cannot be asked").with_detail(error.to_string())
         })?,
     ))
 }
