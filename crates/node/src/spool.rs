@@ -203,7 +203,14 @@ impl Spool {
 
     /// Writes a start record. When this returns it is in the file, and it or a preparation for it is durable.
     pub async fn start(&self, at: UnixMillis, start: SessionStart) -> Result<(), SpoolError> {
-        let Some(start) = self.start_prepared(at, start) else { return Ok(()) };
+        match self.start_prepared(at, start) {
+            Some(start) => self.start_durable(at, start).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Writes a start record. When this returns the record itself is durable, whatever is prepared.
+    pub async fn start_durable(&self, at: UnixMillis, start: SessionStart) -> Result<(), SpoolError> {
         let (done, written) = oneshot::channel();
         {
             let mut queue = self.shared.queue();

@@ -23,7 +23,7 @@ use crate::{
     dial::{DialError, Dialer, Target},
     egress::{Denial, Egress, Permit},
     live::{LiveSession, LiveSessions},
-    spool::Spool,
+    spool::{Spool, SpoolError},
 };
 
 /// What a gateway decides and carries with. Clones are the same gateway.
@@ -94,6 +94,12 @@ impl Gateway {
         self.0.parts.spool.note(now, Event::Refused(refused));
     }
 
+    /// Strict resources' sessions lean on no preparation: each waits for the disk.
+    async fn write_start(&self, now: UnixMillis, permit: &Permit, start: SessionStart) -> Result<(), SpoolError> {
+        let spool = &self.0.parts.spool;
+        if permit.resource.strict { spool.start_durable(now, start).await } else { spool.start(now, start).await }
+    }
+
     /// Takes the session up, so that revocations find it, and looks once more whether one has come meanwhile.
     fn take_up(&self, stream: StreamId, permit: &Permit, control: &StreamControl) -> Result<Recording, Problem> {
         let parts = &self.0.parts;
@@ -119,7 +125,7 @@ impl StreamHandler for Gateway {
         let parts = &self.0.parts;
         // Side by side: the disk is not on the path of a dial that takes longer.
         let (dialled, written) =
-            tokio::join!(dial(&parts.dialer, target, &request), parts.spool.start(now, start.clone()));
+            tokio::join!(dial(&parts.dialer, target, &request), self.write_start(now, &permit, start.clone()));
         if let Err(error) = written {
             tracing::error!(%error, "a stream is refused because its start cannot be recorded");
             return Err(error.problem().into());
@@ -144,7 +150,9 @@ impl StreamHandler for Gateway {
             recording.end(cause.at_node(), (0, 0), None);
             return Err(Problem::new(401, "lease_revoked", "Your access was changed").into());
         }
-        parts.spool.expect(now, &start);
+        if !permit.resource.strict {
+            parts.spool.expect(now, &start);
+        }
         let done = Box::new(move |end: StreamEnd| recording.finish(&end));
         Ok(Opened { target, control, done })
     }

@@ -207,6 +207,17 @@ async fn what_is_not_prepared_for_or_used_up_waits_for_the_disk() {
 }
 
 #[tokio::test]
+async fn a_session_that_must_be_durable_itself_leans_on_no_preparation() {
+    let bench = Bench::new(64 << 10);
+    let spool = prepared(&bench).await;
+    spool.start_durable(AT, start(1)).await.unwrap();
+    assert!(spool.durable().borrow().seq >= 3);
+    let events: Vec<_> = read_all(&spool, 3).into_iter().map(|record| record.event).collect();
+    assert_eq!(events[0], Event::Start(start(1)));
+    finish(&spool);
+}
+
+#[tokio::test]
 async fn a_spool_that_closes_settles_what_it_prepared() {
     let bench = Bench::new(64 << 10);
     let spool = prepared(&bench).await;
