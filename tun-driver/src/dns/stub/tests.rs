@@ -38,9 +38,14 @@ impl Drop for Server {
 impl Server {
     /// `reply` gives the answer to a query, or none.
     async fn start(reply: impl Fn(&[u8]) -> Option<Vec<u8>> + Clone + Send + 'static) -> Self {
-        let udp = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let (udp, tcp) = loop {
+            let udp = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+            // The same port may be taken for TCP.
+            if let Ok(tcp) = TcpListener::bind(udp.local_addr().unwrap()).await {
+                break (udp, tcp);
+            }
+        };
         let address = udp.local_addr().unwrap();
-        let tcp = TcpListener::bind(address).await.unwrap();
         let asked = Arc::new(AtomicUsize::new(0));
         let (counter, reply_udp) = (Arc::clone(&asked), reply.clone());
         let over_udp = tokio::spawn(async move {
@@ -127,7 +132,13 @@ fn serve(listen: SocketAddr, folder: &Path, routes: Routes) -> Order {
 }
 
 fn free_port() -> SocketAddr {
-    std::net::UdpSocket::bind("127.0.72.53:0").unwrap().local_addr().unwrap()
+    loop {
+        let address = std::net::UdpSocket::bind("127.0.72.53:0").unwrap().local_addr().unwrap();
+        // The same port may be taken for TCP.
+        if std::net::TcpListener::bind(address).is_ok() {
+            return address;
+        }
+    }
 }
 
 async fn ask(server: SocketAddr, query: &[u8]) -> Option<Vec<u8>> {
