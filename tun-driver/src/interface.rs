@@ -33,7 +33,7 @@ pub struct InterfaceConfig {
     /// The virtual subnet, inside RFC 1918 or 100.64.0.0/10. Only this much is routed.
     pub subnet: Ipv4Net,
     /// An IPv6 ULA network beside it; its interface part repeats the IPv4 host bits. Left out where the machine has
-    /// IPv6 off: see [`Configured::ipv6`].
+    /// IPv6 off; [`Configured`] says so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ipv6: Option<Ipv6Net>,
     /// The names that are asked at the resolver address, each with everything below it. At most [`MAX_ZONES`].
