@@ -43,16 +43,17 @@ async fn all_are_lost(
     }
 }
 
-/// Connections of programs of this machine to an IPv4 address that are established.
+/// Connections of programs of this machine to an IPv4 address, those included that only the other side has ended.
 fn connections_to(address: SocketAddr) -> anyhow::Result<usize> {
     let SocketAddr::V4(address) = address else { anyhow::bail!("{address} is not IPv4") };
     let remote = format!("{:08X}:{:04X}", u32::from_ne_bytes(address.ip().octets()), address.port());
     let table = std::fs::read_to_string("/proc/net/tcp")?;
-    let established = |line: &&str| {
+    let held = |line: &&str| {
         let mut fields = line.split_whitespace().skip(2);
-        fields.next() == Some(&*remote) && fields.next() == Some("01")
+        // 06 is TIME_WAIT: no program has it any more.
+        fields.next() == Some(&*remote) && fields.next() != Some("06")
     };
-    Ok(table.lines().filter(established).count())
+    Ok(table.lines().filter(held).count())
 }
 
 async fn redis_cli(address: SocketAddr, arguments: &[&str]) -> anyhow::Result<Output> {
