@@ -1,0 +1,23 @@
+//! The streams that are carried now.
+
+use std::net::SocketAddr;
+
+use postern_proto::{
+    id::{NodeId, ResourceId, StreamId},
+    time::UnixMillis,
+};
+use serde::{Deserialize, Serialize};
+
+/// A stream that is carried now.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LiveSession {
+    pub stream: StreamId,
+    pub resource: ResourceId,
+    pub resource_name: String,
+    pub peer: SocketAddr,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gateway: Option<NodeId>,
+    pub started_at: UnixMillis,
+    pub bytes_up: u64,
+    pub bytes_down: u64,
+}

@@ -1,0 +1,87 @@
+//! Who answers, and everything that a client shows.
+
+use std::net::SocketAddr;
+
+use postern_proto::time::UnixMillis;
+use serde::{Deserialize, Serialize};
+
+use super::{GatewayStatus, NetworkStatus, ResourceStatus, SignIn};
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hello {
+    pub version: u32,
+    /// Version of the service program.
+    pub service: String,
+    pub pid: u32,
+    pub uid: u32,
+}
+
+/// Everything a client shows.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    /// Version of the service program.
+    pub service: String,
+    pub sign_in: SignIn,
+    pub control: ControlLink,
+    pub key_storage: KeyStorage,
+    /// `None` while signed out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificate_ends: Option<UnixMillis>,
+    #[serde(default)]
+    pub gateways: Vec<GatewayStatus>,
+    /// Everything the account may reach, by name.
+    #[serde(default)]
+    pub resources: Vec<ResourceStatus>,
+    /// The virtual network of this machine.
+    #[serde(default)]
+    pub network: NetworkStatus,
+    /// Uids other than the owner's that may use the listeners (`--allow-uid`).
+    #[serde(default)]
+    pub allowed_uids: Vec<u32>,
+    /// Where scripts may read this status over HTTP.
+    pub status_api: StatusApi,
+    /// Sentences a person should read: what is wrong and what to do.
+    #[serde(default)]
+    pub warnings: Vec<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "state")]
+pub enum ControlLink {
+    /// No control plane is configured.
+    None,
+    Connecting {
+        url: String,
+    },
+    Connected {
+        url: String,
+        since: UnixMillis,
+    },
+    /// Streams and cached leases go on.
+    Away {
+        url: String,
+        since: UnixMillis,
+        error: String,
+        retry_at: UnixMillis,
+    },
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "kind")]
+pub enum KeyStorage {
+    Keystore {
+        name: String,
+    },
+    /// A file that only the user may read.
+    File {
+        path: String,
+    },
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "state")]
+pub enum StatusApi {
+    Off,
+    Listening { address: SocketAddr, token_file: String },
+    Failed { error: String },
+}
