@@ -1,13 +1,10 @@
-//! How a resource is shown: state, health, address, and what to type to use it.
+//! How a resource is shown: state, health and address.
 
-use std::net::SocketAddr;
-
-use postern_local_api::message::{Connection, PortHolder, ResourceStatus};
-use postern_proto::{
-    name::HostPattern,
-    resource::{Health, Kind},
-    time::UnixMillis,
+use postern_local_api::{
+    command::endpoint,
+    message::{Connection, PortHolder, ResourceStatus},
 };
+use postern_proto::{resource::Health, time::UnixMillis};
 
 use crate::{
     table::{Field, Tone},
@@ -71,52 +68,6 @@ pub(crate) fn ends(resource: &ResourceStatus, now: UnixMillis) -> Field {
 pub(crate) fn tags<'a>(tags: impl IntoIterator<Item = (&'a String, &'a String)>) -> String {
     let tag = |(key, value): (&String, &String)| if value.is_empty() { key.clone() } else { format!("{key}={value}") };
     tags.into_iter().map(tag).collect::<Vec<_>>().join(" ")
-}
-
-/// A command that can be pasted as it is.
-pub(crate) fn example(resource: &ResourceStatus) -> String {
-    let Endpoint { host, port } = endpoint(resource);
-    let in_url = if host.contains(':') { format!("[{host}]") } else { host.clone() };
-    match resource.resource.kind {
-        Kind::Tcp => format!("nc {host} {port}"),
-        Kind::Http if port == 80 => format!("curl http://{in_url}/"),
-        Kind::Http => format!("curl http://{in_url}:{port}/"),
-        Kind::Postgres => format!("psql -h {host} -p {port}"),
-        Kind::Mysql => format!("mysql -h {host} -P {port} --protocol=tcp"),
-        Kind::Redis => format!("redis-cli -h {host} -p {port}"),
-        Kind::Ssh if port == 22 => format!("ssh {host}"),
-        Kind::Ssh => format!("ssh -p {port} {host}"),
-    }
-}
-
-pub(crate) struct Endpoint {
-    host: String,
-    port: u16,
-}
-
-impl std::fmt::Display for Endpoint {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { host, port } = self;
-        if host.contains(':') { write!(f, "[{host}]:{port}") } else { write!(f, "{host}:{port}") }
-    }
-}
-
-/// The address that is listened on, else the one it will have; in the virtual network its name, unless that stands for
-/// several hosts. (A name of this type is fit to stand in a command that a person pastes into a shell.)
-pub(crate) fn endpoint(resource: &ResourceStatus) -> Endpoint {
-    let bind = &resource.resource.bind;
-    let address = match resource.connection {
-        Connection::Listening { address } => address,
-        _ => SocketAddr::new(bind.ip, bind.port),
-    };
-    let alias = match resource.connection {
-        // The name that is in force, where there is one.
-        Connection::Listening { .. } => resource.virtual_name.as_ref().and_then(|name| name.parse().ok()),
-        _ => bind.dns_name.clone(),
-    };
-    let name = alias.filter(|name: &HostPattern| !name.is_wildcard());
-    let host = name.map_or_else(|| address.ip().to_string(), |name| name.to_string());
-    Endpoint { host, port: address.port() }
 }
 
 fn holder_text(holder: Option<&PortHolder>) -> String {

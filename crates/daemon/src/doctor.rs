@@ -11,8 +11,8 @@ use std::{
 };
 
 use postern_local_api::message::{
-    Check, Connection, ControlLink, DoctorReport, NetworkStatus, ResourceStatus, SignIn, Status, StatusApi, VERSION,
-    Verdict,
+    Check, CheckGroup, Connection, ControlLink, DoctorReport, NetworkStatus, ResourceStatus, SignIn, Status, StatusApi,
+    VERSION, Verdict,
 };
 use postern_proto::{resource::Health, time::UnixMillis};
 use tokio::{
@@ -319,14 +319,27 @@ fn status_api(status: &Status) -> Check {
     }
 }
 
+/// Where a check belongs, by its id.
+fn group(id: &str) -> CheckGroup {
+    match id.split_once(':').map_or(id, |(kind, _)| kind) {
+        "sign-in" | "certificate" | "control" | "sync" => CheckGroup::Identity,
+        "gateway" => CheckGroup::Gateways,
+        "resource" => CheckGroup::Resources,
+        "zone" => CheckGroup::NamesAndRoutes,
+        _ => CheckGroup::ThisComputer,
+    }
+}
+
 /// A check that has no verdict yet.
 struct Open {
     id: String,
     title: String,
+    group: CheckGroup,
 }
 
 fn check(id: impl Into<String>, title: impl Into<String>) -> Open {
-    Open { id: id.into(), title: title.into() }
+    let id = id.into();
+    Open { group: group(&id), id, title: title.into() }
 }
 
 impl Open {
@@ -347,6 +360,7 @@ impl Open {
     }
 
     fn with(self, verdict: Verdict, detail: String, advice: Option<String>) -> Check {
-        Check { id: self.id, title: self.title, verdict, detail, advice, commands: Vec::new() }
+        let (id, title, commands) = (self.id, self.title, Vec::new());
+        Check { id, title, verdict, detail, advice, commands, group: self.group, took_micros: None }
     }
 }

@@ -180,6 +180,12 @@ impl Engine {
         self.leases.grant_ends(id)
     }
 
+    /// When the held lease ends.
+    #[must_use]
+    pub fn lease_ends(&self, id: ResourceId) -> Option<UnixMillis> {
+        self.leases.lease_ends(id)
+    }
+
     /// Whether the last try to renew the certificate failed.
     #[must_use]
     pub fn is_renewal_failing(&self) -> bool {

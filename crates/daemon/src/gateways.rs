@@ -4,7 +4,7 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use postern_local_api::message::{GatewayState, GatewayStatus};
+use postern_local_api::message::{GatewayState, GatewayStatus, Hop, Route};
 use postern_proto::{id::NodeId, sync::GatewayInfo};
 use postern_tunnel::{
     client::Entry,
@@ -104,16 +104,25 @@ impl Gateways {
     /// and the fastest of those. When all are known to fail the one whose pause ends first is tried all the same.
     #[must_use]
     pub fn choose(&self, via: &[NodeId], tried: &[NodeId], now: Duration) -> Option<Arc<Entry>> {
+        Some(Arc::clone(&self.best(via, tried, now)?.entry))
+    }
+
+    /// The way that the next stream would take.
+    #[must_use]
+    pub fn route(&self, via: &[NodeId], now: Duration) -> Option<Route> {
+        Some(Route { hops: vec![self.best(via, &[], now)?.hop()] })
+    }
+
+    fn best(&self, via: &[NodeId], tried: &[NodeId], now: Duration) -> Option<&Gateway> {
         let candidates = self
             .known
             .values()
             .filter(|gateway| (via.is_empty() || via.contains(&gateway.info.id)) && !tried.contains(&gateway.info.id));
-        let best = candidates.min_by_key(|gateway| {
+        candidates.min_by_key(|gateway| {
             let id = gateway.info.id;
             let place = via.iter().position(|other| *other == id).unwrap_or(usize::MAX);
             (gateway.reluctance(now), gateway.slowness(), place, id)
-        })?;
-        Some(Arc::clone(&best.entry))
+        })
     }
 
     #[must_use]
@@ -204,6 +213,15 @@ impl Gateway {
         self.connect_time.unwrap_or_default().as_nanos() / SAME_SPEED.as_nanos()
     }
 
+    fn hop(&self) -> Hop {
+        let up = !matches!(self.state, State::Unreachable { .. });
+        Hop { name: self.info.name.clone(), latency_micros: self.latency_micros(), up }
+    }
+
+    fn latency_micros(&self) -> Option<u64> {
+        self.connect_time.map(|time| u64::try_from(time.as_micros()).unwrap_or(u64::MAX))
+    }
+
     fn status(&self, now: Duration) -> GatewayStatus {
         let state = match &self.state {
             State::Unreachable { error, .. } => GatewayState::Unreachable { error: error.clone() },
@@ -218,7 +236,7 @@ impl Gateway {
             address: self.info.address.clone(),
             state,
             spares: u32::try_from(self.entry.idle()).unwrap_or(u32::MAX),
-            handshake_micros: self.connect_time.map(|time| u64::try_from(time.as_micros()).unwrap_or(u64::MAX)),
+            handshake_micros: self.latency_micros(),
         }
     }
 }

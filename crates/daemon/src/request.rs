@@ -83,6 +83,24 @@ pub fn select<'a>(
             }
             Ok(matching)
         }
+        Selection::Ids { ids } => by_ids(ids, resources),
+    }
+}
+
+/// Each of them, or none.
+fn by_ids<'a>(
+    ids: &[ResourceId],
+    resources: impl Iterator<Item = &'a ClientResource>,
+) -> Result<BTreeSet<ResourceId>, Problem> {
+    let mut missing: BTreeSet<_> = ids.iter().copied().collect();
+    let wanted = missing.clone();
+    resources.for_each(|resource| {
+        missing.remove(&resource.id);
+    });
+    match missing.first() {
+        None => Ok(wanted),
+        Some(id) => Err(Problem::new(404, "no_such_resource", "There is no such resource")
+            .with_detail(format!("You may not reach {id}, or not any more; nothing was changed."))),
     }
 }
 
@@ -156,5 +174,13 @@ mod tests {
         assert_eq!(filter("tags:env=test").unwrap_err(), "nothing_matches");
         assert_eq!(filter("nonsense:1").unwrap_err(), "bad_filter");
         assert_eq!(picked(&Selection::All).unwrap(), [1, 2, 3]);
+    }
+
+    #[test]
+    fn ids_pick_exactly_those_and_an_unknown_one_picks_nothing() {
+        let ids = |ids: &[u128]| ids.iter().map(|id| ResourceId::from_ulid((*id).into())).collect();
+        assert_eq!(picked(&Selection::Ids { ids: ids(&[3, 1, 3]) }).unwrap(), [1, 3]);
+        assert_eq!(picked(&Selection::Ids { ids: ids(&[1, 9]) }).unwrap_err(), "no_such_resource");
+        assert!(picked(&Selection::Ids { ids: Vec::new() }).unwrap().is_empty());
     }
 }

@@ -4,7 +4,7 @@ use std::{io::Write as _, path::Path, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use postern_local_api::{
-    message::{ControlLink, KeyStorage, NetworkStatus, SignIn, Status, StatusApi},
+    message::{KeyStorage, Status, StatusApi},
     paths::Paths,
 };
 use tokio::{
@@ -164,17 +164,10 @@ fn choose_config(options: &Options, store: &Store, warnings: &mut Vec<String>) -
 
 fn first_status(options: &Options, store: &Store, warnings: Vec<String>) -> Status {
     Status {
-        service: env!("CARGO_PKG_VERSION").to_owned(),
-        sign_in: SignIn::SignedOut,
-        control: ControlLink::None,
         key_storage: KeyStorage::File { path: store.path::<DeviceKey>().display().to_string() },
-        certificate_ends: None,
-        gateways: Vec::new(),
-        resources: Vec::new(),
-        network: NetworkStatus::default(),
         allowed_uids: options.allow_uids.clone(),
-        status_api: StatusApi::Off,
         warnings,
+        ..Status::signed_out(env!("CARGO_PKG_VERSION"))
     }
 }
 

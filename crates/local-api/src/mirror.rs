@@ -63,22 +63,10 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::message::{Connection, ControlLink, KeyStorage, NetworkStatus, ResourceStatus, SignIn, StatusApi};
+    use crate::message::ResourceStatus;
 
     fn status(service: &str, resources: Vec<ResourceStatus>) -> Box<Status> {
-        Box::new(Status {
-            service: service.to_owned(),
-            sign_in: SignIn::SignedOut,
-            control: ControlLink::None,
-            key_storage: KeyStorage::File { path: "/k".to_owned() },
-            certificate_ends: None,
-            gateways: Vec::new(),
-            resources,
-            allowed_uids: Vec::new(),
-            network: NetworkStatus::default(),
-            status_api: StatusApi::Off,
-            warnings: Vec::new(),
-        })
+        Box::new(Status { resources, ..Status::signed_out(service) })
     }
 
     fn id(n: u8) -> ResourceId {
@@ -86,28 +74,18 @@ mod tests {
     }
 
     fn resource(n: u8, streams: u32) -> ResourceStatus {
-        ResourceStatus {
-            resource: ClientResource {
-                id: id(n),
-                name: format!("r{n:03}"),
-                kind: Kind::Tcp,
-                tags: Tags::new(),
-                bind: BindAddress::loopback([127, 0, 0, 1].into(), 1024),
-                ports: postern_proto::port::PortSet::default(),
-                revision: 1,
-                via: Vec::new(),
-                health: Health::Unknown,
-            },
-            connection: Connection::Disconnected,
-            streams,
-            bytes_up: 0,
-            bytes_down: 0,
-            grant_ends: None,
-            last_error: None,
-            virtual_name: None,
-            also_at: None,
-            fallback: None,
-        }
+        let resource = ClientResource {
+            id: id(n),
+            name: format!("r{n:03}"),
+            kind: Kind::Tcp,
+            tags: Tags::new(),
+            bind: BindAddress::loopback([127, 0, 0, 1].into(), 1024),
+            ports: postern_proto::port::PortSet::default(),
+            revision: 1,
+            via: Vec::new(),
+            health: Health::Unknown,
+        };
+        ResourceStatus { streams, ..ResourceStatus::off(resource) }
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use postern_local_api::{
     client::{ClientError, LocalClient},
+    command::{command, endpoint},
     message::{ChangeReport, Connection, GatewayState, ResourceStatus, Selection, Status},
 };
 use postern_proto::resource::Health;
@@ -104,12 +105,10 @@ fn show_connected(report: &ChangeReport, context: &mut Context) -> Result<(), Fa
         }
         [] => Ok(()),
         [one] => {
-            let line = Line::new()
-                .styled(BOLD, &one.resource.name)
-                .plain(" is at ")
-                .styled(BOLD, resource::endpoint(one).to_string());
+            let line =
+                Line::new().styled(BOLD, &one.resource.name).plain(" is at ").styled(BOLD, endpoint(one).to_string());
             context.screen.line(&line)?;
-            Ok(context.screen.line(&Line::new().styled(DIM, "  try: ").plain(resource::example(one)))?)
+            Ok(context.screen.line(&Line::new().styled(DIM, "  try: ").plain(command(one)))?)
         }
         several => {
             let mut grid = Grid::new(&["NAME", "ADDRESS", "TRY"]);
@@ -117,7 +116,7 @@ fn show_connected(report: &ChangeReport, context: &mut Context) -> Result<(), Fa
                 grid.row(vec![
                     Field::from(&one.resource.name),
                     resource::address(one),
-                    Field::new(resource::example(one), Tone::Dim),
+                    Field::new(command(one), Tone::Dim),
                 ]);
             }
             Ok(context.screen.grid(&grid)?)

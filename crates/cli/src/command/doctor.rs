@@ -3,7 +3,7 @@
 
 use postern_local_api::{
     client::{ClientError, LocalClient},
-    message::{Check, DoctorReport, Verdict},
+    message::{Check, CheckGroup, DoctorReport, Verdict},
 };
 
 use super::service::autostart;
@@ -64,6 +64,8 @@ fn runs(version: &str, pid: u32) -> Check {
         },
         advice: (!same).then(|| "restart the service so that both are of one version".to_owned()),
         commands: Vec::new(),
+        group: CheckGroup::ThisComputer,
+        took_micros: None,
     }
 }
 
@@ -83,6 +85,8 @@ fn broken(error: &ClientError) -> Check {
         detail: error.to_string(),
         advice: Some(advice.to_owned()),
         commands: Vec::new(),
+        group: CheckGroup::ThisComputer,
+        took_micros: None,
     }
 }
 

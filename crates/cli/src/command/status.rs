@@ -54,6 +54,11 @@ pub(super) fn overview(status: &Status, now: UnixMillis) -> Vec<Line> {
     lines.push(match &status.key_storage {
         KeyStorage::Keystore { name } => labelled("Device key").plain(format!("in {name}")),
         KeyStorage::File { path } => labelled("Device key").plain(format!("in the file {path}, open to you alone")),
+        KeyStorage::Memory => labelled("Device key").plain("in memory, until the service stops"),
+        KeyStorage::Unreadable { name, reason } => labelled("Device key")
+            .plain(format!("in {name}, "))
+            .styled(BAD, "not readable")
+            .plain(format!(": {reason}")),
     });
     match &status.status_api {
         StatusApi::Off => {}

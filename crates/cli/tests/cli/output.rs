@@ -54,6 +54,8 @@ fn control_characters_of_others_never_reach_the_terminal() {
         detail: EVIL.to_owned(),
         advice: Some(EVIL.to_owned()),
         commands: vec![EVIL.to_owned()],
+        group: CheckGroup::ThisComputer,
+        took_micros: None,
     };
     fake.answer("POST /v1/doctor", 200, json!(DoctorReport { checks: vec![check] }));
     let record = NameRecord { name: EVIL.to_owned(), kind: EVIL.to_owned(), ttl: 5, data: EVIL.to_owned() };

@@ -257,7 +257,6 @@ pub(crate) const RESOURCE_IDS: [&str; 3] =
 
 pub(crate) fn status() -> Status {
     Status {
-        service: "0.1.0".to_owned(),
         sign_in: SignIn::SignedIn {
             account: account(),
             org: "Example".to_owned(),
@@ -281,10 +280,7 @@ pub(crate) fn status() -> Status {
             resource(1, "orders-db", Kind::Postgres, 15432, Connection::Disconnected),
             resource(2, "shell", Kind::Ssh, 10022, Connection::Disconnected),
         ],
-        allowed_uids: Vec::new(),
-        network: NetworkStatus::default(),
-        status_api: StatusApi::Off,
-        warnings: Vec::new(),
+        ..Status::signed_out("0.1.0")
     }
 }
 
@@ -299,28 +295,18 @@ pub(crate) fn account() -> AccountInfo {
 }
 
 pub(crate) fn resource(n: usize, name: &str, kind: Kind, port: u16, connection: Connection) -> ResourceStatus {
-    ResourceStatus {
-        resource: ClientResource {
-            id: RESOURCE_IDS[n].parse().unwrap(),
-            name: name.to_owned(),
-            kind,
-            tags: Tags::from([("env".to_owned(), if n == 0 { "dev" } else { "prod" }.to_owned())]),
-            bind: BindAddress::loopback([127, 0, 0, 1].into(), port),
-            ports: postern_proto::port::PortSet::default(),
-            revision: 3,
-            via: Vec::new(),
-            health: Health::Healthy,
-        },
-        connection,
-        streams: 0,
-        bytes_up: 0,
-        bytes_down: 0,
-        grant_ends: None,
-        last_error: None,
-        virtual_name: None,
-        also_at: None,
-        fallback: None,
-    }
+    let resource = ClientResource {
+        id: RESOURCE_IDS[n].parse().unwrap(),
+        name: name.to_owned(),
+        kind,
+        tags: Tags::from([("env".to_owned(), if n == 0 { "dev" } else { "prod" }.to_owned())]),
+        bind: BindAddress::loopback([127, 0, 0, 1].into(), port),
+        ports: postern_proto::port::PortSet::default(),
+        revision: 3,
+        via: Vec::new(),
+        health: Health::Healthy,
+    };
+    ResourceStatus { connection, ..ResourceStatus::off(resource) }
 }
 
 pub(crate) fn listening(port: u16) -> Connection {

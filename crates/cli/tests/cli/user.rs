@@ -635,6 +635,8 @@ fn doctor_lists_its_own_and_the_services_checks() {
         detail: format!("seen at {id}"),
         advice: advice.map(str::to_owned),
         commands: advice.map(|_| format!("look-at {id}")).into_iter().collect(),
+        group: CheckGroup::ThisComputer,
+        took_micros: None,
     };
     let well = DoctorReport { checks: vec![check("clock", Verdict::Ok, None), check("x", Verdict::Skipped, None)] };
     fake.answer("POST /v1/doctor", 200, json!(well));

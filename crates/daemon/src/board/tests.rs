@@ -1,5 +1,5 @@
 use postern_local_api::{
-    message::{Connection, ControlLink, KeyStorage, NetworkStatus, Numbered, SignIn, StatusApi},
+    message::Numbered,
     mirror::{Sequence, apply},
 };
 use postern_proto::resource::{BindAddress, ClientResource, Health, Kind, Tags};
@@ -7,45 +7,23 @@ use postern_proto::resource::{BindAddress, ClientResource, Health, Kind, Tags};
 use super::*;
 
 fn service(version: &str) -> Status {
-    Status {
-        service: version.to_owned(),
-        sign_in: SignIn::SignedOut,
-        control: ControlLink::None,
-        key_storage: KeyStorage::File { path: String::new() },
-        certificate_ends: None,
-        gateways: Vec::new(),
-        resources: Vec::new(),
-        allowed_uids: Vec::new(),
-        network: NetworkStatus::default(),
-        status_api: StatusApi::Off,
-        warnings: Vec::new(),
-    }
+    Status::signed_out(version)
 }
 
 fn resource(n: u128, streams: u32) -> ResourceStatus {
     let bind = BindAddress::loopback([127, 0, 0, 1].into(), 1024);
-    ResourceStatus {
-        resource: ClientResource {
-            id: ResourceId::from_ulid(n.into()),
-            name: format!("r{n:05}"),
-            kind: Kind::Tcp,
-            tags: Tags::new(),
-            bind,
-            ports: postern_proto::port::PortSet::default(),
-            revision: 1,
-            via: Vec::new(),
-            health: Health::Unknown,
-        },
-        connection: Connection::Disconnected,
-        streams,
-        bytes_up: 0,
-        bytes_down: 0,
-        grant_ends: None,
-        last_error: None,
-        virtual_name: None,
-        also_at: None,
-        fallback: None,
-    }
+    let resource = ClientResource {
+        id: ResourceId::from_ulid(n.into()),
+        name: format!("r{n:05}"),
+        kind: Kind::Tcp,
+        tags: Tags::new(),
+        bind,
+        ports: postern_proto::port::PortSet::default(),
+        revision: 1,
+        via: Vec::new(),
+        health: Health::Unknown,
+    };
+    ResourceStatus { streams, ..ResourceStatus::off(resource) }
 }
 
 /// What a client does with the lines.

@@ -174,6 +174,10 @@ impl LeaseBook {
         self.held.get(&id)?.lease.grant_ends
     }
 
+    pub(super) fn lease_ends(&self, id: ResourceId) -> Option<UnixMillis> {
+        Some(self.held.get(&id)?.lease.not_after)
+    }
+
     pub(super) fn all(&self) -> Vec<IssuedLease> {
         self.held.values().map(|held| held.lease.clone()).collect()
     }

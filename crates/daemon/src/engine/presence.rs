@@ -29,6 +29,8 @@ pub struct Presence {
     pub also_at: Option<SocketAddr>,
     /// Why it is not in the virtual network, where it belongs.
     pub fallback: Option<String>,
+    /// Whether it is to be connected, locked or not.
+    pub wanted: bool,
 }
 
 impl Engine {
@@ -38,12 +40,13 @@ impl Engine {
         let entry = self.entries.get(&id)?;
         let resource = &entry.resource;
         let listener = entry.listener.connection(now);
-        let mut presence = Presence { connection: listener, virtual_name: None, also_at: None, fallback: None };
+        let wanted = self.is_wanted(resource);
+        let mut presence = Presence { connection: listener, virtual_name: None, also_at: None, fallback: None, wanted };
         let belongs = resource.bind.mode.is_virtual() && self.session != Session::SignedOut;
         if belongs {
             presence.fallback = self.network.absence();
         }
-        if self.is_wanted(resource) && self.is_locked() {
+        if wanted && self.is_locked() {
             presence.connection = Connection::Suspended;
         } else if let Some(address) = self.virtual_address(resource) {
             if let Connection::Listening { address } = presence.connection {

@@ -1,7 +1,10 @@
 //! Posting how things stand.
 
-use postern_local_api::message::{KeyStorage, ResourceStatus, SignIn, Status, StatusApi};
-use postern_proto::id::ResourceId;
+use postern_local_api::{
+    command::command,
+    message::{Connection, KeyStorage, ResourceState, ResourceStatus, SignIn, Status, StatusApi},
+};
+use postern_proto::{id::ResourceId, resource::Health, time::UnixMillis};
 
 use super::Shell;
 use crate::{clock, engine::Presence, process, store::DeviceKey, streams::Load};
@@ -26,10 +29,10 @@ impl Shell {
         let Some((resource, presence)) = self.engine.resource(id, clock::now()) else {
             return self.parts.board.remove_resource(id);
         };
-        let Presence { connection, virtual_name, also_at, fallback } = presence;
+        let Presence { connection, virtual_name, also_at, fallback, wanted } = presence;
         let mut status = ResourceStatus {
-            resource: resource.clone(),
             connection,
+            wanted,
             virtual_name,
             also_at,
             fallback,
@@ -37,7 +40,9 @@ impl Shell {
             bytes_up: load.up,
             bytes_down: load.down,
             grant_ends: self.engine.grant_ends(id),
-            last_error: None,
+            lease_ends: self.engine.lease_ends(id),
+            route: self.parts.carriage.gateways().route(&resource.via, clock::now().boot),
+            ..ResourceStatus::off(resource.clone())
         };
         if let Some(destination) = self.destinations.get(&id) {
             if load.down > 0 {
@@ -48,6 +53,8 @@ impl Shell {
             status.bytes_down += down;
             status.last_error = destination.last_error();
         }
+        status.command = Some(command(&status));
+        status.state = state(&status, clock::wall());
         self.parts.board.post_resource(status);
     }
 
@@ -62,6 +69,7 @@ impl Shell {
             certificate_ends: self.account.as_ref().map(|account| account.certificate().not_after),
             gateways: self.parts.carriage.gateways().status(now.boot),
             resources: Vec::new(),
+            health: Vec::new(),
             network: self.engine.network_status(now),
             allowed_uids: self.parts.allowed_uids.clone(),
             status_api: self.parts.status_api.borrow().clone(),
@@ -118,5 +126,19 @@ impl Shell {
             ));
         }
         warnings
+    }
+}
+
+fn state(status: &ResourceStatus, now: UnixMillis) -> ResourceState {
+    let unhealthy = status.last_error.is_some() || matches!(status.resource.health, Health::Unhealthy { .. });
+    let ending = status.grant_ends.is_some_and(|end| end.since(now) < ResourceState::EXPIRING_FROM);
+    match status.connection {
+        Connection::Suspended => ResourceState::Locked,
+        Connection::Disconnected if status.wanted => ResourceState::Connecting,
+        Connection::Disconnected => ResourceState::Off,
+        Connection::PortInUse { .. } | Connection::Failed { .. } => ResourceState::Unhealthy,
+        Connection::Listening { .. } if unhealthy => ResourceState::Unhealthy,
+        Connection::Listening { .. } if ending => ResourceState::Expiring,
+        Connection::Listening { .. } => ResourceState::Connected,
     }
 }

@@ -10,7 +10,7 @@ use tokio::{
 };
 
 use super::*;
-use crate::message::{ControlLink, Event, KeyStorage, NetworkStatus, SignIn, StatusApi};
+use crate::message::Event;
 
 const HELLO: &str = r#"{"version":1,"service":"0.1.0","pid":1,"uid":0}"#;
 
@@ -50,19 +50,7 @@ fn lines(lines: &[String]) -> String {
 }
 
 fn status() -> Status {
-    Status {
-        service: "0.1.0".to_owned(),
-        sign_in: SignIn::SignedOut,
-        control: ControlLink::None,
-        key_storage: KeyStorage::File { path: "/k".to_owned() },
-        certificate_ends: None,
-        gateways: Vec::new(),
-        resources: Vec::new(),
-        allowed_uids: Vec::new(),
-        network: NetworkStatus::default(),
-        status_api: StatusApi::Off,
-        warnings: Vec::new(),
-    }
+    Status::signed_out("0.1.0")
 }
 
 fn snapshot(seq: u64) -> String {

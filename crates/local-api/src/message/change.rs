@@ -1,5 +1,6 @@
 //! Which resources a command is about, and what it changed.
 
+use postern_proto::id::ResourceId;
 use serde::{Deserialize, Serialize};
 
 use super::ResourceStatus;
@@ -17,6 +18,10 @@ pub enum Selection {
     Filter {
         filter: String,
     },
+    /// Exactly these; an unknown one is a refusal, and then nothing is changed.
+    Ids {
+        ids: Vec<ResourceId>,
+    },
 }
 
 /// What `connect` or `disconnect` changed.
@@ -25,4 +30,14 @@ pub struct ChangeReport {
     pub resources: Vec<ResourceStatus>,
     /// How many of them are in another state than before.
     pub changed: u32,
+}
+
+/// `POST /v1/override`: another port for the address that a resource has now on this machine. In loopback mode 1024 to
+/// 64999, in the virtual network 1 to 65535.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PortOverride {
+    pub resource: ResourceId,
+    /// `None`: the assigned one again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port: Option<u16>,
 }

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use postern_proto::time::UnixMillis;
 use serde::{Deserialize, Serialize};
 
-use super::{GatewayStatus, NetworkStatus, ResourceStatus, SignIn};
+use super::{GatewayStatus, HealthItem, KeyStorage, NetworkStatus, ResourceStatus, SignIn};
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hello {
@@ -40,9 +40,33 @@ pub struct Status {
     pub allowed_uids: Vec<u32>,
     /// Where scripts may read this status over HTTP.
     pub status_api: StatusApi,
-    /// Sentences a person should read: what is wrong and what to do.
+    /// Sentences a person should read: what is wrong and what to do. All of them are in `health` too.
     #[serde(default)]
     pub warnings: Vec<String>,
+    /// What is wrong, worst first, then what has been so the longest.
+    #[serde(default)]
+    pub health: Vec<HealthItem>,
+}
+
+impl Status {
+    /// Of a service that has just begun: nobody is signed in and nothing is wrong.
+    #[must_use]
+    pub fn signed_out(service: impl Into<String>) -> Self {
+        Self {
+            service: service.into(),
+            sign_in: SignIn::SignedOut,
+            control: ControlLink::None,
+            key_storage: KeyStorage::Memory,
+            certificate_ends: None,
+            gateways: Vec::new(),
+            resources: Vec::new(),
+            network: NetworkStatus::Off,
+            allowed_uids: Vec::new(),
+            status_api: StatusApi::Off,
+            warnings: Vec::new(),
+            health: Vec::new(),
+        }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -63,18 +87,6 @@ pub enum ControlLink {
         since: UnixMillis,
         error: String,
         retry_at: UnixMillis,
-    },
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case", tag = "kind")]
-pub enum KeyStorage {
-    Keystore {
-        name: String,
-    },
-    /// A file that only the user may read.
-    File {
-        path: String,
     },
 }
 

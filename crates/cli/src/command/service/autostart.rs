@@ -10,7 +10,7 @@ use std::{
 
 use postern_local_api::{
     client::LocalClient,
-    message::{Check, Verdict},
+    message::{Check, CheckGroup, Verdict},
 };
 use tokio::{process::Command, time::timeout};
 
@@ -110,7 +110,8 @@ pub(in crate::command) fn check() -> Check {
         }
     };
     let (id, title) = ("autostart".to_owned(), "Start with the session".to_owned());
-    Check { id, title, verdict, detail, advice, commands: Vec::new() }
+    let group = CheckGroup::ThisComputer;
+    Check { id, title, verdict, detail, advice, commands: Vec::new(), group, took_micros: None }
 }
 
 /// A unit does not inherit our environment: what decides the place of the service goes into its command line.
