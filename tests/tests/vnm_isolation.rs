@@ -68,6 +68,11 @@ async fn the_kernel_names_the_same_routes_for_each_user() -> anyhow::Result<()> 
         assert!(route.contains(&format!("dev {name} table")) && route.contains(&format!("src {device} ")), "{route}");
         let route = bed.namespace.ip(&format!("-6 route get fd12:3456:789a::109 uid {uid}")).await?;
         assert!(route.contains(&format!("dev {name} table")), "{route}");
+        // Nothing is paced on the way to the user's own stack, whatever the machine's default is.
+        for family in ["-4", "-6"] {
+            let routes = bed.namespace.ip(&format!("{family} route show table all dev {name} proto 80")).await?;
+            assert!(routes.lines().all(|route| route.contains("congctl reno")) && !routes.is_empty(), "{routes}");
+        }
         // Gone again, so that the next one is alone: the answers must not depend on the order.
         guest.kill().await?;
     }

@@ -33,7 +33,7 @@ use postern_proto::{
     id::{OrgId, ResourceId},
     port::PortSet,
 };
-use postern_tunnel::local_end::LocalEnd as _;
+use postern_tunnel::local_end::LocalEnd;
 use tokio::{
     io::{AsyncRead as _, AsyncWrite as _, ReadBuf},
     net::TcpStream,
@@ -154,7 +154,8 @@ impl Attendant for Direct {
 
 async fn carry(flow: FlowEnd, target: SocketAddr) -> io::Result<()> {
     let mut far = TcpStream::connect(target).await?;
-    far.set_nodelay(true)?;
+    // As a gateway treats the targets it dials.
+    far.arm()?;
     flow.opened()?;
     let (mut up, mut down) = (false, false);
     poll_fn(|cx| {
@@ -170,6 +171,7 @@ async fn carry(flow: FlowEnd, target: SocketAddr) -> io::Result<()> {
     })
     .await?;
     flow.close();
+    LocalEnd::close(far);
     Ok(())
 }
 

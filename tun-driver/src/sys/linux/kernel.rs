@@ -10,7 +10,9 @@ use netlink_packet_route::{
     AddressFamily, RouteNetlinkMessage,
     address::{AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage, AddressScope},
     link::{AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage},
-    route::{RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType},
+    route::{
+        RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteMetric, RouteProtocol, RouteScope, RouteType,
+    },
     rule::{RuleAction, RuleAttribute, RuleMessage, RuleUidRange},
 };
 use netlink_sys::{Socket, SocketAddr as NetlinkAddress, protocols::NETLINK_ROUTE};
@@ -26,6 +28,9 @@ const RECEIVE_BYTES: usize = 32 * 1024;
 const MAX_PARTS: usize = 100_000;
 /// What the kernel calls a device of ours, beside its name: nobody else's device is ever deleted.
 const ALIAS: &str = "postern-netd";
+/// How programs control congestion on our routes, whatever this machine's default is. Nothing is ever lost or congested
+/// between a program and its own user's stack, and what paces (BBR) leaves most of the link unused and costs timers.
+const CONGESTION_CONTROL: &str = "reno";
 
 /// A device of ours.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -136,8 +141,18 @@ impl Kernel {
     }
 
     pub(crate) fn add_route(&mut self, index: u32, route: &Route) -> io::Result<()> {
-        let message = RouteNetlinkMessage::NewRoute(route_message(index, route));
-        forgive(self.change(message, NLM_F_CREATE | NLM_F_EXCL), &[libc::EEXIST])
+        let plain = route_message(index, route);
+        let mut tuned = plain.clone();
+        tuned.attributes.push(RouteAttribute::Metrics(vec![RouteMetric::CcAlgo(CONGESTION_CONTROL.to_owned())]));
+        let mut add = |message| {
+            let result = self.change(RouteNetlinkMessage::NewRoute(message), NLM_F_CREATE | NLM_F_EXCL);
+            forgive(result, &[libc::EEXIST])
+        };
+        match add(tuned) {
+            // A kernel without that choice. The route is as good, only slower where the default paces.
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => add(plain),
+            other => other,
+        }
     }
 
     pub(crate) fn delete_route(&mut self, index: u32, route: &Route) -> io::Result<()> {
