@@ -178,7 +178,8 @@ impl Network {
         (handle, flow)
     }
 
-    fn pass(&mut self, to_stack: bool, packet: Vec<u8>) {
+    /// Gives a packet to the wire, whatever its weather is.
+    pub(crate) fn pass(&mut self, to_stack: bool, packet: Vec<u8>) {
         let Weather { loss, twice, late } = self.weather;
         if self.dice() < loss {
             return;
@@ -232,7 +233,8 @@ impl Kernel {
         let mut interface = Interface::new(config, &mut device, WireInstant::ZERO);
         let (four, six) = (CLIENT.parse::<Ipv4Address>().unwrap(), CLIENT6.parse::<Ipv6Address>().unwrap());
         interface.update_ip_addrs(|all| {
-            all.push(IpCidr::new(four.into(), 16)).unwrap();
+            // Wide enough for a network that moves.
+            all.push(IpCidr::new(four.into(), 10)).unwrap();
             all.push(IpCidr::new(six.into(), 48)).unwrap();
         });
         Self { interface, sockets: SocketSet::new(Vec::new()), device }

@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use postern_netstack::Offload;
 use smoltcp::{
     phy::ChecksumCapabilities,
-    wire::{IpAddress, IpProtocol, IpRepr, TcpControl, TcpPacket, TcpRepr, TcpSeqNumber},
+    wire::{IpAddress, IpProtocol, IpRepr, TcpControl, TcpPacket, TcpRepr, TcpSeqNumber, UdpPacket, UdpRepr},
 };
 
 /// A TCP segment made by hand.
@@ -54,6 +54,25 @@ impl Hand<'_> {
 
 fn number(number: u32) -> TcpSeqNumber {
     TcpSeqNumber(number.cast_signed())
+}
+
+/// A packet around a payload made by hand.
+pub(crate) fn around(source: IpAddr, destination: IpAddr, protocol: IpProtocol, payload: &[u8]) -> Vec<u8> {
+    let ip = IpRepr::new(source.into(), destination.into(), protocol, payload.len(), 64);
+    let mut packet = vec![0; ip.header_len()];
+    ip.emit(&mut packet, &ChecksumCapabilities::default());
+    packet.extend_from_slice(payload);
+    packet
+}
+
+/// A datagram made by hand.
+pub(crate) fn udp(source: SocketAddr, destination: SocketAddr, payload: &[u8]) -> Vec<u8> {
+    let repr = UdpRepr { src_port: source.port(), dst_port: destination.port() };
+    let mut bytes = vec![0; 8 + payload.len()];
+    let (from, to) = (IpAddress::from(source.ip()), IpAddress::from(destination.ip()));
+    let mut packet = UdpPacket::new_unchecked(&mut bytes);
+    repr.emit(&mut packet, &from, &to, payload.len(), |room| room.copy_from_slice(payload), &Default::default());
+    around(source.ip(), destination.ip(), IpProtocol::Udp, &bytes)
 }
 
 /// The parts of a TCP packet that tests look at.

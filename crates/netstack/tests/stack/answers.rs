@@ -6,33 +6,16 @@ use postern_netstack::{Answers, Event, Protocol, StackConfig};
 use smoltcp::{
     phy::ChecksumCapabilities,
     socket::tcp,
-    wire::{Icmpv4Packet, Icmpv4Repr, Icmpv6Packet, Icmpv6Repr, IpAddress, IpProtocol, IpRepr, UdpPacket, UdpRepr},
+    wire::{Icmpv4Packet, Icmpv4Repr, Icmpv6Packet, Icmpv6Repr, IpProtocol, UdpPacket},
 };
 
 use crate::harness::{
     network::{CLIENT, CLIENT6, Network, RESOLVER, SERVER, SERVER6, at, client},
-    wire::{ACK, Hand, RST, addresses, see},
+    wire::{ACK, Hand, RST, addresses, around, see, udp},
 };
 
 fn network() -> Network {
     Network::new(StackConfig::default())
-}
-
-fn around(source: IpAddr, destination: IpAddr, protocol: IpProtocol, payload: &[u8]) -> Vec<u8> {
-    let ip = IpRepr::new(source.into(), destination.into(), protocol, payload.len(), 64);
-    let mut packet = vec![0; ip.header_len()];
-    ip.emit(&mut packet, &ChecksumCapabilities::default());
-    packet.extend_from_slice(payload);
-    packet
-}
-
-fn udp(source: SocketAddr, destination: SocketAddr, payload: &[u8]) -> Vec<u8> {
-    let repr = UdpRepr { src_port: source.port(), dst_port: destination.port() };
-    let mut bytes = vec![0; 8 + payload.len()];
-    let (from, to) = (IpAddress::from(source.ip()), IpAddress::from(destination.ip()));
-    let mut packet = UdpPacket::new_unchecked(&mut bytes);
-    repr.emit(&mut packet, &from, &to, payload.len(), |room| room.copy_from_slice(payload), &Default::default());
-    around(source.ip(), destination.ip(), IpProtocol::Udp, &bytes)
 }
 
 fn ping(destination: &str) -> Vec<u8> {

@@ -1,20 +1,27 @@
-//! Random grants, revocations, connections, resets, data, closes, bad weather and time, against a reference that knows
-//! which bytes belong to whom.
+//! Random grants, revocations, questions for names, connections, resets, data, closes, moves, bad weather and time, over
+//! the stack, the resolver and the table of addresses together, against a reference that knows which bytes and which
+//! addresses belong to whom.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::{IpAddr, Ipv4Addr, SocketAddr},
+    net::SocketAddr,
     time::Duration,
 };
 
-use postern_netstack::{Address, AddressTable, CloseReason, Event, FlowId, RingSizes, StackConfig};
+use postern_netstack::{CloseReason, Event, FlowId, RingSizes, StackConfig, dns::TcpQueries};
 use proptest::prelude::*;
 use smoltcp::{iface::SocketHandle, socket::tcp};
 
-use crate::harness::network::{Network, Weather, addresses};
+use self::{
+    asking::{ASKERS, Asker},
+    names::{GRANTS, NAMES, NETWORKS, Names, Question, grant, question},
+};
+use crate::harness::network::{Network, Weather};
+
+mod asking;
+mod names;
 
 const PROGRAMS: usize = 5;
-const NAMES: usize = 4;
 
 #[derive(Clone, Debug)]
 enum Step {
@@ -26,6 +33,16 @@ enum Step {
     },
     /// The program dies: its kernel sends RST.
     Reset(usize),
+    Ask(Question),
+    AskOverTcp {
+        asker: usize,
+        question: Question,
+    },
+    HangUp(usize),
+    /// The network moves, live.
+    Move(u8),
+    /// Whoever answers for names starts anew with what is on its disk.
+    Restart,
     /// The owner decides about the oldest held SYN.
     Accept,
     Refuse,
@@ -52,8 +69,13 @@ enum Step {
 fn step() -> impl Strategy<Value = Step> {
     let (program, name) = (0..PROGRAMS, 0..NAMES);
     prop_oneof![
-        2 => name.clone().prop_map(Step::Grant),
-        1 => name.clone().prop_map(Step::Revoke),
+        2 => (0..GRANTS).prop_map(Step::Grant),
+        1 => (0..GRANTS).prop_map(Step::Revoke),
+        6 => question().prop_map(Step::Ask),
+        2 => (0..ASKERS, question()).prop_map(|(asker, question)| Step::AskOverTcp { asker, question }),
+        1 => (0..ASKERS).prop_map(Step::HangUp),
+        1 => (0..NETWORKS).prop_map(Step::Move),
+        1 => Just(Step::Restart),
         6 => (program.clone(), name).prop_map(|(program, name)| Step::Connect { program, name }),
         1 => program.clone().prop_map(Step::Reset),
         5 => Just(Step::Accept),
@@ -73,10 +95,6 @@ fn step() -> impl Strategy<Value = Step> {
 fn byte(who: u64, at: usize) -> u8 {
     let mixed = (who + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ (at as u64).wrapping_mul(0xd6e8_feb8_6659_fd93);
     (mixed ^ (mixed >> 29)).wrapping_mul(0xff51_afd7_ed55_8ccd).to_be_bytes()[0]
-}
-
-fn address(name: usize) -> IpAddr {
-    Ipv4Addr::new(100, 72, 2, name as u8).into()
 }
 
 /// A connection as its program knows it.
@@ -101,7 +119,7 @@ struct Known {
 
 struct Model {
     network: Network,
-    granted: BTreeSet<usize>,
+    names: Names,
     programs: Vec<Option<Connection>>,
     /// All connections ever made from a port, with the bytes that each sent.
     made: BTreeMap<u16, Vec<(u64, usize)>>,
@@ -110,39 +128,56 @@ struct Model {
     streams: Vec<(FlowId, usize, u64)>,
     over: BTreeSet<FlowId>,
     next: u64,
+    askers: [Option<Asker>; ASKERS],
+    /// The resolver's side.
+    serving: BTreeMap<FlowId, TcpQueries>,
 }
 
 impl Model {
-    fn new(offload: bool, seed: u64) -> Self {
+    fn new(offload: bool, ipv6: bool, seed: u64) -> Self {
         let rings = RingSizes { large: 65_536, medium: 16_384, small: 8192, few_flows: 2, many_flows: 4 };
         let config = StackConfig { offload, rings, max_flows: 7, max_held: 5, ..StackConfig::default() };
         let mut model = Self {
             network: Network::seeded(config, seed),
-            granted: BTreeSet::new(),
+            names: Names::new(ipv6),
             programs: (0..PROGRAMS).map(|_| None).collect(),
             made: BTreeMap::new(),
             flows: BTreeMap::new(),
             streams: Vec::new(),
             over: BTreeSet::new(),
             next: 0,
+            askers: [None, None],
+            serving: BTreeMap::new(),
         };
         model.publish();
         model
     }
 
     fn publish(&mut self) {
-        let resource = Address { ports: vec![80..=80], reachable: true };
-        let table = self.granted.iter().map(|name| (address(*name), resource.clone())).collect();
-        self.network.stack.set_addresses(AddressTable { addresses: table, ..addresses() });
+        self.network.stack.set_addresses(self.names.addresses());
     }
 
     fn run(&mut self, step: &Step) {
         match *step {
-            Step::Grant(name) => {
-                self.granted.insert(name);
+            Step::Grant(grant) => {
+                self.names.set_granted(grant, true);
                 self.publish();
             }
-            Step::Revoke(name) => self.revoke(name),
+            Step::Revoke(grant) => self.revoke(grant),
+            Step::Ask(question) => return self.ask(question),
+            Step::AskOverTcp { asker, question } => self.ask_over_tcp(asker, question),
+            Step::HangUp(asker) => {
+                if let Some(asker) = &self.askers[asker] {
+                    self.network.kernel.socket(asker.handle).close();
+                }
+            }
+            Step::Move(network) => {
+                let flows = self.network.stack.stats().flows;
+                self.names.move_to(network);
+                self.publish();
+                assert_eq!(self.network.stack.stats().flows, flows, "what was open stays open");
+            }
+            Step::Restart => self.names.restart(),
             Step::Connect { program, name } => self.connect(program, name),
             Step::Reset(program) => {
                 if let Some(connection) = &self.programs[program] {
@@ -176,19 +211,32 @@ impl Model {
             }
             Step::Weather { loss, twice, late } => self.network.weather = Weather { loss, twice, late },
         }
-        let events = self.network.settle();
-        self.hear(&events);
+        self.settle();
         self.look();
     }
 
-    fn revoke(&mut self, name: usize) {
-        self.granted.remove(&name);
+    /// Until nobody has anything to say any more.
+    fn settle(&mut self) {
+        loop {
+            let asked = self.send_questions();
+            let events = self.network.settle();
+            self.hear(&events);
+            self.serve();
+            if events.is_empty() && !asked {
+                return;
+            }
+        }
+    }
+
+    fn revoke(&mut self, revoked: usize) {
+        self.names.set_granted(revoked, false);
         self.publish();
-        self.network.stack.retain_flows(|info| info.destination.ip() != address(name));
-        let gone: Vec<_> = self.flows.iter().filter(|(_, known)| known.name == name).map(|(flow, _)| *flow).collect();
+        let gone = self.flows.iter().filter(|(_, known)| grant(known.name) == revoked);
+        let gone: BTreeSet<FlowId> = gone.map(|(flow, _)| *flow).collect();
+        self.network.stack.retain_flows(|info| !gone.contains(&info.flow));
         gone.into_iter().for_each(|flow| self.forget(flow));
         self.look();
-        for connection in self.programs.iter_mut().flatten().filter(|connection| connection.name == name) {
+        for connection in self.programs.iter_mut().flatten().filter(|connection| grant(connection.name) == revoked) {
             // One that asks for its connection still may get another one, if the name is granted again.
             let asks = self.network.kernel.socket(connection.handle).state() == tcp::State::SynSent;
             connection.cut = (!asks).then_some(connection.got.len());
@@ -203,8 +251,10 @@ impl Model {
             }
             self.network.kernel.remove(old.handle);
         }
+        // It goes where it was told of last, be that still right or not.
+        let Some(ip) = self.names.known(name) else { return };
         let port = 40_000 + program as u16;
-        let handle = self.network.kernel.connect(port, SocketAddr::new(address(name), 80));
+        let handle = self.network.kernel.connect(port, SocketAddr::new(ip, 80));
         let id = self.next;
         self.next += 1;
         self.made.entry(port).or_default().push((id, 0));
@@ -276,12 +326,25 @@ impl Model {
 
     fn hear(&mut self, events: &[Event]) {
         for event in events {
-            let flow = event.flow().unwrap();
+            let Some(flow) = event.flow() else {
+                let Event::Datagram { source, destination, payload } = event else { panic!("{event:?}") };
+                self.answer(*source, *destination, payload);
+                continue;
+            };
             assert!(!self.over.contains(&flow), "{event:?} of a flow that is over");
             match event {
+                Event::Syn { destination, .. } if *destination == self.names.resolver() => {
+                    // It may have been reset since; that is told next.
+                    let _ = self.network.stack.accept(flow);
+                    self.serving.insert(flow, TcpQueries::default());
+                }
+                Event::Closed { reason, .. } if self.serving.remove(&flow).is_some() => {
+                    assert_ne!(*reason, CloseReason::Fault);
+                    self.over.insert(flow);
+                }
+                _ if self.serving.contains_key(&flow) => {}
                 Event::Syn { source, destination, .. } => {
-                    let name = (0..NAMES).find(|name| address(*name) == destination.ip()).unwrap();
-                    assert!(self.granted.contains(&name), "a connection to what is not granted");
+                    let name = self.names.owner(destination.ip()).expect("a connection to what is not granted");
                     let known = Known { name, source: *source, held: true, sent: 0, got: Vec::new() };
                     assert!(self.flows.insert(flow, known).is_none());
                 }
@@ -302,6 +365,7 @@ impl Model {
 
     /// What the programs got.
     fn look(&mut self) {
+        self.check_answers();
         for connection in self.programs.iter_mut().flatten() {
             connection.got.extend(self.network.kernel.read(connection.handle));
             let got = &connection.got;
@@ -316,7 +380,7 @@ impl Model {
         }
         let stats = self.network.stack.stats();
         assert!(stats.flows <= 7 && stats.held <= 5 && stats.faults == 0, "{stats:?}");
-        assert_eq!(stats.flows, self.flows.len());
+        assert_eq!(stats.flows, self.flows.len() + self.serving.len());
     }
 
     fn nth(&self, which: usize) -> Option<FlowId> {
@@ -325,7 +389,12 @@ impl Model {
 
     fn finish(mut self) {
         self.network.weather = Weather::default();
-        (0..NAMES).for_each(|name| self.run(&Step::Revoke(name)));
+        (0..GRANTS).for_each(|grant| self.run(&Step::Revoke(grant)));
+        for (flow, _) in std::mem::take(&mut self.serving) {
+            self.network.stack.abort(flow).unwrap();
+            self.over.insert(flow);
+        }
+        self.askers = [None, None];
         self.run(&Step::Wait(1_000_000));
         assert_eq!(self.network.stack.stats().flows, 0);
         assert_eq!(self.network.stack.poll_timeout(), None);
@@ -336,13 +405,14 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 96, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn every_byte_belongs_to_the_one_stream_of_the_one_name_and_none_comes_after_revocation(
+    fn every_byte_belongs_to_one_name_every_address_to_one_and_no_byte_comes_after_revocation(
         steps in prop::collection::vec(step(), 10..140),
         offload: bool,
+        ipv6: bool,
         seed in 1..u64::MAX,
     ) {
-        let mut model = Model::new(offload, seed);
-        (0..NAMES - 1).for_each(|name| model.run(&Step::Grant(name)));
+        let mut model = Model::new(offload, ipv6, seed);
+        (0..GRANTS - 1).for_each(|grant| model.run(&Step::Grant(grant)));
         steps.iter().for_each(|step| model.run(step));
         model.finish();
     }
