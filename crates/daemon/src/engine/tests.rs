@@ -1,6 +1,8 @@
 //! The engine against a reference model: what should be listened on is written down a second time, in a few lines, and
 //! a shell that answers late, wrongly or never must not get the two apart.
 
+use std::sync::Arc;
+
 use postern_local_api::message::Connection;
 use postern_proto::{
     id::{AccountId, DeviceId},
@@ -10,6 +12,10 @@ use postern_proto::{
 use proptest::prelude::*;
 
 use super::*;
+
+mod places;
+
+use self::places::{LANDSCAPES, Net, NetworkModel, WISHES, shaped};
 
 const IDS: u128 = 6;
 
@@ -73,6 +79,11 @@ struct Shell {
     cut_revoked: usize,
     sign_in_ended: bool,
     saved_choices: Option<BTreeMap<ResourceId, bool>>,
+    /// What netd was asked for and has not answered, and questions whose answers are of no interest any more.
+    asked: Option<(NetworkTicket, NetworkPlan)>,
+    overtaken: Vec<(NetworkTicket, NetworkPlan)>,
+    released: usize,
+    places: Option<Arc<Places>>,
 }
 
 impl Shell {
@@ -84,6 +95,7 @@ impl Shell {
     fn carry_out(&mut self, engine: &mut Engine) {
         self.cut.clear();
         self.cut_revoked = 0;
+        self.released = 0;
         while let Some(command) = engine.poll_command() {
             match command {
                 Command::Bind { ticket, resource, address } => {
@@ -117,8 +129,19 @@ impl Shell {
                 Command::SetDenied { resource, denied: false } => assert!(self.denied.remove(&resource)),
                 Command::SaveChoices(choices) => self.saved_choices = Some(choices),
                 Command::SaveLeases(_) => {}
-                Command::SetPlaces(places) => assert_eq!(places, None, "nobody switched the network on"),
-                Command::ConfigureNetwork { .. } | Command::ReleaseNetwork => panic!("nobody switched the network on"),
+                Command::SetPlaces(places) => {
+                    assert!(self.cut.is_empty(), "a stream may begin between the cut and the taking away");
+                    self.places = places;
+                }
+                Command::ConfigureNetwork { ticket, plan } => {
+                    assert!(self.asked.is_none(), "two questions at a time");
+                    assert!(self.overtaken.iter().all(|(old, _)| *old < ticket), "a ticket twice");
+                    self.asked = Some((ticket, plan));
+                }
+                Command::ReleaseNetwork => {
+                    self.released += 1;
+                    self.overtaken.extend(self.asked.take());
+                }
                 Command::RenewCertificate => {
                     assert!(!self.renewing, "two renewals at a time");
                     self.renewing = true;
@@ -139,23 +162,21 @@ struct Model {
     locked: bool,
     access: BTreeMap<ResourceId, ClientResource>,
     choices: BTreeMap<ResourceId, bool>,
+    network: NetworkModel,
 }
 
 impl Model {
+    /// The loopback addresses that should be listened on.
     fn wanted(&self) -> BTreeMap<ResourceId, SocketAddr> {
         let Some((_, service)) = self.account else { return BTreeMap::new() };
         if self.locked {
             return BTreeMap::new();
         }
-        self.access
-            .values()
-            .filter(|resource| self.choices.get(&resource.id).copied().unwrap_or(service))
-            .map(|resource| (resource.id, SocketAddr::new(resource.bind.ip, resource.bind.port)))
-            .collect()
+        self.access.values().filter_map(|resource| Some((resource.id, self.loopback(resource, service)?))).collect()
     }
 
     fn sign_out(&mut self) {
-        *self = Self::default();
+        *self = Self { network: std::mem::take(&mut self.network), ..Self::default() };
     }
 }
 
@@ -191,6 +212,18 @@ enum Op {
     AnswerRenewal(bool),
     Revoke(u128),
     ControlReached,
+    ChooseNetwork(bool),
+    WishNetwork(usize),
+    Landscape(usize),
+    AnswerNetwork {
+        ok: bool,
+        fault: usize,
+    },
+    AnswerOvertaken {
+        pick: prop::sample::Index,
+        ok: bool,
+    },
+    LoseNetwork,
     Wait(u64),
     WaitForTimeout,
 }
@@ -214,6 +247,12 @@ fn ops() -> impl Strategy<Value = Vec<Op>> {
         2 => any::<bool>().prop_map(Op::AnswerRenewal),
         2 => (0..IDS).prop_map(Op::Revoke),
         1 => Just(Op::ControlReached),
+        3 => prop::bool::weighted(0.8).prop_map(Op::ChooseNetwork),
+        3 => (0..WISHES).prop_map(Op::WishNetwork),
+        2 => (0..LANDSCAPES).prop_map(Op::Landscape),
+        6 => (prop::bool::weighted(0.8), 0..4_usize).prop_map(|(ok, fault)| Op::AnswerNetwork { ok, fault }),
+        1 => (any::<prop::sample::Index>(), any::<bool>()).prop_map(|(pick, ok)| Op::AnswerOvertaken { pick, ok }),
+        1 => Just(Op::LoseNetwork),
         3 => (0_u64..40_000).prop_map(Op::Wait),
         5 => Just(Op::WaitForTimeout),
     ];
@@ -248,7 +287,7 @@ impl World {
     fn pass(&mut self, span: Duration) {
         self.now.boot += span;
         self.now.wall = self.now.wall.plus(span);
-        let before = self.model.wanted();
+        let before = self.model.usable();
         self.engine.handle_timeout(self.now);
         self.settle(&before);
         if let Some(next) = self.engine.poll_timeout() {
@@ -256,9 +295,9 @@ impl World {
         }
     }
 
-    /// Updates the model and returns what was wanted before.
-    fn model_after(&mut self, input: &Input) -> BTreeMap<ResourceId, SocketAddr> {
-        let before = self.model.wanted();
+    /// Updates the model and returns what could be used before.
+    fn model_after(&mut self, input: &Input) -> BTreeSet<ResourceId> {
+        let before = self.model.usable();
         match input {
             Input::SignedIn { owner, .. } => {
                 let account = owner.account.ulid().0;
@@ -283,36 +322,57 @@ impl World {
                     self.model.choices.insert(*id, matches!(input, Input::Connect(_)));
                 }
             }
+            Input::NetworkChosen { enabled } => self.model.network.enabled = *enabled,
+            Input::NetworkSettings { wish, .. } => self.model.network.wish = Some(wish.clone()),
+            Input::Landscape(landscape) => self.model.network.full = landscape.routes.len() > 1,
+            Input::NetworkConfigured { .. } | Input::NetworkFailed { .. } => {
+                if let Some(net) = self.model.network.answered.take() {
+                    self.model.network.net = net;
+                }
+            }
+            Input::NetworkLost { .. } if self.model.network.net != Net::Off => self.model.network.net = Net::Missing,
             _ => {}
         }
         before
     }
 
-    fn settle(&mut self, before: &BTreeMap<ResourceId, SocketAddr>) {
+    fn settle(&mut self, before: &BTreeSet<ResourceId>) {
         self.shell.carry_out(&mut self.engine);
         if self.shell.sign_in_ended {
             self.shell.sign_in_ended = false;
             self.model.sign_out();
         }
+        self.model.follow_network(self.shell.asked.is_some(), self.shell.released);
+        self.model.check_places(self.shell.places.as_deref());
         self.open.retain(|ticket| self.shell.listeners.contains_key(ticket));
-        let wanted = self.model.wanted();
+        let (wanted, in_network) = (self.model.wanted(), self.model.in_network());
         for (ticket, (id, address)) in &self.shell.listeners {
             assert_eq!(wanted.get(id), Some(address), "{ticket:?} listens where nothing is wanted");
         }
+        for (id, address) in &in_network {
+            let presence = self.engine.resource(*id, self.now).expect("a place is of a known resource").1;
+            assert_eq!(presence.connection, Connection::Listening { address: *address });
+        }
         for (id, address) in &wanted {
-            let connection = self.engine.resource(*id, self.now).expect("a wanted resource is known").1.connection;
+            let presence = self.engine.resource(*id, self.now).expect("a wanted resource is known").1;
             let listener = self.shell.listeners.iter().find(|(_, (other, _))| other == id);
-            match connection {
+            let open = listener.is_some_and(|(ticket, _)| self.open.contains(ticket));
+            if in_network.contains_key(id) {
+                assert_eq!(presence.also_at, open.then_some(*address));
+                continue;
+            }
+            match presence.connection {
                 Connection::Listening { address: shown } => {
                     assert_eq!(shown, *address);
-                    assert!(listener.is_some_and(|(ticket, _)| self.open.contains(ticket)));
+                    assert!(open);
                 }
                 Connection::PortInUse { .. } | Connection::Failed { .. } => assert!(listener.is_none()),
                 Connection::Disconnected => assert!(listener.is_some(), "wanted, not tried and not failed"),
                 Connection::Suspended => panic!("suspended while not locked"),
             }
         }
-        for id in before.keys().filter(|id| !wanted.contains_key(*id)) {
+        let usable = self.model.usable();
+        for id in before.difference(&usable) {
             assert!(self.shell.cut.contains(id), "streams of {id} live on");
         }
         let known: BTreeSet<_> = self.model.access.keys().copied().collect();
@@ -332,11 +392,11 @@ impl World {
             Op::Unlock => self.give(Input::Unlocked),
             Op::Access(ports) if self.model.account.is_some() => {
                 let all = ports.iter().enumerate();
-                let all = all.filter_map(|(n, port)| Some(resource(n as u128, (*port)?))).collect();
+                let all = all.filter_map(|(n, port)| Some(shaped(n as u128, (*port)?))).collect();
                 self.give(Input::Access(all));
             }
             Op::AccessChanged(n, port) if self.model.account.is_some() => {
-                let put: Vec<_> = port.map(|port| resource(n, port)).into_iter().collect();
+                let put: Vec<_> = port.map(|port| shaped(n, port)).into_iter().collect();
                 let removed = if put.is_empty() { vec![id(n)] } else { Vec::new() };
                 self.give(Input::AccessChanged { put, removed });
             }
@@ -381,6 +441,28 @@ impl World {
                 assert!(!self.shell.leases.contains(&id(n)));
             }
             Op::ControlReached => self.give(Input::ControlReached),
+            Op::ChooseNetwork(enabled) => self.give(Input::NetworkChosen { enabled }),
+            Op::WishNetwork(wish) => {
+                self.give(Input::NetworkSettings { wish: places::wish(wish), own_names: Vec::new() });
+            }
+            Op::Landscape(n) => self.give(Input::Landscape(places::landscape(n))),
+            Op::AnswerNetwork { ok, fault } => {
+                if let Some((ticket, plan)) = self.shell.asked.take() {
+                    let before = &self.model.network.net;
+                    self.model.network.answered = Some(places::after_answer(before, &plan, ok, places::fault(fault)));
+                    self.answer_network(ticket, &plan, ok, fault);
+                }
+            }
+            Op::AnswerOvertaken { pick, ok } => {
+                if !self.shell.overtaken.is_empty() {
+                    let (ticket, plan) = pick.get(&self.shell.overtaken).clone();
+                    self.answer_network(ticket, &plan, ok, 0);
+                }
+            }
+            Op::LoseNetwork => {
+                self.shell.overtaken.extend(self.shell.asked.take());
+                self.give(Input::NetworkLost { reason: "the device is gone".to_owned() });
+            }
             Op::Wait(millis) => self.pass(Duration::from_millis(millis)),
             Op::WaitForTimeout => {
                 if let Some(next) = self.engine.poll_timeout() {
@@ -388,6 +470,14 @@ impl World {
                 }
             }
         }
+    }
+
+    fn answer_network(&mut self, ticket: NetworkTicket, plan: &NetworkPlan, ok: bool, fault: usize) {
+        let (fault, reason) = (places::fault(fault), "no".to_owned());
+        self.give(match ok {
+            true => Input::NetworkConfigured { ticket, interface: places::interface(plan) },
+            false => Input::NetworkFailed { ticket, fault, reason },
+        });
     }
 
     fn answer_bind(&mut self, ticket: Ticket, ok: bool) {
@@ -419,7 +509,7 @@ impl World {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 1024, ..ProptestConfig::default() })]
     #[test]
-    fn what_is_listened_on_is_what_should_be(ops in ops(), seed: u64) {
+    fn what_may_be_used_is_what_should_be_and_where_it_should_be(ops in ops(), seed: u64) {
         let mut world = World::new(seed);
         world.give(signed_in(0, false, at(0)));
         for op in ops {
