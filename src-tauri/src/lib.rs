@@ -1,0 +1,2 @@
+//! The desktop app.
+#![forbid(unsafe_code)]
