@@ -42,8 +42,8 @@ pub(crate) async fn check_address(app: Handle<'_>, address: String) -> Result<Ad
 
 /// Signs in, or renews the sign-in (open connections go on). Takes as long as the control plane takes.
 ///
-/// Codes to expect: `bad_address`, `untrusted_certificate` (ask for the fingerprint), `invalid_credentials`,
-/// `too_many_attempts`, `control_unreachable`, `clock_skew`, `service_gone`. `field` says which field is to blame.
+/// Codes to expect: `bad_control_url`, `control_untrusted` (ask for the fingerprint), `bad_trust`, `login_failed`,
+/// `login_locked`, `control_unreachable`, `clock_skew`, `service_gone`. `field` says which field is to blame.
 #[tauri::command]
 pub(crate) async fn sign_in(app: Handle<'_>, request: SignInRequest) -> Result<(), Problem> {
     app.sign_in(request).await

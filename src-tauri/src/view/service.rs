@@ -264,7 +264,7 @@ pub struct SignInRequest {
 #[cfg_attr(test, derive(ts_rs::TS))]
 pub enum Trust {
     /// As before; for a new address by the system's certificate authorities. When this fails, the problem has the code
-    /// `untrusted_certificate`: ask for the fingerprint then.
+    /// `control_untrusted`: ask for the fingerprint then.
     Known,
     /// SHA-256 of the organisation's own CA certificate, 64 hex digits, colons and spaces allowed.
     Fingerprint { sha256: String },
