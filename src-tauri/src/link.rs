@@ -41,7 +41,10 @@ pub fn parse(text: &str) -> Result<Target, BadLink> {
     }
     let name = decoded(name).ok_or(BadLink::Name)?;
     // Also the marks that turn the direction of writing, with which one name can look like another.
-    let odd = |c: char| c.is_control() || matches!(c, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}');
+    let odd = |c: char| {
+        c.is_control()
+            || matches!(c, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
+    };
     if name.is_empty() || name.chars().count() > LONGEST || name.chars().any(odd) {
         return Err(BadLink::Name);
     }

@@ -139,7 +139,7 @@ impl Store {
     }
 
     fn write(&self, stored: &Stored) -> io::Result<()> {
-        let folder = self.path.parent().unwrap_or(Path::new("."));
+        let folder = self.path.parent().unwrap_or_else(|| Path::new("."));
         fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
         let mut text = serde_json::to_vec_pretty(stored)?;
         text.push(b'\n');

@@ -64,25 +64,47 @@ pub struct View {
 #[cfg_attr(test, derive(ts_rs::TS))]
 pub enum Change {
     /// All of it: replaces whatever the front end holds. Always the first; comes again when much has changed at once.
-    View { view: Box<View> },
+    View {
+        view: Box<View>,
+    },
     /// These rows are new or different; others stay as they are.
-    RowsChanged { rows: Vec<Row> },
+    RowsChanged {
+        rows: Vec<Row>,
+    },
     /// These resources are gone.
-    RowsRemoved { ids: Vec<String> },
+    RowsRemoved {
+        ids: Vec<String>,
+    },
     /// Everything of the service but its resources.
-    Service { service: Box<Service> },
-    Settings { settings: Box<Settings> },
-    Desktop { desktop: Box<Desktop> },
+    Service {
+        service: Box<Service>,
+    },
+    Settings {
+        settings: Box<Settings>,
+    },
+    Desktop {
+        desktop: Box<Desktop>,
+    },
     /// Asked, or answered (`null`).
-    Question { question: Option<Question> },
+    Question {
+        question: Option<Question>,
+    },
     /// The resource that `open_details` named: at once, and at most once a second while it changes.
-    Details { details: Box<Details> },
+    Details {
+        details: Box<Details>,
+    },
     /// The run of the doctor went on.
-    Doctor { doctor: Option<Doctor> },
+    Doctor {
+        doctor: Option<Doctor>,
+    },
     /// Something to show once, in the window's notice area.
-    Notice { notice: Notice },
+    Notice {
+        notice: Notice,
+    },
     /// The window should show this place: somebody chose it in the tray, in a notification or by a second start.
-    Go { place: Place },
+    Go {
+        place: Place,
+    },
 }
 
 /// A place in the window.
@@ -93,7 +115,9 @@ pub enum Place {
     /// The list; sign-in or the lock where those apply.
     Home,
     /// The list with the details of this resource.
-    Resource { id: String },
+    Resource {
+        id: String,
+    },
     SignIn,
     Settings,
     Diagnostics,
@@ -151,7 +175,7 @@ pub struct Desktop {
     pub system_language: String,
     /// The system asks for a dark theme. `null`: it does not say; follow `prefers-color-scheme`.
     pub system_dark: Option<bool>,
-    /// Whether there is a tray. Without one, closing the window ends the app or minimises it, never hides it.
+    /// Whether there is a tray. Without one, closing the window never hides it.
     pub tray: Tray,
     /// Whether a notification service answers. `false`: the settings of notifications say so.
     pub notifications: bool,
@@ -174,7 +198,9 @@ pub enum Tray {
     Starting,
     Shown,
     /// This desktop shows none, for this reason.
-    Missing { reason: String },
+    Missing {
+        reason: String,
+    },
 }
 
 /// Which resources a command is about.
@@ -185,7 +211,9 @@ pub enum Which {
     All,
     Favourites,
     /// By id. At most 10,000 of them.
-    Ids { ids: Vec<String> },
+    Ids {
+        ids: Vec<String>,
+    },
 }
 
 /// What `connect` or `disconnect` did. The rows themselves come over the channel.
@@ -261,5 +289,4 @@ pub struct PortVerdict {
 }
 
 #[cfg(test)]
-#[expect(clippy::panic, reason = "a type without TypeScript fails the test")]
 mod tests;

@@ -82,8 +82,13 @@ pub enum SignIn {
 pub enum Control {
     /// None is configured.
     None,
-    Connecting { address: String },
-    Connected { address: String, since: u64 },
+    Connecting {
+        address: String,
+    },
+    Connected {
+        address: String,
+        since: u64,
+    },
     /// Connections go on; new ones work on the leases that are held.
     Away {
         address: String,
@@ -158,11 +163,7 @@ pub enum Network {
         since: u64,
     },
     /// Switched on and not to be had: resources are reached in loopback mode meanwhile.
-    Unavailable {
-        fault: NetworkFault,
-        problem: Problem,
-        retry_at: u64,
-    },
+    Unavailable { fault: NetworkFault, problem: Problem, retry_at: u64 },
 }
 
 /// Why there is no virtual network; decides which step of the guide failed.
@@ -277,9 +278,14 @@ pub enum Trust {
 #[serde(rename_all = "snake_case", tag = "method")]
 #[cfg_attr(test, derive(ts_rs::TS))]
 pub enum Credential {
-    Password { email: String, password: String },
+    Password {
+        email: String,
+        password: String,
+    },
     /// "Use a service token".
-    ServiceToken { token: String },
+    ServiceToken {
+        token: String,
+    },
 }
 
 /// What is known about an organisation's address without asking anybody.

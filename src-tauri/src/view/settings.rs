@@ -21,7 +21,7 @@ pub enum Density {
     Compact,
 }
 
-/// What closing the window does. Without a tray, `Hide` counts as `Minimise`.
+/// What closing the window does. Without a tray, `Hide` counts as `Quit`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[cfg_attr(test, derive(ts_rs::TS))]

@@ -156,7 +156,9 @@ fn the_commands_of_the_front_end_are_those_of_the_app() {
     let known = declarations();
     let commands = commands();
     assert!(commands.len() > 20, "only {} commands were found", commands.len());
-    let mut body = String::from("/** Every command: its arguments and its answer. A refusal is a `Problem`. */\nexport interface Commands {\n");
+    let mut body = String::from(
+        "/** Every command: its arguments and its answer. A refusal is a `Problem`. */\nexport interface Commands {\n",
+    );
     for command in &commands {
         body.push_str("  /**\n");
         for line in &command.docs {
@@ -165,8 +167,11 @@ fn the_commands_of_the_front_end_are_those_of_the_app() {
         body.push_str("   */\n");
         let arguments: Vec<String> =
             command.arguments.iter().map(|(name, kind)| format!("{name}: {}", spelled(kind, &known))).collect();
-        let arguments =
-            if arguments.is_empty() { "Record<string, never>".to_owned() } else { format!("{{ {} }}", arguments.join(", ")) };
+        let arguments = if arguments.is_empty() {
+            "Record<string, never>".to_owned()
+        } else {
+            format!("{{ {} }}", arguments.join(", "))
+        };
         let answer = spelled(&command.answer, &known);
         writeln!(body, "  {}: {{ arguments: {arguments}; answer: {answer} }};", command.name).unwrap();
     }
