@@ -13,7 +13,8 @@ use anyhow::Context as _;
 /// Names a folder with the programs ready to use; nothing is built then.
 pub const FOLDER_VARIABLE: &str = "POSTERN_BIN_DIR";
 
-const PACKAGES: [&str; 6] = ["postern-cli", "postern-control", "postern-daemon", "postern-node", "tun-driver", "xtask"];
+const PACKAGES: [&str; 7] =
+    ["postern-cli", "postern-control", "postern-daemon", "postern-manuals", "postern-node", "tun-driver", "xtask"];
 
 /// Where the programs are.
 #[derive(Clone, Debug)]

@@ -17,6 +17,7 @@ pub mod device;
 pub mod figure;
 pub mod namespace;
 pub mod network_bed;
+pub mod overlay;
 pub mod peer;
 pub mod ports;
 pub mod process;

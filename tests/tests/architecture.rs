@@ -24,6 +24,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("postern-control", &["postern-proto", "postern-tunnel"]),
     ("postern-cli", &["postern-local-api", "postern-proto"]),
     ("postern-desktop", &["postern-local-api"]),
+    // Man pages of all programs, made when packages are built.
+    ("postern-manuals", &["postern-cli", "postern-control", "postern-daemon", "postern-node", "tun-driver"]),
 ];
 
 /// Crates that a package must not reach, by whatever way.

@@ -1,4 +1,4 @@
-//! The commands of this repository: `cargo xtask demo`, `cargo xtask test`, `cargo xtask bench`.
+//! The commands of this repository: `cargo xtask demo`, `test`, `bench`, `package`, `icons`.
 //!
 //! Nothing here is part of the product. What it starts, it stops; what it installs, it asks for first.
 #![forbid(unsafe_code)]
@@ -10,7 +10,10 @@ use clap::{Parser, Subcommand};
 mod bench;
 mod consent;
 mod demo;
+mod front_end;
+mod icons;
 mod interrupt;
+mod package;
 mod packages;
 mod process;
 mod release;
@@ -33,6 +36,10 @@ enum Command {
     Demo(demo::Args),
     /// Measure Postern beside its peers
     Bench(bench::Args),
+    /// Build the packages for Debian, Fedora and their relatives
+    Package(package::Args),
+    /// Draw the app's icons anew from their SVG files
+    Icons,
     /// Become a program that dies with its parent
     #[command(hide = true)]
     Launch(process::LaunchArgs),
@@ -52,6 +59,8 @@ fn main() -> ExitCode {
         Command::Test(args) => test::run(&args),
         Command::Demo(args) => demo::run(&args),
         Command::Bench(args) => bench::run(&args),
+        Command::Package(args) => package::run(&args),
+        Command::Icons => icons::run(),
         Command::Launch(args) => process::launch(&args),
         Command::BenchCopy(args) => bench::copy::run(&args),
         Command::BenchSocks(args) => bench::socks::run(&args),

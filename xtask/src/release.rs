@@ -13,7 +13,7 @@ use anyhow::{Context, bail};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Deserialize;
 
-use crate::workspace::Workspace;
+use crate::{front_end, workspace::Workspace};
 
 /// Builds the programs of `packages`, and examples of theirs, and gives the folder where they are.
 pub(crate) fn build(workspace: &Workspace, packages: &[&str], examples: &[&str]) -> anyhow::Result<PathBuf> {
@@ -25,6 +25,9 @@ pub(crate) fn build(workspace: &Workspace, packages: &[&str], examples: &[&str])
     command.args(["build", "--locked", "--release", "--bins", "--message-format", "json-render-diagnostics"]);
     for package in packages {
         command.args(["--package", package]);
+    }
+    if packages.contains(&"postern-desktop") {
+        command.args(front_end::features(workspace));
     }
     for example in examples {
         command.args(["--example", example]);

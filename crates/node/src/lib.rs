@@ -8,6 +8,7 @@
 pub mod address;
 pub mod catalogue;
 mod clock;
+pub mod command_line;
 pub mod contact;
 pub mod dial;
 pub mod egress;

@@ -6,29 +6,18 @@ use std::{
 };
 
 use anyhow::Context as _;
-use clap::{Parser, Subcommand};
-use postern_node::gateway::{self, GatewayOptions, Ready};
+use clap::Parser as _;
+use postern_node::{
+    command_line::{CommandLine, Role},
+    gateway::{self, GatewayOptions, Ready},
+};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
-/// Carries authorised connections to private resources and records them
-#[derive(Parser)]
-#[command(name = "postern-node", version)]
-struct Arguments {
-    #[command(subcommand)]
-    role: Role,
-}
-
-#[derive(Subcommand)]
-enum Role {
-    /// Listens for clients and dials resources
-    Gateway(Box<GatewayOptions>),
-}
-
 fn main() -> ExitCode {
     postern_tunnel::tls::install_crypto_provider();
-    let Arguments { role: Role::Gateway(options) } = Arguments::parse();
+    let CommandLine { role: Role::Gateway(options) } = CommandLine::parse();
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
     tracing_subscriber::fmt()
         .with_env_filter(filter)

@@ -10,6 +10,7 @@ use clap::ValueEnum;
 
 use super::{Outcome, Setting, tally, tally::Tally};
 use crate::{
+    front_end::{self, Node},
     packages::{self, Installed},
     workspace::{find_program, is_executable, tools_folder},
 };
@@ -75,9 +76,13 @@ impl Stage {
             }
             Self::Deny => check_dependencies(setting),
             Self::Audit => check_advisories(setting),
-            Self::FrontEnd => Ok((check_front_end(setting), None)),
+            Self::FrontEnd => check_front_end(setting),
             // The tests start the programs, and nothing else would build those without features of their own.
-            Self::Build => cargo(setting, &["build", "--locked", "--workspace", "--lib", "--bins", "--tests"]),
+            Self::Build => {
+                let mut args = vec!["build", "--locked", "--workspace", "--lib", "--bins", "--tests"];
+                args.extend(front_end::features(&setting.workspace));
+                cargo(setting, &args)
+            }
             Self::Unit => tally::run_tests(setting, &["--lib", "--bins"]),
             Self::Scenarios => tally::run_tests(setting, &["--test", "*"]),
             Self::DocTests => tally::run_doc_tests(setting),
@@ -151,14 +156,25 @@ fn check_advisories(setting: &Setting) -> Ran {
     Ok((outcome_of(&mut command)?, None))
 }
 
-/// There is no front end yet. The day there is one, this stage fails until its checks are called here, so that they
-/// cannot be forgotten.
-fn check_front_end(setting: &Setting) -> Outcome {
-    if setting.workspace.root().join("ui").exists() {
-        Outcome::Failed("there is a `ui` folder, but `cargo xtask test` runs no checks of it".to_owned())
-    } else {
-        Outcome::Skipped("none yet: there is no `ui` folder".to_owned())
+/// Types, style, unit tests, and the build that the desktop app is compiled with. Without a node that is new enough the
+/// app is compiled with a page that says so, and the tests of its window announce that they cannot run.
+fn check_front_end(setting: &Setting) -> Ran {
+    if !front_end::folder(&setting.workspace).is_dir() {
+        return Ok((Outcome::Skipped("there is no `ui` folder".to_owned()), None));
     }
+    let node = match Node::find() {
+        Ok(node) => node,
+        Err(missing) => return Ok((Outcome::Skipped(missing.to_string()), None)),
+    };
+    front_end::install(&setting.workspace, &node)?;
+    for script in ["check", "test", "build"] {
+        match outcome_of(&mut node.npm(&setting.workspace, &["run", script]))? {
+            Outcome::Passed => {}
+            Outcome::Failed(_) => return Ok((Outcome::Failed(format!("`npm run {script}` in ui/: see above")), None)),
+            skipped @ Outcome::Skipped(_) => return Ok((skipped, None)),
+        }
+    }
+    Ok((Outcome::Passed, None))
 }
 
 fn outcome_of(command: &mut Command) -> anyhow::Result<Outcome> {

@@ -12,6 +12,7 @@ use anyhow::Context;
 use serde::Deserialize;
 
 use super::{Outcome, Setting};
+use crate::front_end;
 
 /// Names the file in which tests announce, a line each, that they could not run.
 const SKIP_REPORT: &str = "POSTERN_SKIP_REPORT";
@@ -39,12 +40,16 @@ pub(crate) fn run_tests(setting: &Setting, targets: &[&str]) -> Ran {
     if has_nextest(setting) {
         command
             .args(["nextest", "run", "--locked", "--workspace", "--no-tests", "pass"])
+            .args(front_end::features(&setting.workspace))
             .args(targets)
             .args(["--message-format", "libtest-json", "--status-level", "slow"])
             .env("NEXTEST_EXPERIMENTAL_LIBTEST_JSON", "1");
         run(setting, command, read_nextest_line)
     } else {
-        command.args(["test", "--locked", "--workspace", "--no-fail-fast"]).args(targets);
+        command
+            .args(["test", "--locked", "--workspace", "--no-fail-fast"])
+            .args(front_end::features(&setting.workspace))
+            .args(targets);
         run(setting, command, read_libtest_line)
     }
 }
@@ -52,7 +57,9 @@ pub(crate) fn run_tests(setting: &Setting, targets: &[&str]) -> Ran {
 /// Nextest runs no doc tests.
 pub(crate) fn run_doc_tests(setting: &Setting) -> Ran {
     let mut command = setting.workspace.cargo();
-    command.args(["test", "--locked", "--workspace", "--no-fail-fast", "--doc"]);
+    command
+        .args(["test", "--locked", "--workspace", "--no-fail-fast", "--doc"])
+        .args(front_end::features(&setting.workspace));
     run(setting, command, read_libtest_line)
 }
 
