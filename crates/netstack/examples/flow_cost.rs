@@ -2,7 +2,8 @@
 //!
 //! `cargo run --release -p postern-netstack --example flow_cost [-- --json]`. Each packet carries 1,000 bytes, is read at
 //! once and acknowledged. `one` keeps to one flow while the others are idle; `turn` gives every flow a packet in turn, so
-//! that each packet finds its flow and its ring out of the caches. All rings have 64 KiB and were used whole before. The
+//! that each packet finds its flow and its ring out of the caches. `copy` is what of that no stack can avoid: copying those
+//! bytes, in the same order, to the next place of as many rings. All rings have 64 KiB and were used whole before. The
 //! best of several rounds counts; making the packets is included (a few nanoseconds: four fields of one packet change).
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "a benchmark that prints")]
 
@@ -18,10 +19,11 @@ const DATA: usize = 1000;
 const ROUNDS: usize = 7;
 const PACKETS: usize = 200_000;
 const GSO: usize = 65_000;
+const RING: usize = 64 << 10;
 
 fn main() {
     let json = std::env::args().any(|arg| arg == "--json");
-    let small = RingSizes { large: 64 << 10, medium: 64 << 10, small: 64 << 10, ..RingSizes::default() };
+    let small = RingSizes { large: RING, medium: RING, small: RING, ..RingSizes::default() };
     let mut beds: Vec<(usize, Bed)> =
         [1, 1000, 20_000].into_iter().map(|flows| (flows, Bed::new(flows, small.clone()))).collect();
     for (flows, bed) in &mut beds {
@@ -33,6 +35,10 @@ fn main() {
             costs.entry(("one", *flows)).or_default().push(bed.carry(PACKETS, 1));
             costs.entry(("turn", *flows)).or_default().push(bed.carry(PACKETS, *flows));
         }
+    }
+    drop(beds);
+    for flows in [1, 1000, 20_000] {
+        costs.insert(("copy", flows), copies(flows));
     }
     for (name, flows) in costs.keys().copied().collect::<Vec<_>>() {
         let (cost, base) = (best(&costs[&(name, flows)]), best(&costs[&(name, 1)]));
@@ -56,6 +62,22 @@ fn main() {
         println!("one stream of 64 KiB segments: up {up:.1} Gbit/s, down {down:.1} Gbit/s");
         println!("connections: {connect:.0} a second");
     }
+}
+
+/// Nanoseconds for copying a packet's data to each of `rings` rings in turn.
+fn copies(rings: usize) -> Vec<f64> {
+    let (data, mut rings) = ([7_u8; DATA], vec![vec![1_u8; RING]; rings]);
+    let (places, count) = (RING / DATA, rings.len());
+    let mut copy = || {
+        let start = Instant::now();
+        for at in 0..PACKETS {
+            let from = at / count % places * DATA;
+            rings[at % count][from..from + DATA].copy_from_slice(&data);
+        }
+        std::hint::black_box(&mut rings);
+        start.elapsed().as_nanos() as f64 / PACKETS as f64
+    };
+    (0..ROUNDS).map(|_| copy()).collect()
 }
 
 fn best(values: &[f64]) -> f64 {
