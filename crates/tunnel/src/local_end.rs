@@ -28,6 +28,12 @@ pub trait LocalEnd {
     /// Writes as much of `slices` as there is room for, and says how much that was.
     fn poll_write(&self, cx: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>>;
 
+    /// How many bytes are worth receiving for it now; pending while it takes none, once it is opened. What does not know
+    /// says as many as there are: what it does not take is kept for it then.
+    fn poll_room(&self, _cx: &mut Context<'_>) -> Poll<usize> {
+        Poll::Ready(usize::MAX)
+    }
+
     /// The first read of a new connection: what came before the runtime has heard of it is read, too.
     fn poll_first_read(&self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
         self.poll_read(cx, buffer)

@@ -19,7 +19,7 @@ use tokio::net::TcpStream;
 
 pub(crate) use self::inbox::Inbox;
 use crate::{
-    link::{Link, LinkError},
+    link::{Link, LinkError, SEALED},
     local_end::LocalEnd,
     scratch,
     stream::{EndCause, StreamControl},
@@ -31,6 +31,9 @@ const SLICES: usize = 32;
 /// How often data is moved before other streams have their turn: at most 512 KiB each way. The runtime's own limit of 128
 /// calls would let a few busy streams hold up everybody else for tenths of a second.
 const ROUNDS: u32 = 2;
+
+/// A link opens at least so much: two records.
+const LEAST_ROOM: usize = 2 * SEALED;
 
 /// At which end of the carrier the loop runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -329,9 +332,11 @@ impl<'a, L: LocalEnd> Splice<'a, L> {
                 return Ok(moved);
             }
         }
+        let Poll::Ready(room) = self.poll_room(cx) else { return Ok(moved) };
         let received = scratch::plain(|buffer| -> Result<bool, Break> {
             let kept = put(buffer, 0, self.inbox.bytes());
-            let count = match self.link.poll_recv(cx, buffer.get_mut(kept..).unwrap_or_default()) {
+            let end = kept.saturating_add(room).min(buffer.len());
+            let count = match self.link.poll_recv(cx, buffer.get_mut(kept..end).unwrap_or_default()) {
                 Poll::Ready(result) => result?,
                 Poll::Pending => return Ok(false),
             };
@@ -344,6 +349,15 @@ impl<'a, L: LocalEnd> Splice<'a, L> {
             Ok(true)
         })?;
         Ok(moved || received)
+    }
+
+    /// How much to receive at once: what the local end does not take must be copied and kept. Before the reply and after
+    /// the end nothing comes for the local end.
+    fn poll_room(&self, cx: &mut Context<'_>) -> Poll<usize> {
+        if self.unanswered.is_some() || self.got_end {
+            return Poll::Ready(usize::MAX);
+        }
+        self.local.poll_room(cx).map(|room| room.max(LEAST_ROOM))
     }
 
     fn receive_all(&mut self, cx: &mut Context<'_>) -> Result<bool, Break> {

@@ -259,6 +259,21 @@ impl LocalEnd for FlowEnd {
         }
     }
 
+    fn poll_room(&self, cx: &mut Context<'_>) -> Poll<usize> {
+        if self.is_broken() || self.state.get() != State::Open {
+            // Writing tells what is wrong.
+            return Poll::Ready(usize::MAX);
+        }
+        match self.shard.stack.borrow_mut().room(self.flow) {
+            Ok(room) => Poll::Ready(room),
+            Err(SendError::Full) => {
+                self.signals.wait_to_write(cx);
+                Poll::Pending
+            }
+            Err(SendError::Closed | SendError::Unknown) => Poll::Ready(usize::MAX),
+        }
+    }
+
     fn end_writing(&self) {
         let _ = self.shard.stack.borrow_mut().close(self.flow);
         self.shard.kick();

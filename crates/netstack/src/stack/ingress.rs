@@ -111,7 +111,7 @@ impl Stack {
             open.peer_closed = true;
             signals |= signal::PEER_CLOSED;
         }
-        if open.wants_room && open.room() >= open.socket.ring / 4 {
+        if open.wants_room && open.room() >= open.socket.worthwhile() {
             open.wants_room = false;
             signals |= signal::WRITABLE;
         }

@@ -56,6 +56,22 @@ impl Stack {
         Ok(written)
     }
 
+    /// Bytes that can be written now, when that is worth fetching them: while less than a quarter of the ring is free it is
+    /// [`SendError::Full`], and [`Event::Writable`](crate::Event::Writable) tells when that changes.
+    #[inline]
+    pub fn room(&mut self, flow: FlowId) -> Result<usize, SendError> {
+        let open = self.open_mut(flow).map_err(|_| SendError::Unknown)?;
+        if open.closing || open.finished {
+            return Err(SendError::Closed);
+        }
+        let room = open.room();
+        if room < open.socket.worthwhile() {
+            open.wants_room = true;
+            return Err(SendError::Full);
+        }
+        Ok(room)
+    }
+
     /// Bytes that can be read now.
     pub fn readable(&self, flow: FlowId) -> usize {
         self.open_ref(flow).map_or(0, |open| open.socket.tcp().recv_queue())

@@ -251,3 +251,20 @@ fn room_is_told_once_it_is_worth_writing() {
     assert!(got == bytes);
     assert!(told > 10);
 }
+
+#[test]
+fn room_that_is_not_worth_a_write_counts_as_none_and_is_told_of_later() {
+    let rings = RingSizes { large: 64 << 10, ..RingSizes::default() };
+    let mut network = Network::new(StackConfig { rings, ..config(true) });
+    let (_, flow) = network.connect(40_000, at(SERVER));
+    assert_eq!(network.stack.room(flow), Ok(64 << 10));
+    assert_eq!(write(&mut network.stack, flow, &pattern(50_000)), (50_000, None));
+    assert_eq!(network.stack.writable(flow), (64 << 10) - 50_000, "less than a quarter");
+    assert_eq!(network.stack.room(flow), Err(SendError::Full));
+    assert!(network.settle().contains(&Event::Writable(flow)));
+    assert_eq!(network.stack.room(flow), Ok(64 << 10));
+    network.stack.close(flow).unwrap();
+    assert_eq!(network.stack.room(flow), Err(SendError::Closed));
+    network.stack.abort(flow).unwrap();
+    assert_eq!(network.stack.room(flow), Err(SendError::Unknown));
+}
