@@ -7,14 +7,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, anyhow, bail, ensure};
 
 use super::target::{CHUNK, DOWNLOAD, ECHO, ONCE, UPLOAD, UPLOAD_FRAMED};
 
 const CONNECT_DEADLINE: Duration = Duration::from_secs(3);
-/// How long a read or a write may take before a stream counts as dead.
-const PATIENCE: Duration = Duration::from_secs(10);
-
 /// Where streams are opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Entry {
@@ -22,6 +19,8 @@ pub(crate) struct Entry {
     /// Whether it carries the end of a direction. Where it does not, the end is told within the stream, and clients close
     /// first.
     pub(crate) carries_ends: bool,
+    /// How long a read or a write may take before a stream counts as dead.
+    pub(crate) patience: Duration,
 }
 
 /// Bytes that arrived, and the time it took until the last of them did.
@@ -144,7 +143,7 @@ fn transfer(
     streams: usize,
     work: impl Fn(&mut TcpStream) -> io::Result<u64> + Send + Sync,
 ) -> anyhow::Result<Transfer> {
-    let connected: io::Result<Vec<TcpStream>> = (0..streams).map(|_| connect(entry.address)).collect();
+    let connected: io::Result<Vec<TcpStream>> = (0..streams).map(|_| connect(entry)).collect();
     let connected = connected.with_context(|| format!("cannot connect to {}", entry.address))?;
     let start = Instant::now();
     let totals: Vec<io::Result<u64>> = thread::scope(|scope| {
@@ -158,7 +157,13 @@ fn transfer(
         running.into_iter().map(|thread| thread.join().unwrap_or_else(|_| Err(io::Error::other("panicked")))).collect()
     });
     let time = start.elapsed();
-    let bytes = totals.into_iter().sum::<io::Result<u64>>().context("a stream broke")?;
+    let broken = totals.iter().filter(|total| total.is_err()).count();
+    let bytes = totals.into_iter().sum::<io::Result<u64>>().map_err(|error| match error.kind() {
+        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
+            anyhow!("{broken} of {streams} streams stalled: nothing moved for {:?}", entry.patience)
+        }
+        _ => anyhow!("{broken} of {streams} streams broke: {error}"),
+    })?;
     Ok(Transfer { bytes, time })
 }
 
@@ -167,12 +172,13 @@ pub(crate) fn open_and_close(entry: Entry, clients: usize, time: Duration) -> an
     let start = Instant::now();
     let end = start + time;
     let client = || {
-        let (mut micros, mut failed) = (Vec::new(), 0);
+        let (mut micros, mut failed, mut last) = (Vec::new(), 0, start);
         while Instant::now() < end {
             let begin = Instant::now();
             match open(entry, ONCE) {
                 Ok(mut stream) => {
                     micros.push(micros_since(begin));
+                    last = Instant::now();
                     // The far end closes first: see `target`.
                     if entry.carries_ends && !matches!(stream.read(&mut [0]), Ok(0)) {
                         // It has cost more time than the measurement was to take: enough was seen.
@@ -186,15 +192,16 @@ pub(crate) fn open_and_close(entry: Entry, clients: usize, time: Duration) -> an
                 }
             }
         }
-        (micros, failed)
+        (micros, failed, last)
     };
-    let done: Vec<(Vec<f64>, usize)> = thread::scope(|scope| {
+    let done: Vec<(Vec<f64>, usize, Instant)> = thread::scope(|scope| {
         let running: Vec<_> = (0..clients).map(|_| scope.spawn(client)).collect();
         running.into_iter().filter_map(|thread| thread.join().ok()).collect()
     });
-    let time = start.elapsed();
-    let failed = done.iter().map(|(_, failed)| failed).sum();
-    let times = Times::new(done.into_iter().flat_map(|(micros, _)| micros).collect());
+    // Waiting for streams that fail does not make the others slower.
+    let time = done.iter().map(|(.., last)| *last).max().unwrap_or(start).saturating_duration_since(start).max(time);
+    let failed = done.iter().map(|(_, failed, _)| failed).sum();
+    let times = Times::new(done.into_iter().flat_map(|(micros, ..)| micros).collect());
     if times.len() == 0 {
         bail!("no stream could be opened; {failed} tries failed");
     }
@@ -241,17 +248,17 @@ pub(crate) fn ping(stream: &mut TcpStream) -> io::Result<()> {
 }
 
 fn open(entry: Entry, what: u8) -> io::Result<TcpStream> {
-    let mut stream = connect(entry.address)?;
+    let mut stream = connect(entry)?;
     stream.write_all(&[what, b'.'])?;
     stream.read_exact(&mut [0])?;
     Ok(stream)
 }
 
-fn connect(address: SocketAddr) -> io::Result<TcpStream> {
-    let stream = TcpStream::connect_timeout(&address, CONNECT_DEADLINE)?;
+fn connect(entry: Entry) -> io::Result<TcpStream> {
+    let stream = TcpStream::connect_timeout(&entry.address, CONNECT_DEADLINE)?;
     stream.set_nodelay(true)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
-    stream.set_write_timeout(Some(PATIENCE))?;
+    stream.set_read_timeout(Some(entry.patience))?;
+    stream.set_write_timeout(Some(entry.patience))?;
     Ok(stream)
 }
 

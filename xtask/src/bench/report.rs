@@ -120,7 +120,7 @@ fn write_failures(text: &mut String, results: &Results) -> fmt::Result {
     if results.failures().is_empty() {
         return Ok(());
     }
-    writeln!(text, "\nmeasurements that failed")?;
+    writeln!(text, "\nmeasurements that failed, in whole or in part")?;
     for failure in results.failures() {
         writeln!(text, "  {} {} in round {}: {}", failure.case, failure.subject, failure.round + 1, failure.reason)?;
     }

@@ -4,6 +4,7 @@ use std::{
     fmt,
     net::{Ipv4Addr, SocketAddr, TcpListener},
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use anyhow::Context;
@@ -119,6 +120,12 @@ impl fmt::Display for Kind {
     }
 }
 
+/// How long a stream may stand still.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// The same for somebody else's stack: some stall for ever, and would take most of a benchmark's time. The slowest that
+/// works empties what the kernel has queued for it within this.
+const PEER_PATIENCE: Duration = Duration::from_secs(4);
+
 /// What a subject is started with.
 #[derive(Clone, Copy)]
 pub(crate) struct Ground<'a> {
@@ -178,7 +185,8 @@ impl Subject {
             Kind::Tun2proxy64k | Kind::Tun2proxy1500 => tun::start(kind, Peer::Tun2proxy, ground)?,
         };
         let carries_ends = kind.peer() != Some(Peer::Tun2proxy);
-        Ok(Self { kind, entry: Entry { address, carries_ends }, processes, home: None })
+        let patience = if kind.peer().is_some() { PEER_PATIENCE } else { PATIENCE };
+        Ok(Self { kind, entry: Entry { address, carries_ends, patience }, processes, home: None })
     }
 
     /// Does `work` where the subject's entry can be reached.
