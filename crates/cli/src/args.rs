@@ -76,6 +76,9 @@ pub(crate) enum Command {
     Connect(SelectArgs),
     /// Take resources away from this machine; their connections are cut
     Disconnect(SelectArgs),
+    /// Print the command that uses a resource, to be pasted or run
+    #[command(name = "command", after_help = COMMAND_EXAMPLES)]
+    Use(CommandArgs),
     /// Have resources at names and addresses of their own, without connecting them one by one
     #[command(subcommand, arg_required_else_help = true, after_help = NETWORK_EXAMPLES)]
     Network(NetworkCommand),
@@ -147,6 +150,10 @@ Examples:
   postern connect orders-db
   postern connect --filter 'tags:env=prod kind:postgres'
   postern connect --all";
+const COMMAND_EXAMPLES: &str = "\
+Examples:
+  postern command orders-db
+  $(postern command orders-db) -U ana orders";
 const NETWORK_EXAMPLES: &str = "\
 Examples:
   postern network enable && psql -h orders-db.my-org
@@ -245,6 +252,13 @@ pub(crate) struct ResourcesArgs {
     /// Print JSON
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct CommandArgs {
+    /// Its name or id
+    #[arg(value_name = "RESOURCE")]
+    pub(crate) resource: String,
 }
 
 #[derive(Args, Debug)]

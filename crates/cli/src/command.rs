@@ -2,6 +2,7 @@
 
 use crate::{admin, args::Command, context::Context, failure::Failure};
 
+mod command_line;
 mod connect;
 mod dns;
 mod doctor;
@@ -31,6 +32,7 @@ pub(crate) async fn run(command: Command, context: &mut Context) -> Result<(), F
         Command::Resources(args) => resources::list(&args, context).await,
         Command::Connect(args) => connect::connect(args, context).await,
         Command::Disconnect(args) => connect::disconnect(args, context).await,
+        Command::Use(args) => command_line::print(&args.resource, context).await,
         Command::Dns(command) => dns::run(command, context).await,
         Command::Network(command) => network::run(&command, context).await,
         Command::Sessions(args) => sessions::list(args.json, context).await,

@@ -2,22 +2,34 @@
 
 use postern_local_api::{
     command::endpoint,
-    message::{Connection, PortHolder, ResourceStatus},
+    message::{Connection, ResourceState, ResourceStatus},
 };
 use postern_proto::{resource::Health, time::UnixMillis};
 
 use crate::{
+    failure::Failure,
+    name,
     table::{Field, Tone},
     text,
 };
 
+/// The one that is meant by a name or an id.
+pub(crate) fn find<'a>(wanted: &str, resources: &'a [ResourceStatus]) -> Result<&'a ResourceStatus, Failure> {
+    let id = |known: &ResourceStatus| known.resource.id.to_string();
+    name::find("resource", wanted, resources, id, |known| &known.resource.name)
+        .map_err(|failure| failure.because("there is none of that name among those that you may reach"))
+}
+
 pub(crate) fn state(resource: &ResourceStatus) -> Field {
-    match resource.connection {
-        Connection::Disconnected => Field::from(""),
-        Connection::Listening { .. } => Field::new("connected", Tone::Good),
-        Connection::PortInUse { .. } => Field::new("port in use", Tone::Bad),
-        Connection::Failed { .. } => Field::new("failed", Tone::Bad),
-        Connection::Suspended => Field::new("locked", Tone::Warn),
+    let word = resource.state.as_str();
+    match resource.state {
+        ResourceState::Off => Field::from(""),
+        ResourceState::Connected => Field::new(word, Tone::Good),
+        ResourceState::Connecting => Field::new(word, Tone::Dim),
+        ResourceState::Expiring | ResourceState::Degraded | ResourceState::NeedsApproval | ResourceState::Locked => {
+            Field::new(word, Tone::Warn)
+        }
+        ResourceState::Unhealthy => Field::new(word, Tone::Bad),
     }
 }
 
@@ -35,23 +47,16 @@ pub(crate) fn address(resource: &ResourceStatus) -> Field {
     Field::new(endpoint(resource).to_string(), tone)
 }
 
-/// What keeps the resource from being used, in one sentence; empty when nothing does.
+/// What keeps the resource from being used, or why it is not where it belongs, in one sentence; else empty.
 pub(crate) fn problem(resource: &ResourceStatus) -> String {
-    match (&resource.connection, &resource.last_error, &resource.resource.health) {
-        (Connection::PortInUse { address, holder, .. }, _, _) => {
-            format!("{address} is in use by {}", holder_text(holder.as_ref()))
-        }
-        (Connection::Failed { address, error, .. }, _, _) => {
-            format!("cannot listen on {address}: {}", text::without_os_code(error))
-        }
-        (_, Some(error), _) | (_, None, Health::Unhealthy { error }) => text::without_os_code(error).into_owned(),
-        (Connection::Listening { .. }, None, Health::Healthy | Health::Unknown) => stand_in(resource),
-        (_, None, Health::Healthy | Health::Unknown) => String::new(),
-    }
+    resource.trouble.as_ref().map_or_else(|| stand_in(resource), |trouble| trouble.what.clone())
 }
 
 /// Why it is at a loopback address and not in the virtual network.
 fn stand_in(resource: &ResourceStatus) -> String {
+    if !matches!(resource.connection, Connection::Listening { .. }) {
+        return String::new();
+    }
     let reason = resource.fallback.as_deref().map(text::without_os_code);
     reason.map(|reason| format!("at loopback: {reason}")).unwrap_or_default()
 }
@@ -68,14 +73,4 @@ pub(crate) fn ends(resource: &ResourceStatus, now: UnixMillis) -> Field {
 pub(crate) fn tags<'a>(tags: impl IntoIterator<Item = (&'a String, &'a String)>) -> String {
     let tag = |(key, value): (&String, &String)| if value.is_empty() { key.clone() } else { format!("{key}={value}") };
     tags.into_iter().map(tag).collect::<Vec<_>>().join(" ")
-}
-
-fn holder_text(holder: Option<&PortHolder>) -> String {
-    let Some(PortHolder { uid, pid, program }) = holder else { return "another program".to_owned() };
-    match (program, pid) {
-        (Some(program), Some(pid)) => format!("{program} (process {pid})"),
-        (Some(program), None) => program.clone(),
-        (None, Some(pid)) => format!("process {pid}"),
-        (None, None) => format!("a program of uid {uid}"),
-    }
 }

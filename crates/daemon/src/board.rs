@@ -50,6 +50,11 @@ impl Board {
         self.posted().resources.get(&id).cloned()
     }
 
+    /// Something of one resource as it was posted last.
+    pub fn look<T>(&self, id: ResourceId, f: impl FnOnce(&ResourceStatus) -> T) -> Option<T> {
+        self.posted().resources.get(&id).map(f)
+    }
+
     /// Whether anybody follows.
     #[must_use]
     pub fn is_followed(&self) -> bool {

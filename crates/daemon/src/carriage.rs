@@ -16,6 +16,7 @@ use std::{
 use postern_proto::{
     head::Wanted,
     id::{NodeId, ResourceId, StreamId},
+    time::UnixMillis,
 };
 use postern_tunnel::{
     client::carry,
@@ -33,6 +34,7 @@ use crate::{
     clock,
     engine::Input,
     gateways::Gateways,
+    standing::{FailedEnd, Failure},
     streams::{Stream, Streams},
 };
 
@@ -70,7 +72,9 @@ pub struct Destination {
     /// Of streams that are over.
     up: AtomicU64,
     down: AtomicU64,
-    last_error: Mutex<Option<String>>,
+    failure: Mutex<Option<Failure>>,
+    /// When a stream last began; 0: never.
+    last_used: AtomicU64,
     /// Something is different since it was last asked.
     touched: AtomicBool,
 }
@@ -132,6 +136,7 @@ impl Carriage {
     #[must_use]
     pub fn list(&self, peer: SocketAddr, destination: &Destination) -> Arc<Stream> {
         let now = clock::wall();
+        destination.note_used(now);
         let id = StreamId::from_ulid(Ulid::from_parts(now.0, rand::random()));
         let stream = Arc::new(Stream::new(id, destination.id, peer, now));
         self.streams.insert(Arc::clone(&stream));
@@ -177,22 +182,25 @@ impl Carriage {
             EndCause::Cut(_) => {}
             EndCause::PeerReset(code) => {
                 self.note_reached(gateway);
-                destination.note_error(format!("the gateway broke a connection off: {code:?}"));
+                let text = format!("the gateway broke a connection off: {code:?}");
+                destination.note_failure(FailedEnd::Broken(text), gateway);
             }
             EndCause::LinkLost => {
                 if let Some(gateway) = gateway {
                     let error = "a connection to it broke".to_owned();
                     self.gateways().note_failed(gateway, error, clock::now().boot);
                 }
-                destination.note_error("the connection to the gateway broke".to_owned());
+                let text = "the connection to the gateway broke".to_owned();
+                destination.note_failure(FailedEnd::Broken(text), gateway);
             }
             EndCause::Protocol => {
-                destination.note_error("the gateway sent what it must not send".to_owned());
+                let text = "the gateway sent what it must not send".to_owned();
+                destination.note_failure(FailedEnd::Broken(text), gateway);
             }
             EndCause::Refused(problem) => {
                 let text = printable(&problem.to_string());
                 tracing::info!(stream = %stream.id, resource = %stream.resource, code = problem.code, "refused: {text}");
-                destination.note_error(text);
+                destination.note_failure(FailedEnd::Refused(problem.as_ref().clone()), gateway);
             }
         }
     }
@@ -212,7 +220,8 @@ impl Destination {
             via: RwLock::new(via),
             up: AtomicU64::new(0),
             down: AtomicU64::new(0),
-            last_error: Mutex::default(),
+            failure: Mutex::default(),
+            last_used: AtomicU64::new(0),
             touched: AtomicBool::new(true),
         }
     }
@@ -235,10 +244,23 @@ impl Destination {
         (self.up.load(Ordering::Relaxed), self.down.load(Ordering::Relaxed))
     }
 
-    /// What the last failed stream met, until one succeeds.
+    /// What the last streams met, until one succeeds.
     #[must_use]
-    pub fn last_error(&self) -> Option<String> {
-        self.error().clone()
+    pub fn failure(&self) -> Option<Failure> {
+        self.held_failure().clone()
+    }
+
+    /// When a stream last began.
+    #[must_use]
+    pub fn last_used(&self) -> Option<UnixMillis> {
+        Some(UnixMillis(self.last_used.load(Ordering::Relaxed))).filter(|at| at.0 > 0)
+    }
+
+    /// A stream began then. An earlier time than what is known changes nothing.
+    pub fn note_used(&self, at: UnixMillis) {
+        if self.last_used.fetch_max(at.0, Ordering::Relaxed) < at.0 {
+            self.touched.store(true, Ordering::Release);
+        }
     }
 
     /// Whether anything changed since this was asked last.
@@ -248,12 +270,15 @@ impl Destination {
 
     /// A stream works.
     pub fn note_success(&self) {
-        *self.error() = None;
+        *self.held_failure() = None;
         self.touched.store(true, Ordering::Release);
     }
 
-    fn note_error(&self, error: String) {
-        *self.error() = Some(error);
+    fn note_failure(&self, end: FailedEnd, gateway: Option<NodeId>) {
+        let mut held = self.held_failure();
+        let times = held.as_ref().map_or(0, |before| before.times).saturating_add(1);
+        *held = Some(Failure { end, gateway, at: clock::wall(), times });
+        drop(held);
         self.touched.store(true, Ordering::Release);
     }
 
@@ -263,8 +288,8 @@ impl Destination {
         self.touched.store(true, Ordering::Release);
     }
 
-    fn error(&self) -> MutexGuard<'_, Option<String>> {
-        self.last_error.lock().unwrap_or_else(PoisonError::into_inner)
+    fn held_failure(&self) -> MutexGuard<'_, Option<Failure>> {
+        self.failure.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -180,10 +180,22 @@ impl Engine {
         self.leases.grant_ends(id)
     }
 
-    /// When the held lease ends.
+    /// When the held lease was given and when it ends.
     #[must_use]
-    pub fn lease_ends(&self, id: ResourceId) -> Option<UnixMillis> {
-        self.leases.lease_ends(id)
+    pub fn lease_span(&self, id: ResourceId) -> Option<(UnixMillis, UnixMillis)> {
+        self.leases.span(id)
+    }
+
+    /// Resources whose access ends before then.
+    #[must_use]
+    pub fn ending_before(&self, then: UnixMillis) -> BTreeSet<ResourceId> {
+        self.leases.ending_before(then)
+    }
+
+    /// Whether the control plane gives no lease for it.
+    #[must_use]
+    pub fn is_denied(&self, id: ResourceId) -> bool {
+        self.denied.contains(&id)
     }
 
     /// Whether the last try to renew the certificate failed.

@@ -5,13 +5,16 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use postern_local_api::message::{GatewayState, GatewayStatus, Hop, Route};
-use postern_proto::{id::NodeId, sync::GatewayInfo};
+use postern_proto::{id::NodeId, sync::GatewayInfo, time::UnixMillis};
 use postern_tunnel::{
     client::Entry,
     tls::{ClientTls, TlsError},
 };
 
-use crate::engine::{Jitter, backoff};
+use crate::{
+    engine::{Jitter, Now, backoff},
+    standing::Reach,
+};
 
 /// A gateway that failed is left alone for so long at first, twice as long each time.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
@@ -111,6 +114,32 @@ impl Gateways {
     #[must_use]
     pub fn route(&self, via: &[NodeId], now: Duration) -> Option<Route> {
         Some(Route { hops: vec![self.best(via, &[], now)?.hop()] })
+    }
+
+    /// Whether any gateway leads to where these do (any, when there is none).
+    #[must_use]
+    pub fn reach(&self, via: &[NodeId], now: Now) -> Reach {
+        let leads = |gateway: &&Gateway| via.is_empty() || via.contains(&gateway.info.id);
+        let mut away: Option<(Vec<String>, String, Duration)> = None;
+        for gateway in self.known.values().filter(leads) {
+            let State::Unreachable { error, until, .. } = &gateway.state else { return Reach::Up };
+            let (names, _, retry) = away.get_or_insert_with(|| (Vec::new(), error.clone(), *until));
+            names.push(gateway.info.name.clone());
+            *retry = (*retry).min(*until);
+        }
+        match away {
+            None => Reach::NoGateway,
+            Some((gateways, error, until)) => {
+                // Whole seconds, so that the same time reads the same.
+                let retry_at = UnixMillis(now.wall.plus(until.saturating_sub(now.boot)).0 / 1000 * 1000);
+                Reach::Away { gateways, error, retry_at }
+            }
+        }
+    }
+
+    #[must_use]
+    pub fn name(&self, node: NodeId) -> Option<String> {
+        Some(self.known.get(&node)?.info.name.clone())
     }
 
     fn best(&self, via: &[NodeId], tried: &[NodeId], now: Duration) -> Option<&Gateway> {

@@ -6,7 +6,10 @@ use std::{
     time::Duration,
 };
 
-use postern_local_api::message::{ChangeReport, Connection, ControlLink, NoticeLevel, StatusApi};
+use postern_local_api::{
+    cause::Cause,
+    message::{ChangeReport, Connection, ControlLink, NoticeLevel, StatusApi},
+};
 use postern_proto::{id::ResourceId, problem::Problem};
 use tokio::{
     sync::{mpsc, oneshot, watch},
@@ -31,12 +34,14 @@ use crate::{
 mod commands;
 mod following;
 mod network;
+mod outlook;
 mod posting;
 mod session;
 mod work;
 
 use following::Following;
 use network::Virtual;
+use outlook::Outlook;
 use work::Outcome;
 
 /// The longest sleep while somebody is signed in. Spans are measured on a clock that goes on while the machine sleeps,
@@ -84,7 +89,8 @@ pub struct Shell {
     waiting: Vec<Waiting>,
     network: Virtual,
     upkeep: Upkeep,
-    /// Sentences about this sign-in or its end.
+    outlook: Outlook,
+    /// What is wrong with this sign-in, or why it ended.
     notes: Notes,
 }
 
@@ -103,9 +109,9 @@ struct Upkeep {
 
 #[derive(Debug, Default)]
 struct Notes {
-    sign_in_ended: Option<String>,
-    renewal: Option<String>,
-    skew: Option<String>,
+    sign_in_ended: Option<Cause>,
+    renewal: Option<Cause>,
+    skew: Option<Cause>,
 }
 
 /// A call that is answered when its listeners are settled.
@@ -137,6 +143,7 @@ impl Shell {
             waiting: Vec::new(),
             network,
             upkeep: Upkeep::default(),
+            outlook: Outlook::default(),
             notes: Notes::default(),
         }
     }

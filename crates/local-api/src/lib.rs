@@ -4,6 +4,7 @@
 //! network stack. What the model of resources needs of [`postern_proto`] reaches the desktop app through [`proto`].
 #![forbid(unsafe_code)]
 
+pub mod cause;
 pub mod client;
 pub mod command;
 pub mod message;

@@ -13,7 +13,7 @@ use crate::{
     context::Context,
     exit::Exit,
     failure::Failure,
-    name, resource,
+    resource,
     screen::{BOLD, DIM, Line},
     table::{Field, Grid, Tone},
     text, waiting,
@@ -76,9 +76,7 @@ fn select(select: &Select, status: &Status) -> Result<Vec<Selection>, Failure> {
         return Ok(vec![Selection::Filter { filter: filter.clone() }]);
     }
     let find = |wanted: &String| {
-        let id = |known: &ResourceStatus| known.resource.id.to_string();
-        let found = name::find("resource", wanted, &status.resources, id, |known| &known.resource.name)
-            .map_err(|failure| failure.because("there is none of that name among those that you may reach"))?;
+        let found = resource::find(wanted, &status.resources)?;
         Ok(Selection::Name { name: found.resource.id.to_string() })
     };
     select.names.iter().map(find).collect()
@@ -143,9 +141,11 @@ fn refused(resources: &[ResourceStatus]) -> Result<(), Failure> {
             .next("unlock: `postern unlock`"));
     }
     let failure = missing.iter().fold(failure, |failure, resource| {
-        let problem = resource::problem(resource);
-        let why = if problem.is_empty() { "it is not listened for yet".to_owned() } else { problem };
-        failure.because(format!("{}: {why}", resource.resource.name))
+        let name = &resource.resource.name;
+        failure.because(match &resource.trouble {
+            Some(trouble) => format!("{} {} ({})", trouble.what, trouble.why, trouble.code),
+            None => format!("{name}: it is not listened for yet"),
+        })
     });
     Err(failure.next("it is tried again by itself; follow it with `postern status --watch`"))
 }

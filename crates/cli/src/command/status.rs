@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use postern_local_api::message::{
-    Connection, ControlLink, GatewayState, GatewayStatus, KeyStorage, SignIn, Status, StatusApi,
+    Connection, ControlLink, GatewayState, GatewayStatus, HealthItem, KeyStorage, Severity, SignIn, Status, StatusApi,
 };
 use postern_proto::time::UnixMillis;
 
@@ -72,8 +72,21 @@ pub(super) fn overview(status: &Status, now: UnixMillis) -> Vec<Line> {
         lines.push(labelled("Open also to").styled(WARN, format!("uid {uids}")));
     }
     lines.push(resources(status));
-    lines.extend(status.warnings.iter().map(|text| Line::new().styled(WARN, "warning: ").plain(text)));
+    lines.extend(status.health.iter().flat_map(health));
     lines
+}
+
+/// What is wrong, why, and what to do.
+fn health(item: &HealthItem) -> [Line; 2] {
+    let (style, word) = match item.severity {
+        Severity::Info => (DIM, "note: "),
+        Severity::Warn => (WARN, "warning: "),
+        Severity::Error => (BAD, "error: "),
+    };
+    [
+        Line::new().styled(style, word).plain(&item.what).styled(DIM, format!(" ({})", item.code)),
+        Line::new().pad(2).styled(DIM, format!("{} ", item.why)).plain(&item.remedy),
+    ]
 }
 
 /// What is connected, or should be.

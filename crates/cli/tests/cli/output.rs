@@ -5,8 +5,8 @@ use std::{
     process::{Command, Stdio},
 };
 
-use postern_local_api::{message::*, names::*};
-use postern_proto::resource::Kind;
+use postern_local_api::{cause::Cause, message::*, names::*};
+use postern_proto::{resource::Kind, time::UnixMillis};
 use serde_json::{Value, json};
 
 use crate::support::*;
@@ -24,10 +24,12 @@ fn evil_status() -> Status {
     }
     status.gateways[0].state = GatewayState::Unreachable { error: EVIL.to_owned() };
     status.gateways[0].name = EVIL.to_owned();
-    status.warnings = vec![EVIL.to_owned()];
+    let evil = Cause::AtStart { sentence: EVIL.to_owned() };
+    status.health = vec![evil.health(None, UnixMillis(1))];
     for resource in &mut status.resources {
         resource.resource.name = EVIL.to_owned();
         resource.resource.tags.insert(EVIL.to_owned(), EVIL.to_owned());
+        resource.trouble = Some(evil.trouble(UnixMillis(1), None));
         resource.last_error = Some(EVIL.to_owned());
     }
     status
@@ -45,7 +47,7 @@ fn control_characters_of_others_never_reach_the_terminal() {
     let fake = Fake::start();
     fake.set_status(&evil_status());
     let mut connected = resource(0, EVIL, Kind::Ssh, 10022, listening(10022));
-    connected.last_error = Some(EVIL.to_owned());
+    connected.trouble = evil_status().resources[0].trouble.clone();
     fake.answer("POST /v1/connect", 200, json!(ChangeReport { resources: vec![connected], changed: 1 }));
     let check = Check {
         id: EVIL.to_owned(),
@@ -149,6 +151,7 @@ fn the_json_of_status_keeps_its_shape() {
         "allowed_uids": [],
         "status_api": { "state": "off" },
         "warnings": [],
+        "health": [],
     });
     assert_eq!(fake.run(&["status", "--json"]).ends(0).json(), expected);
     assert_eq!(fake.run(&["resources", "--json"]).ends(0).json(), expected["resources"]);
@@ -157,7 +160,9 @@ fn the_json_of_status_keeps_its_shape() {
 }
 
 fn resource_json(n: usize, name: &str, kind: &str, port: u16, env: &str, connection: Value) -> Value {
+    let connected = connection["connection_state"] == "listening";
     json!({
+        "state": if connected { "connected" } else { "off" }, "wanted": connected,
         "id": RESOURCE_IDS[n], "name": name, "kind": kind, "tags": { "env": env },
         "bind": { "mode": "loopback", "ip": "127.0.0.1", "port": port },
         "revision": 3, "health": { "state": "healthy" },

@@ -306,7 +306,13 @@ pub(crate) fn resource(n: usize, name: &str, kind: Kind, port: u16, connection: 
         via: Vec::new(),
         health: Health::Healthy,
     };
-    ResourceStatus { connection, ..ResourceStatus::off(resource) }
+    let (wanted, state) = match &connection {
+        Connection::Disconnected => (false, ResourceState::Off),
+        Connection::Listening { .. } => (true, ResourceState::Connected),
+        Connection::PortInUse { .. } | Connection::Failed { .. } => (true, ResourceState::Unhealthy),
+        Connection::Suspended => (true, ResourceState::Locked),
+    };
+    ResourceStatus { connection, wanted, state, ..ResourceStatus::off(resource) }
 }
 
 pub(crate) fn listening(port: u16) -> Connection {

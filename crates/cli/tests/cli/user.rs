@@ -1,6 +1,6 @@
 //! What a user does: sign in, look, connect.
 
-use postern_local_api::{message::*, names::*};
+use postern_local_api::{cause::Cause, message::*, names::*};
 use postern_proto::{
     resource::{BindMode, Health, Kind},
     time::UnixMillis,
@@ -273,19 +273,27 @@ fn status_shows_what_is_wrong() {
     sick.gateways[0].state = GatewayState::Unreachable { error: "no route to host".to_owned() };
     sick.certificate_ends = Some(UnixMillis(1));
     sick.status_api = StatusApi::Failed { error: "port 65220 is in use".to_owned() };
-    sick.warnings = vec!["the clock is wrong".to_owned()];
+    sick.health = vec![Cause::ClockSkew { minutes: 7, slow: true }.health(None, UnixMillis(1))];
     let holder = PortHolder { uid: 0, pid: Some(812), program: Some("nginx".to_owned()) };
     let address = ([127, 0, 0, 1], 18080).into();
-    sick.resources[0].connection = Connection::PortInUse { address, holder: Some(holder), retry_at: UnixMillis(2) };
+    let held = Cause::PortTaken { resource: "grafana".to_owned(), address, holder: Some(holder.clone()) };
+    let connection = Connection::PortInUse { address, holder: Some(holder), retry_at: UnixMillis(2) };
+    sick.resources[0] = ResourceStatus {
+        trouble: Some(held.trouble(UnixMillis(1), None)),
+        ..resource(0, "grafana", Kind::Http, 18080, connection)
+    };
+    sick.health.push(held.health(Some(sick.resources[0].resource.id), UnixMillis(1)));
     fake.set_status(&sick);
     let ran = fake.run(&["status"]).ends(0);
     for text in [
         ": cannot be reached: connection refused – what is connected goes on",
         "unreachable: no route to host",
         "port 65220 is in use",
-        "warning: the clock is wrong",
-        "port in use",
-        "127.0.0.1:18080 is in use by nginx (process 812)",
+        "warning: This computer's clock is 7\u{2009}min slow. (clock_skew)",
+        "Turn on automatic time, then try again.",
+        "unhealthy",
+        "warning: grafana could not open port 18080. (port_taken)",
+        "nginx (pid 812) holds 127.0.0.1:18080. Stop nginx, or choose another port.",
         "ended ",
     ] {
         assert!(ran.out.contains(text), "no {text:?} in {}", ran.out);
@@ -319,9 +327,10 @@ fn resources_are_listed_and_filtered() {
     fake.run(&["resources", "-f", "colour:red"]).ends(2).warns("is not a field here");
     let mut changed = status();
     changed.resources[1].grant_ends = Some(UnixMillis(4_000_000_000_000));
-    changed.resources[1].resource.health = Health::Unhealthy { error: "connection refused".to_owned() };
+    let unhealthy = Cause::TargetUnhealthy { detail: "connection refused".to_owned() };
+    changed.resources[1].trouble = Some(unhealthy.trouble(UnixMillis(1), None));
     fake.set_status(&changed);
-    fake.run(&["resources"]).ends(0).says("ENDS").says(" d").says("PROBLEM").says("connection refused");
+    fake.run(&["resources"]).ends(0).says("ENDS").says(" d").says("PROBLEM").says("The target does not answer.");
     changed.resources.clear();
     fake.set_status(&changed);
     fake.run(&["resources"]).ends(0).says("nothing that you may reach yet");
@@ -465,9 +474,13 @@ fn a_port_that_is_taken_is_explained_and_what_did_connect_is_shown() {
     let fake = Fake::start();
     let address = ([127, 0, 0, 1], 15432).into();
     let holder = Some(PortHolder { uid: 0, pid: Some(812), program: Some("postgres".to_owned()) });
+    let held = Cause::PortTaken { resource: "orders-db".to_owned(), address, holder: holder.clone() };
     let taken = Connection::PortInUse { address, holder, retry_at: UnixMillis(1) };
     let two = [
-        resource(1, "orders-db", Kind::Postgres, 15432, taken),
+        ResourceStatus {
+            trouble: Some(held.trouble(UnixMillis(1), None)),
+            ..resource(1, "orders-db", Kind::Postgres, 15432, taken)
+        },
         resource(2, "shell", Kind::Ssh, 10022, listening(10022)),
     ];
     fake.answer("POST /v1/connect", 200, report(&two, 2));
@@ -475,9 +488,19 @@ fn a_port_that_is_taken_is_explained_and_what_did_connect_is_shown() {
     assert_eq!(
         ran.err,
         "error: 1 of 2 resources is not connected\n  \
-         why:  orders-db: 127.0.0.1:15432 is in use by postgres (process 812)\n  \
+         why:  orders-db could not open port 15432. postgres (pid 812) holds 127.0.0.1:15432. (port_taken)\n  \
          next: it is tried again by itself; follow it with `postern status --watch`\n"
     );
+}
+
+#[test]
+fn the_command_of_a_resource_stands_alone_on_standard_output() {
+    let fake = Fake::start();
+    let ran = fake.run(&["command", "grafana"]).ends(0);
+    assert_eq!((ran.out.as_str(), ran.err.as_str()), ("curl http://127.0.0.1:18080/\n", ""));
+    let ran = fake.run(&["command", "orders-db"]).ends(0).warns("orders-db is off; connect it first");
+    assert_eq!(ran.out, "psql -h 127.0.0.1 -p 15432\n");
+    fake.run(&["command", "ordersdb"]).ends(5).warns("did you mean \"orders-db\"?");
 }
 
 #[test]

@@ -174,8 +174,14 @@ impl LeaseBook {
         self.held.get(&id)?.lease.grant_ends
     }
 
-    pub(super) fn lease_ends(&self, id: ResourceId) -> Option<UnixMillis> {
-        Some(self.held.get(&id)?.lease.not_after)
+    pub(super) fn span(&self, id: ResourceId) -> Option<(UnixMillis, UnixMillis)> {
+        let lease = &self.held.get(&id)?.lease;
+        Some((lease.issued_at, lease.not_after))
+    }
+
+    pub(super) fn ending_before(&self, then: UnixMillis) -> BTreeSet<ResourceId> {
+        let ends = |held: &Held| held.lease.grant_ends.is_some_and(|end| end < then);
+        self.held.iter().filter(|(_, held)| ends(held)).map(|(id, _)| *id).collect()
     }
 
     pub(super) fn all(&self) -> Vec<IssuedLease> {

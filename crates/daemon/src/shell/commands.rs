@@ -61,7 +61,7 @@ impl Shell {
                     }
                 }
                 Command::EndSignIn => {
-                    self.end_sign_in("The sign-in has ended. Sign in again: postern login".to_owned()).await;
+                    self.end_sign_in("The sign-in has ended".to_owned()).await;
                 }
             }
         }

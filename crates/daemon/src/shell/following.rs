@@ -5,7 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use postern_local_api::message::ControlLink;
+use postern_local_api::{cause::Cause, message::ControlLink};
 use postern_proto::{
     lease::Verifier,
     replica::{Change, Replica},
@@ -245,17 +245,11 @@ fn held(replica: &Replica) -> (Vec<ClientResource>, Vec<GatewayInfo>, Option<Net
     (access, gateways, settings)
 }
 
-/// A sentence about a clock that is far off.
-fn skew(theirs: UnixMillis, ours: UnixMillis) -> Option<String> {
+/// A clock that is far off.
+fn skew(theirs: UnixMillis, ours: UnixMillis) -> Option<Cause> {
     let (ahead, behind) = (ours.since(theirs).as_secs(), theirs.since(ours).as_secs());
-    let (seconds, word) = if ahead > behind { (ahead, "ahead of") } else { (behind, "behind") };
-    (seconds > MAX_SKEW_SECONDS).then(|| {
-        format!(
-            "This machine's clock is {} minutes {word} the control plane's. Set it right: certificates begin and end \
-             by it.",
-            seconds / 60
-        )
-    })
+    let (seconds, slow) = (ahead.max(behind), behind > ahead);
+    (seconds > MAX_SKEW_SECONDS).then_some(Cause::ClockSkew { minutes: seconds / 60, slow })
 }
 
 fn unhex(text: &str) -> Option<Vec<u8>> {
@@ -271,8 +265,8 @@ mod tests {
     fn a_clock_that_is_far_off_is_told_of_with_its_direction() {
         let minutes = |n: u64| UnixMillis(1_000_000_000 + n * 60_000);
         assert_eq!(skew(minutes(10), minutes(14)), None);
-        assert!(skew(minutes(10), minutes(20)).unwrap().contains("10 minutes ahead of"));
-        assert!(skew(minutes(20), minutes(10)).unwrap().contains("10 minutes behind"));
+        assert_eq!(skew(minutes(10), minutes(20)), Some(Cause::ClockSkew { minutes: 10, slow: false }));
+        assert_eq!(skew(minutes(20), minutes(10)), Some(Cause::ClockSkew { minutes: 10, slow: true }));
     }
 
     #[test]

@@ -2,15 +2,12 @@
 
 use postern_local_api::{
     command::command,
-    message::{Connection, KeyStorage, ResourceState, ResourceStatus, SignIn, Status, StatusApi},
+    message::{HealthItem, KeyStorage, ResourceStatus, SignIn, Status},
 };
-use postern_proto::{id::ResourceId, resource::Health, time::UnixMillis};
+use postern_proto::id::ResourceId;
 
 use super::Shell;
-use crate::{clock, engine::Presence, process, store::DeviceKey, streams::Load};
-
-/// A sign-in that ends sooner is told of.
-const SIGN_IN_SOON: std::time::Duration = std::time::Duration::from_secs(3600);
+use crate::{clock, engine::Presence, store::DeviceKey, streams::Load};
 
 impl Shell {
     /// Posts everything that may have changed.
@@ -19,14 +16,17 @@ impl Shell {
         let mut changed = self.engine.take_changed();
         changed.extend(loads.keys());
         changed.extend(self.destinations.values().filter(|it| it.take_touched()).map(|it| it.id));
+        changed.extend(self.drifted());
         for id in changed {
             self.post_resource(id, loads.get(&id).copied().unwrap_or_default());
         }
-        self.parts.board.post_service(self.service_status());
+        let status = self.service_status();
+        self.parts.board.post_service(status);
     }
 
-    fn post_resource(&self, id: ResourceId, load: Load) {
+    fn post_resource(&mut self, id: ResourceId, load: Load) {
         let Some((resource, presence)) = self.engine.resource(id, clock::now()) else {
+            self.forget_trouble(id);
             return self.parts.board.remove_resource(id);
         };
         let Presence { connection, virtual_name, also_at, fallback, wanted } = presence;
@@ -40,7 +40,7 @@ impl Shell {
             bytes_up: load.up,
             bytes_down: load.down,
             grant_ends: self.engine.grant_ends(id),
-            lease_ends: self.engine.lease_ends(id),
+            lease_ends: self.engine.lease_span(id).map(|(_, end)| end),
             route: self.parts.carriage.gateways().route(&resource.via, clock::now().boot),
             ..ResourceStatus::off(resource.clone())
         };
@@ -51,15 +51,18 @@ impl Shell {
             let (up, down) = destination.carried();
             status.bytes_up += up;
             status.bytes_down += down;
-            status.last_error = destination.last_error();
+            status.last_error = destination.failure().map(|failure| failure.text());
+            status.last_used = destination.last_used();
         }
         status.command = Some(command(&status));
-        status.state = state(&status, clock::wall());
+        self.judge(&mut status);
         self.parts.board.post_resource(status);
     }
 
-    fn service_status(&self) -> Status {
+    fn service_status(&mut self) -> Status {
         let now = clock::now();
+        let network = self.engine.network_status(now);
+        let health = self.health(&network);
         let key_file = self.parts.store.path::<DeviceKey>().display().to_string();
         Status {
             service: env!("CARGO_PKG_VERSION").to_owned(),
@@ -69,11 +72,11 @@ impl Shell {
             certificate_ends: self.account.as_ref().map(|account| account.certificate().not_after),
             gateways: self.parts.carriage.gateways().status(now.boot),
             resources: Vec::new(),
-            health: Vec::new(),
-            network: self.engine.network_status(now),
+            warnings: health.iter().filter(|item| item.resource.is_none()).map(sentences).collect(),
+            health,
+            network,
             allowed_uids: self.parts.allowed_uids.clone(),
             status_api: self.parts.status_api.borrow().clone(),
-            warnings: self.warnings(),
         }
     }
 
@@ -92,53 +95,8 @@ impl Shell {
             must_change_password: self.must_change_password,
         }
     }
-
-    fn warnings(&self) -> Vec<String> {
-        let now = clock::wall();
-        let mut warnings = self.parts.warnings.clone();
-        let notes = &self.notes;
-        warnings.extend([&notes.sign_in_ended, &notes.skew, &notes.renewal].into_iter().flatten().cloned());
-        if let Some(failure) = self.saver.failure() {
-            warnings.push(format!("{failure}. What changes now is forgotten when the service stops."));
-        }
-        if let Some(account) = &self.account {
-            if account.certificate().not_after <= now {
-                warnings.push(
-                    "The device certificate has ended; new connections fail until the control plane renews it."
-                        .to_owned(),
-                );
-            }
-            let left = account.record().expires_at.since(now);
-            if left < SIGN_IN_SOON {
-                warnings.push(format!("The sign-in ends in {} minutes. Sign in again.", left.as_secs() / 60));
-            }
-        }
-        if self.must_change_password {
-            warnings.push("Your password was for one use. Choose a new one: postern password".to_owned());
-        }
-        if let StatusApi::Failed { error } = &*self.parts.status_api.borrow() {
-            warnings.push(format!("The status for scripts is not served: {error}"));
-        }
-        if let Some(files) = process::file_limit().filter(|files| *files < process::COMFORTABLE_FILES) {
-            warnings.push(format!(
-                "Only {files} files may be open at a time, enough for about {} connections; raise the limit (ulimit -n).",
-                files.saturating_sub(64) / 2
-            ));
-        }
-        warnings
-    }
 }
 
-fn state(status: &ResourceStatus, now: UnixMillis) -> ResourceState {
-    let unhealthy = status.last_error.is_some() || matches!(status.resource.health, Health::Unhealthy { .. });
-    let ending = status.grant_ends.is_some_and(|end| end.since(now) < ResourceState::EXPIRING_FROM);
-    match status.connection {
-        Connection::Suspended => ResourceState::Locked,
-        Connection::Disconnected if status.wanted => ResourceState::Connecting,
-        Connection::Disconnected => ResourceState::Off,
-        Connection::PortInUse { .. } | Connection::Failed { .. } => ResourceState::Unhealthy,
-        Connection::Listening { .. } if unhealthy => ResourceState::Unhealthy,
-        Connection::Listening { .. } if ending => ResourceState::Expiring,
-        Connection::Listening { .. } => ResourceState::Connected,
-    }
+fn sentences(item: &HealthItem) -> String {
+    format!("{} {} {}", item.what, item.why, item.remedy)
 }

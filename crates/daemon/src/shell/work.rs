@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use http::Method;
-use postern_local_api::message::NoticeLevel;
+use postern_local_api::{cause::Cause, message::NoticeLevel};
 use postern_proto::{
     api::{
         CertificateRequest, CertificateResponse, DeviceEvent, DeviceEventKind, DeviceEvents, LeaseRequest,
@@ -157,9 +157,7 @@ impl Shell {
             Err(error) => {
                 let error = printable(&error);
                 tracing::warn!("the device certificate could not be renewed: {error}");
-                self.notes.renewal = Some(format!(
-                    "The device certificate could not be renewed; it is tried again. Connections end with it. ({error})"
-                ));
+                self.notes.renewal = Some(Cause::RenewalFailed { error });
                 self.tell(Input::CertificateFailed).await;
             }
         }
@@ -168,9 +166,9 @@ impl Shell {
     /// The control plane ended the sign-in, or its time is over: forgets it and says so.
     pub(super) async fn end_sign_in(&mut self, why: String) {
         tracing::warn!("signed out: {why}");
-        self.notify(NoticeLevel::Warning, why.clone());
+        self.notify(NoticeLevel::Warning, format!("{why}. Sign in again: postern login"));
         self.sign_out().await;
-        self.notes.sign_in_ended = Some(why);
+        self.notes.sign_in_ended = Some(Cause::SignInEnded { reason: why });
     }
 }
 
@@ -180,7 +178,7 @@ fn refused_sign_in<T>(result: &Result<T, CallError>) -> Option<String> {
     let over = problem.status == 401 || ["device_revoked", "account_suspended"].contains(&problem.code.as_str());
     over.then(|| {
         let title = printable(&problem.title);
-        format!("The control plane ended this sign-in ({title}). Sign in again: postern login")
+        format!("The control plane ended this sign-in ({title})")
     })
 }
 

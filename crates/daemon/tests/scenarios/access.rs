@@ -1,6 +1,6 @@
 //! Seeing, connecting, using and losing resources.
 
-use postern_local_api::message::{Connection, Selection};
+use postern_local_api::message::{Connection, ResourceState, Selection};
 use postern_proto::{lease::RevokedSubject, problem::Problem};
 use rustix::process::Signal;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -187,8 +187,19 @@ async fn what_the_gateway_says_reaches_the_status_until_a_stream_works() {
     let status = world.daemon.until("told", |status| resource(status, world.id).unwrap().last_error.is_some()).await;
     let error = resource(&status, world.id).unwrap().last_error.clone().unwrap();
     assert!(error.contains("The resource refused the connection"), "{error}");
+    let refused = resource(&status, world.id).unwrap();
+    assert_eq!(refused.state, ResourceState::Unhealthy);
+    assert_eq!(refused.trouble.as_ref().unwrap().code, "target_refused");
+    assert!(status.health.iter().any(|item| item.code == "target_refused" && item.resource == Some(world.id)));
     let _stream = world.open().await;
-    world.daemon.until("forgotten", |status| resource(status, world.id).unwrap().last_error.is_none()).await;
+    let status =
+        world.daemon.until("forgotten", |status| resource(status, world.id).unwrap().last_error.is_none()).await;
+    let works = resource(&status, world.id).unwrap();
+    assert_eq!((works.state, &works.trouble), (ResourceState::Connected, &None));
+    assert!(works.last_used.is_some() && works.lease_ends.is_some());
+    assert_eq!(works.command.as_deref(), Some(format!("nc 127.0.0.1 {}", world.port).as_str()));
+    assert_eq!(works.route.as_ref().unwrap().hops.len(), 1);
+    assert!(!status.health.iter().any(|item| item.resource == Some(world.id)), "{:?}", status.health);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,6 +1,6 @@
 //! What is wrong with the service as a whole, or with one resource, in words that a person can act on.
 //!
-//! The sentences are made by the service; here is only their form.
+//! The sentences are made in [`crate::cause`]; here is only their form.
 
 use postern_proto::{id::ResourceId, time::UnixMillis};
 use serde::{Deserialize, Serialize};
