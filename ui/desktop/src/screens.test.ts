@@ -45,6 +45,21 @@ const SCREENS: [name: string, scenario: string, go?: (model: Model) => unknown][
   ['sign out question', 'design', (model) => (model.asking = 'sign_out')],
   ['renewal', 'design', (model) => (model.page = 'renew')],
   ['password', 'design', (model) => (model.page = 'password')],
+  ['settings: general', 'design', (model) => model.showSettings('general')],
+  ['settings: connections', 'design', (model) => model.showSettings('connections')],
+  ['settings: connections, network refused', 'network-refused', (model) => model.showSettings('connections')],
+  ['settings: notifications', 'design', (model) => model.showSettings('notifications')],
+  ['settings: shortcuts', 'design', (model) => model.showSettings('shortcuts')],
+  ['settings: updates', 'design', (model) => model.showSettings('updates')],
+  ['settings: keys', 'keyring', (model) => model.showSettings('keys')],
+  ['about', 'design', (model) => model.showSettings('about')],
+  ['guide', 'design', (model) => (model.page = 'guide')],
+  ['guide: refused', 'network-refused', (model) => (model.page = 'guide')],
+  ['guide: up', 'network', (model) => (model.page = 'guide')],
+  ['doctor', 'design', (model) => model.showDiagnostics()],
+  ['events', 'errors', (model) => model.showDiagnostics('events')],
+  ['export', 'design', (model) => model.showDiagnostics('export')],
+  ['in German', 'design', (model) => model.change({ language: 'de' })],
   ['account menu', 'design', () => press(' ', {}).then(() => button('Northwind').dispatchEvent(new PointerEvent('pointerdown', { bubbles: true, button: 0 })))],
 ];
 
@@ -230,6 +245,126 @@ describe('sign-in', () => {
     await submit();
     expect(backend.calls.filter((call) => call.name === 'sign_in')).toHaveLength(2);
     expect(document.querySelector('[role="grid"]')).not.toBeNull();
+  });
+});
+
+describe('settings', () => {
+  it('apply at once, and fall back when they cannot be kept', async () => {
+    const { backend, model } = await mounted();
+    model.showSettings('general');
+    await settle();
+    button('Dark').click();
+    await settle();
+    expect(document.documentElement.dataset.theme).toBe('dark');
+    backend.refuse('save_settings', { code: 'disk_full', what: 'The settings could not be kept.', why: '', remedy: '', field: null });
+    button('Light').click();
+    await settle();
+    expect(document.documentElement.dataset.theme).toBe('dark');
+    expect(document.querySelector('.notices')?.textContent).toContain('The settings could not be kept.');
+  });
+
+  it('speak German when asked, the whole window with them', async () => {
+    const { model } = await mounted();
+    await model.change({ language: 'de' });
+    await settle();
+    expect(document.documentElement.lang).toBe('de');
+    expect(row('orders-primary').getAttribute('aria-label')).toContain('Verbunden');
+  });
+
+  it('turn one kind of notification off and leave the others', async () => {
+    const { backend, model } = await mounted();
+    model.showSettings('notifications');
+    await settle();
+    button('Access ended').click();
+    await settle();
+    expect(backend.view.settings.muted).toEqual(['access_lost']);
+  });
+});
+
+describe('a port of one’s own', () => {
+  it('is refused with its reason and a free one beside it', async () => {
+    const { backend, model } = await mounted();
+    model.go({ place: 'resource', id: 'res_grafana' });
+    await settle(10);
+    const field = document.querySelector<HTMLInputElement>('aside form input')!;
+    const type = async (text: string): Promise<void> => {
+      field.value = text;
+      field.dispatchEvent(new Event('input', { bubbles: true }));
+      await settle(10);
+    };
+    await type('8080');
+    expect(field.getAttribute('aria-invalid')).toBe('true');
+    expect(document.querySelector('aside form')?.textContent).toContain('java (pid 4127) holds it.');
+    await type('x');
+    expect(document.querySelector('aside form')?.textContent).toContain('A port is a number.');
+    await type('18301');
+    document.querySelector('aside form')?.dispatchEvent(new SubmitEvent('submit', { bubbles: true, cancelable: true }));
+    await settle(10);
+    expect(backend.calls).toContainEqual({ name: 'set_override', args: { id: 'res_grafana', port: 18301 } });
+  });
+});
+
+describe('the guide', () => {
+  it('goes through its steps, and tries one name at the end', async () => {
+    const { model } = await mounted();
+    model.page = 'guide';
+    await settle();
+    expect(document.querySelector('[aria-current="step"] h2')?.textContent).toBe('Authorise the network helper');
+    button('Authorise').click();
+    await settle(10);
+    expect(document.querySelector('[aria-current="step"] h2')?.textContent).toBe('Try one resource');
+  });
+
+  it('says at its step why it failed, and how to go back', async () => {
+    const { backend, model } = await mounted('network-refused');
+    model.page = 'guide';
+    await settle();
+    expect(document.querySelector('li.failed h2')?.textContent).toBe('Authorise the network helper');
+    button('Stay with loopback').click();
+    await settle(10);
+    expect(backend.calls).toContainEqual({ name: 'set_network', args: { enabled: false } });
+  });
+});
+
+describe('diagnostics', () => {
+  it('show results as they come, then what is to be mended', async () => {
+    const { model } = await mounted();
+    model.showDiagnostics();
+    await settle();
+    expect(document.querySelector('[role="progressbar"]')).not.toBeNull();
+    await settle(400);
+    expect(document.querySelector('h1')?.textContent).toBe('2 things to mend');
+  });
+
+  it('preview the export again for each level of redaction', async () => {
+    const { model } = await mounted();
+    model.showDiagnostics('export');
+    await settle(10);
+    expect(document.querySelector('pre ins')?.textContent).toBe('res-4');
+    button('Names kept').click();
+    await settle(10);
+    expect(document.querySelector('pre')?.textContent).toContain('billing-replica');
+    button('Save file').click();
+    await settle(10);
+    expect(document.body.textContent).toContain('Saved as ~/Downloads/');
+  });
+});
+
+describe('questions', () => {
+  it('open on the safest button, and Esc is no answer that changes anything', async () => {
+    const { backend } = await mounted('quit');
+    await settle(30);
+    expect(document.activeElement?.textContent).toBe('Keep connected');
+    button('Disconnect and quit').click();
+    await settle();
+    expect(backend.calls).toContainEqual({ name: 'answer_quit', args: { answer: 'disconnect', remember: false } });
+  });
+
+  it('of a link never act by themselves', async () => {
+    const { backend } = await mounted('link');
+    await settle(30);
+    expect(document.activeElement?.textContent).toBe('Show only');
+    expect(backend.calls.some((call) => call.name === 'connect' || call.name === 'answer_link')).toBe(false);
   });
 });
 

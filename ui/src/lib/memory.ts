@@ -1,6 +1,6 @@
 // A backend without Rust: the view is kept here, and commands change it. For tests and `npm run dev`, never for the app.
 import type { Answer, Arguments, Backend, CommandName } from './backend';
-import type { Change, Changed, LogExport, Row, View, Which } from './generated/types';
+import type { Change, Changed, LogExport, Problem, Row, View, Which } from './generated/types';
 import { details, doctor, problem } from './memory/fixtures';
 import { scenario } from './memory/scenarios';
 
@@ -14,6 +14,7 @@ export interface PracticeOptions {
 export class Practice implements Backend {
   /** What was called, for tests. */
   readonly calls: { name: CommandName; args: unknown }[] = [];
+  readonly #refusals = new Map<CommandName, Problem>();
   #listener: ((changes: Change[]) => void) | null = null;
   readonly #handlers: Handlers;
 
@@ -26,12 +27,19 @@ export class Practice implements Backend {
 
   async call<Name extends CommandName>(name: Name, args: Arguments<Name>): Promise<Answer<Name>> {
     this.calls.push({ name, args });
+    const refusal = this.#refusals.get(name);
+    if (refusal) throw refusal;
     return this.#handlers[name](args);
   }
 
   async watch(listener: (changes: Change[]) => void): Promise<void> {
     this.#listener = listener;
     listener([{ change: 'view', view: structuredClone(this.view) }]);
+  }
+
+  /** From now on this command fails. */
+  refuse(name: CommandName, problem: Problem): void {
+    this.#refusals.set(name, problem);
   }
 
   /** Sends changes, as the app would. */

@@ -13,5 +13,5 @@ export const language = (): string => chosen;
 /** The best language for a BCP 47 tag: `de-AT` is `de`, anything unknown is English. */
 export function speak(tag: string | null): void {
   const base = (tag ?? 'en').toLowerCase().split(/[-_.@]/)[0] ?? 'en';
-  chosen = base in LANGUAGES ? base : 'en';
+  chosen = Object.hasOwn(LANGUAGES, base) ? base : 'en';
 }
