@@ -22,7 +22,7 @@ use tokio::{
 use crate::{
     desk::Desk,
     desktop::Said,
-    instance::Wish,
+    instance::{First, Wish},
     link::{self, Target},
     notify::show::Bubbles,
     options::Options,
@@ -33,7 +33,7 @@ use crate::{
         menu::{Action, menu},
         shell::Tray,
     },
-    view::{Change, LogExport, NoticeLevel, Notice, Place, Problem, Question, Which},
+    view::{Change, LogExport, Notice, NoticeLevel, Place, Problem, Question, Which},
     words::Word,
 };
 
@@ -47,7 +47,7 @@ const PAINT: Duration = Duration::from_millis(100);
 const DETAILS: Duration = Duration::from_secs(1);
 
 /// See the module.
-pub struct App {
+pub(crate) struct App {
     service: Arc<dyn Service>,
     desk: Mutex<Desk>,
     store: Store,
@@ -69,7 +69,7 @@ pub struct App {
 }
 
 /// Milliseconds since 1970.
-fn wall() -> u64 {
+pub(crate) fn wall() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
@@ -102,6 +102,7 @@ impl App {
         if self.shell.set(shell).is_err() {
             return;
         }
+        self.look_at_autostart();
         let app = Arc::clone(self);
         tauri::async_runtime::spawn(async move { app.hear().await });
         let app = Arc::clone(self);
@@ -110,6 +111,34 @@ impl App {
         tauri::async_runtime::spawn(async move { app.follow_desktop().await });
         let app = Arc::clone(self);
         tauri::async_runtime::spawn(async move { app.follow_details().await });
+    }
+
+    /// The system's own entry decides whether the app starts at login; a person may have changed it elsewhere.
+    fn look_at_autostart(&self) {
+        let Some(shell) = self.shell.get().filter(|_| self.options.mock.is_none()) else { return };
+        let start_at_login = crate::window::starts_at_login(shell);
+        self.with(|desk, _| {
+            let settings = crate::view::Settings { start_at_login, ..desk.settings().clone() };
+            desk.set_settings(settings);
+        });
+    }
+
+    /// Takes the wish of this start, and those of later ones.
+    pub(crate) fn begin_wishes(self: Arc<Self>, first: Option<First>, wish: Wish) {
+        if wish.link.is_some() {
+            self.take_wish(&wish);
+        }
+        let Some(first) = first else { return };
+        tauri::async_runtime::spawn(async move {
+            match first.listen() {
+                Ok(mut wishes) => {
+                    while let Some(wish) = wishes.recv().await {
+                        self.take_wish(&wish);
+                    }
+                }
+                Err(error) => tracing::warn!(%error, "later starts cannot be heard"),
+            }
+        });
     }
 
     fn desk(&self) -> MutexGuard<'_, Desk> {
@@ -368,9 +397,9 @@ impl App {
                 let which = Which::Ids { ids: vec![id] };
                 if on { app.connect(which).await.map(drop) } else { app.disconnect(which).await.map(drop) }
             }),
-            Action::Copy(id) => self.spawn(async move |app| {
-                app.copy(crate::view::Clip::Addresses { ids: vec![id] }).map(drop)
-            }),
+            Action::Copy(id) => {
+                self.spawn(async move |app| app.copy(crate::view::Clip::Addresses { ids: vec![id] }).map(drop))
+            }
             Action::ConnectFavourites => self.spawn(async |app| app.connect(Which::Favourites).await.map(drop)),
             Action::DisconnectAll => self.spawn(async |app| app.disconnect(Which::All).await.map(drop)),
         }

@@ -132,7 +132,7 @@ pub(crate) async fn copy(app: Handle<'_>, clip: Clip) -> Result<Copied, Problem>
 /// Keeps the settings and applies them. Gives them back as they are kept.
 #[tauri::command]
 pub(crate) async fn save_settings(app: Handle<'_>, settings: Settings) -> Result<Settings, Problem> {
-    app.save_settings(settings).await
+    app.save_settings(settings)
 }
 
 /// Switches the virtual network on or off. Answers when it is up, or when it is known why not.
@@ -175,7 +175,7 @@ pub(crate) async fn preview_logs(app: Handle<'_>, redaction: Redaction) -> Resul
 /// Writes the last preview into a new file in the user's download folder, readable by the user alone.
 #[tauri::command]
 pub(crate) async fn save_logs(app: Handle<'_>) -> Result<SavedFile, Problem> {
-    app.save_logs().await
+    app.save_logs()
 }
 
 /// Shows the folder of the file that was saved last.

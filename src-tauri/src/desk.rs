@@ -27,8 +27,7 @@ mod tests;
 mod traffic;
 mod tray;
 
-pub(crate) use convert::{not_started, problem, problem_of, refused};
-pub(crate) use panel::Endpoint;
+pub(crate) use convert::{not_started, problem, problem_of};
 use traffic::History;
 
 /// When more rows than this have changed at once, the whole view is sent instead.
@@ -151,7 +150,9 @@ impl Desk {
         self.watch.be_quiet(now);
         self.untold.view |= self.status.is_none();
         let resources = std::mem::take(&mut status.resources);
-        self.link = Link::Connected { version: status.service.clone() };
+        let link = Link::Connected { version: status.service.clone() };
+        self.untold.service |= self.link != link;
+        self.link = link;
         self.take_service(now, status);
         let gone: Vec<ResourceId> = {
             let fresh: BTreeSet<ResourceId> = resources.iter().map(|status| status.resource.id).collect();
@@ -239,7 +240,8 @@ impl Desk {
         self.untold.rows.insert(id);
     }
 
-    const fn link_is_up(&self) -> bool {
+    /// Whether the service answers.
+    pub(crate) const fn link_is_up(&self) -> bool {
         matches!(self.link, Link::Connected { .. })
     }
 
@@ -350,10 +352,10 @@ impl Desk {
         }
     }
 
-    /// Forgets what the window was not told: it is about to get the whole view.
-    pub(crate) fn forget_changes(&mut self) {
-        let place = self.untold.place.take();
-        self.untold = Untold { place, ..Untold::default() };
+    /// A window begins to listen: it gets everything.
+    pub(crate) fn tell_all(&mut self) {
+        let (place, notices) = (self.untold.place.take(), std::mem::take(&mut self.untold.notices));
+        self.untold = Untold { view: true, place, notices, ..Untold::default() };
     }
 
     /// Shows something once.

@@ -68,10 +68,14 @@ async fn watch(sender: &mpsc::Sender<Said>) -> zbus::Result<()> {
 }
 
 /// The portal's wish for a dark theme, now and when it changes. An empty stream where there is no portal.
-async fn follow_theme(bus: &zbus::Connection, sender: &mpsc::Sender<Said>) -> futures_util::stream::BoxStream<'static, Said> {
+async fn follow_theme(
+    bus: &zbus::Connection,
+    sender: &mpsc::Sender<Said>,
+) -> futures_util::stream::BoxStream<'static, Said> {
     let settings = async {
-        let proxy = zbus::Proxy::new(bus, PORTAL, "/org/freedesktop/portal/desktop", "org.freedesktop.portal.Settings").await?;
-        let value: zbus::zvariant::OwnedValue = proxy.call("ReadOne", &("org.freedesktop.appearance", "color-scheme")).await?;
+        let proxy =
+            zbus::Proxy::new(bus, PORTAL, "/org/freedesktop/portal/desktop", "org.freedesktop.portal.Settings").await?;
+        let value: zbus::OwnedVariant = proxy.call("ReadOne", &("org.freedesktop.appearance", "color-scheme")).await?;
         let changes = proxy.receive_signal("SettingChanged").await?;
         Ok::<_, zbus::Error>((u32::try_from(value).unwrap_or(0), changes))
     };
@@ -79,7 +83,7 @@ async fn follow_theme(bus: &zbus::Connection, sender: &mpsc::Sender<Said>) -> fu
     let _ = sender.send(Said::Dark(dark(scheme))).await;
     changes
         .filter_map(async |signal| {
-            let (space, key, value): (String, String, zbus::zvariant::OwnedValue) = signal.body().deserialize().ok()?;
+            let (space, key, value): (String, String, zbus::OwnedVariant) = signal.body().deserialize().ok()?;
             let ours = space == "org.freedesktop.appearance" && key == "color-scheme";
             ours.then(|| Said::Dark(dark(u32::try_from(value).unwrap_or(0))))
         })

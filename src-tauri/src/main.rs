@@ -1,1 +1,5 @@
-fn main() {}
+//! The desktop app: see the library of this package.
+
+fn main() -> anyhow::Result<()> {
+    postern_desktop::run()
+}

@@ -35,15 +35,33 @@ const COUNTDOWN: [u64; 3] = [600_000, 120_000, 0];
 /// Something that may be worth a notification.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum News {
-    Granted { id: ResourceId, name: String },
-    Lost { id: ResourceId, name: String },
+    Granted {
+        id: ResourceId,
+        name: String,
+    },
+    Lost {
+        id: ResourceId,
+        name: String,
+    },
     /// It is switched on and cannot be used.
-    Unreachable { id: ResourceId, name: String, why: String },
+    Unreachable {
+        id: ResourceId,
+        name: String,
+        why: String,
+    },
     /// It can be used (again).
-    Usable { id: ResourceId },
+    Usable {
+        id: ResourceId,
+    },
     Health(HealthItem),
-    Notice { level: NoticeLevel, text: String },
-    SignIn { ends_at: Option<u64>, signed_in: bool },
+    Notice {
+        level: NoticeLevel,
+        text: String,
+    },
+    SignIn {
+        ends_at: Option<u64>,
+        signed_in: bool,
+    },
 }
 
 impl News {

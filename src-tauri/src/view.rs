@@ -289,4 +289,4 @@ pub struct PortVerdict {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -18,16 +18,19 @@ use serde::{Serialize, de::DeserializeOwned};
 use tokio::{net::UnixStream, task::AbortHandle, time::timeout};
 
 use crate::message::{
-    ChangeReport, ControlAnswer, ControlCall, DoctorReport, Hello, LiveSession, Login, NetworkChoice, NetworkStatus,
-    Selection, Status, Unlock, VERSION,
+    ChangeReport, ControlAnswer, ControlCall, DoctorLine, DoctorReport, Hello, KeyStorageChoice, LiveSession,
+    LogExport, LogRequest, Login, NetworkChoice, NetworkStatus, PortOverride, ResourceStatus, Selection, Status,
+    Unlock, VERSION,
 };
 use crate::names::{NameQuestion, NameReport};
 
 mod events;
+mod lines;
 #[cfg(test)]
 mod tests;
 
 pub use events::{Events, Follow, Update};
+pub use lines::Lines;
 
 /// What a call waits for the service's answer when it needs nobody else.
 pub const LOCAL_DEADLINE: Duration = Duration::from_secs(15);
@@ -136,6 +139,26 @@ impl LocalClient {
 
     pub async fn doctor(&self) -> Result<DoctorReport, ClientError> {
         self.post("/v1/doctor", NOTHING, NETWORK_DEADLINE).await
+    }
+
+    /// The same, each check as it begins and as it is done.
+    pub async fn doctor_stream(&self) -> Result<Lines<DoctorLine>, ClientError> {
+        Lines::open(self, Method::POST, "/v1/doctor/stream").await
+    }
+
+    /// Gives a resource a port of the user's own, or the assigned one again.
+    pub async fn set_override(&self, choice: &PortOverride) -> Result<ResourceStatus, ClientError> {
+        self.post("/v1/override", Some(choice), LOCAL_DEADLINE).await
+    }
+
+    /// Chooses where the device key and the sign-in are kept.
+    pub async fn set_key_storage(&self, choice: &KeyStorageChoice) -> Result<Status, ClientError> {
+        self.post("/v1/key-storage", Some(choice), LOCAL_DEADLINE).await
+    }
+
+    /// The service's own log.
+    pub async fn logs(&self, request: &LogRequest) -> Result<LogExport, ClientError> {
+        self.post("/v1/logs", Some(request), LOCAL_DEADLINE).await
     }
 
     /// Asks for a name: the resolver of the virtual network, and the system.

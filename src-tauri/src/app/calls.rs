@@ -4,10 +4,7 @@ use std::sync::{Arc, PoisonError};
 
 use postern_local_api::{
     client::ClientError,
-    message::{
-        self, ControlCall, KeyPlace, KeyStorageChoice, Login, NetworkChoice, PortOverride, Selection,
-        Unlock,
-    },
+    message::{self, ControlCall, KeyPlace, KeyStorageChoice, Login, NetworkChoice, PortOverride, Selection, Unlock},
     names::{NameQuestion, SystemAnswer},
     proto::{api, id::ResourceId},
 };
@@ -103,7 +100,12 @@ impl App {
         if let Which::Ids { ids } = which
             && ids.len() > MOST_IDS
         {
-            return Err(problem_of("too_many", "That is more than 10,000 resources.", "", "Choose all of them instead."));
+            return Err(problem_of(
+                "too_many",
+                "That is more than 10,000 resources.",
+                "",
+                "Choose all of them instead.",
+            ));
         }
         let ids = self.desk().ids(which);
         if ids.is_empty() && matches!(which, Which::Ids { ids } if !ids.is_empty()) {
@@ -167,7 +169,12 @@ impl App {
     pub(crate) async fn try_name(&self, id: &str) -> Result<NameTrial, Problem> {
         let id = Self::named(id)?;
         let Some(name) = self.desk().virtual_name(id) else {
-            return Err(problem_of("not_virtual", "It has no name on this computer.", "Virtual Networking is off.", ""));
+            return Err(problem_of(
+                "not_virtual",
+                "It has no name on this computer.",
+                "Virtual Networking is off.",
+                "",
+            ));
         };
         let question = NameQuestion { name: format!("{}.", name.trim_end_matches('.')), kind: "A".to_owned() };
         let report = self.answer(self.service.names(question).await)?;
@@ -196,7 +203,7 @@ impl App {
     }
 
     pub(crate) fn doctor_start(self: &Arc<Self>) -> Result<(), Problem> {
-        if !self.with(super::Desk::doctor_begins_now) {
+        if !self.with(super::Desk::doctor_begins) {
             return Ok(());
         }
         let app = Arc::clone(self);

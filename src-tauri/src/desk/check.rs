@@ -33,7 +33,8 @@ impl Desk {
         let own = convert_port(status.port_override, assigned);
         let taken_by = |port: u16| {
             self.held.values().map(|held| &held.status).find(|other| {
-                other.resource.id != id && super::convert::row(other).address == std::net::SocketAddr::new(ip, port).to_string()
+                other.resource.id != id
+                    && super::convert::row(other).address == std::net::SocketAddr::new(ip, port).to_string()
             })
         };
         // In the virtual network each resource has an address of its own; only loopback ports are shared with others.
@@ -131,7 +132,9 @@ fn address(typed: &str) -> Result<String, &'static str> {
         return Err("It holds more than a name and a port.");
     }
     let (host, port) = match rest.rsplit_once(':') {
-        Some((host, port)) if !host.ends_with(':') && (!host.contains(':') || host.ends_with(']')) => (host, Some(port)),
+        Some((host, port)) if !host.ends_with(':') && (!host.contains(':') || host.ends_with(']')) => {
+            (host, Some(port))
+        }
         _ => (rest, None),
     };
     if port.is_some_and(|port| port.parse::<u16>().map_or(true, |port| port == 0)) {

@@ -315,9 +315,12 @@ pub(crate) fn problem(error: &ClientError) -> Problem {
             )
         }
         ClientError::Refused(refusal) => refused(refusal),
-        ClientError::Garbled { .. } => {
-            problem_of("service_garbled", "The service gave an answer that makes no sense.", &error.to_string(), "Restart the service.")
-        }
+        ClientError::Garbled { .. } => problem_of(
+            "service_garbled",
+            "The service gave an answer that makes no sense.",
+            &error.to_string(),
+            "Restart the service.",
+        ),
         ClientError::BrokenOff { .. } => {
             problem_of("service_gone", "The service went away before it answered.", &error.to_string(), "Try again.")
         }

@@ -79,7 +79,12 @@ impl Desk {
     pub(crate) fn endpoint(&self, id: ResourceId) -> Option<Endpoint> {
         let status = &self.held.get(&id)?.status;
         let at = endpoint(status);
-        Some(Endpoint { kind: convert::kind(status.resource.kind), host: at.host, port: at.port, wanted: status.wanted })
+        Some(Endpoint {
+            kind: convert::kind(status.resource.kind),
+            host: at.host,
+            port: at.port,
+            wanted: status.wanted,
+        })
     }
 
     /// The address as a person would write it.
@@ -153,6 +158,12 @@ impl Desk {
 
 fn can_be_switched_on(held: &Held) -> bool {
     !held.status.wanted && convert::state(held.status.state) != ResourceState::NeedsApproval
+}
+
+/// A time as a log writes it.
+fn written(at: u64) -> String {
+    let at = i64::try_from(at / 1000).ok().and_then(|at| time::OffsetDateTime::from_unix_timestamp(at).ok());
+    at.and_then(|at| at.format(&time::format_description::well_known::Rfc3339).ok()).unwrap_or_default()
 }
 
 /// The main one first, then the other family of it, then loopback beside the virtual network.

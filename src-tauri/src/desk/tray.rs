@@ -29,7 +29,7 @@ impl Desk {
         Facts {
             language: self.language(),
             icon: self.icon(now),
-            session: self.session(now),
+            session: self.tray_session(now),
             connected: states().filter(|state| state.passes()).count(),
             all: self.held.len(),
             wanted: self.held.values().filter(|held| held.status.wanted).count(),
@@ -47,7 +47,7 @@ impl Desk {
         ids.filter_map(|id| self.held.get(&id.parse().ok()?))
     }
 
-    fn session(&self, now: u64) -> Session {
+    fn tray_session(&self, now: u64) -> Session {
         match self.link {
             Link::Starting => return Session::Starting,
             Link::Gone { .. } | Link::Refused { .. } => return Session::Away,
@@ -72,15 +72,16 @@ impl Desk {
         }
         let unhealthy = self.held.values().find(|held| held.status.state == message::ResourceState::Unhealthy)?;
         let status = &unhealthy.status;
-        let what = status.trouble.as_ref().map_or_else(|| status.resource.name.clone(), |trouble| {
-            format!("{}: {}", status.resource.name, trouble.what)
-        });
+        let what = status.trouble.as_ref().map_or_else(
+            || status.resource.name.clone(),
+            |trouble| format!("{}: {}", status.resource.name, trouble.what),
+        );
         Some((what, Some(status.resource.id.to_string())))
     }
 
     fn icon(&self, now: u64) -> Icon {
         let mut applying = Vec::new();
-        match self.session(now) {
+        match self.tray_session(now) {
             Session::Away => applying.push(Icon::Error),
             Session::SignedOut | Session::Locked => applying.push(Icon::SignedOut),
             Session::SignedIn { minutes_left: Some(_) } => applying.push(Icon::Expiring),

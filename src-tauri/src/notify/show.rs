@@ -38,7 +38,7 @@ impl Bubbles {
             match system::show(&notification, button, before) {
                 Ok(bubble) => {
                     shown.lock().unwrap_or_else(PoisonError::into_inner).insert(notification.key, bubble.id());
-                    if waiting.fetch_add(1, Ordering::Relaxed) < WAITING && bubble.is_clicked() {
+                    if waiting.fetch_add(1, Ordering::Relaxed) < WAITING && bubble.await_click() {
                         clicked(notification.place);
                     }
                     waiting.fetch_sub(1, Ordering::Relaxed);
@@ -87,7 +87,7 @@ mod system {
         }
 
         /// Waits until it is closed. Whether it was clicked.
-        pub(super) fn is_clicked(self) -> bool {
+        pub(super) fn await_click(self) -> bool {
             let mut clicked = false;
             self.0.wait_for_action(|action| clicked = matches!(action, "default" | "show"));
             clicked
@@ -111,7 +111,7 @@ mod system {
             0
         }
 
-        pub(super) fn is_clicked(self) -> bool {
+        pub(super) fn await_click(self) -> bool {
             false
         }
     }

@@ -161,11 +161,11 @@ impl Service for Real {
     }
 
     fn port_override(&self, choice: PortOverride) -> Answer<'_, ResourceStatus> {
-        Box::pin(async move { self.client.set_port(&choice).await })
+        Box::pin(async move { self.client.set_override(&choice).await })
     }
 
     fn key_storage(&self, choice: KeyStorageChoice) -> Answer<'_, ()> {
-        Box::pin(async move { self.client.key_storage(&choice).await.map(drop) })
+        Box::pin(async move { self.client.set_key_storage(&choice).await.map(drop) })
     }
 
     fn network(&self, choice: NetworkChoice) -> Answer<'_, NetworkStatus> {
@@ -206,7 +206,11 @@ fn find_program() -> Option<PathBuf> {
     let beside = std::env::current_exe().ok().and_then(|own| own.parent().map(Path::to_owned));
     let in_path = std::env::var_os("PATH");
     let in_path = in_path.iter().flat_map(std::env::split_paths).filter(|folder| folder.is_absolute());
-    beside.into_iter().chain(in_path).map(|folder| folder.join(PROGRAM)).find(|program| crate::tool::is_program(program))
+    beside
+        .into_iter()
+        .chain(in_path)
+        .map(|folder| folder.join(PROGRAM))
+        .find(|program| crate::tool::is_program(program))
 }
 
 fn open_log(path: &Path) -> io::Result<File> {

@@ -27,15 +27,8 @@ pub enum Panel {
 }
 
 impl Icon {
-    pub const ALL: [Self; 7] = [
-        Self::Error,
-        Self::SignedOut,
-        Self::Expiring,
-        Self::Degraded,
-        Self::Connecting,
-        Self::Update,
-        Self::Connected,
-    ];
+    pub const ALL: [Self; 7] =
+        [Self::Error, Self::SignedOut, Self::Expiring, Self::Degraded, Self::Connecting, Self::Update, Self::Connected];
 
     /// The strongest of those that apply; "connected" stands for "nothing else".
     #[must_use]

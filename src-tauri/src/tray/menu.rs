@@ -93,9 +93,19 @@ pub enum Item {
     /// A line that only says something.
     Text(String),
     Separator,
-    Button { label: String, action: Action },
-    Check { label: String, checked: bool, action: Action },
-    Submenu { label: String, items: Vec<Self> },
+    Button {
+        label: String,
+        action: Action,
+    },
+    Check {
+        label: String,
+        checked: bool,
+        action: Action,
+    },
+    Submenu {
+        label: String,
+        items: Vec<Self>,
+    },
 }
 
 /// What the tray shows.

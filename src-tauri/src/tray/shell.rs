@@ -44,13 +44,6 @@ impl Tray {
     pub(crate) fn is_drawn(&self) -> bool {
         self.drawn.lock().unwrap_or_else(PoisonError::into_inner).is_some()
     }
-
-    /// Takes it away; the next drawing makes a new one.
-    pub(crate) fn remove(&self, app: &AppHandle) {
-        if self.drawn.lock().unwrap_or_else(PoisonError::into_inner).take().is_some() {
-            drop(app.remove_tray_by_id(ID));
-        }
-    }
 }
 
 fn build(app: &AppHandle, state: &Arc<App>, menu: &Menu, panel: Panel) -> tauri::Result<TrayIcon<Wry>> {

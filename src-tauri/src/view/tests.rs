@@ -187,3 +187,11 @@ fn the_commands_of_the_front_end_are_those_of_the_app() {
     );
     keep("commands.ts", &format!("{NOTE}\n{imports}\n{body}"));
 }
+
+#[test]
+fn every_command_is_registered() {
+    let registered = include_str!("../window.rs");
+    for command in commands() {
+        assert!(registered.contains(&format!("command::{},", command.name)), "{} is not registered", command.name);
+    }
+}

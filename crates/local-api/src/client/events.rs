@@ -2,12 +2,10 @@
 
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
-use http_body_util::BodyExt as _;
-use hyper::{Method, body::Incoming};
-use tokio::time::{sleep, timeout};
+use hyper::Method;
+use tokio::time::sleep;
 
-use super::{ClientError, Connection, LOCAL_DEADLINE, LocalClient, MAX_ANSWER, decode, refusal, within};
+use super::{ClientError, Lines, LocalClient};
 use crate::{
     message::{Event, Numbered},
     mirror::Sequence,
@@ -22,67 +20,26 @@ const LAST_RETRY: Duration = Duration::from_secs(2);
 /// The events of one connection. The first is a snapshot; the numbers after it go up by one, which is checked.
 #[derive(Debug)]
 pub struct Events {
-    body: Incoming,
-    buffer: BytesMut,
-    /// How many bytes at the front of the buffer hold no line end.
-    searched: usize,
+    lines: Lines<Numbered>,
     sequence: Sequence,
-    _connection: Connection,
 }
 
 impl Events {
     pub(super) async fn open(client: &LocalClient) -> Result<Self, ClientError> {
         client.hello().await?;
-        let (response, connection) =
-            within(LOCAL_DEADLINE, CALL, client.send(Method::GET, "/v1/events", None, CALL)).await?;
-        let status = response.status().as_u16();
-        let mut body = response.into_body();
-        if !(200..=299).contains(&status) {
-            let answer = timeout(LOCAL_DEADLINE, body.frame()).await.ok().flatten().and_then(Result::ok);
-            let answer = answer.and_then(|frame| frame.into_data().ok()).unwrap_or_default();
-            return Err(refusal(CALL, status, &answer));
-        }
-        let sequence = Sequence::default();
-        Ok(Self { body, buffer: BytesMut::new(), searched: 0, sequence, _connection: connection })
+        let lines = Lines::open(client, Method::GET, "/v1/events").await?;
+        Ok(Self { lines, sequence: Sequence::default() })
     }
 
     /// The next event. After an error the stream is of no more use; open another, which begins with a snapshot.
     ///
     /// Cancel-safe: dropping the future loses nothing.
     pub async fn next(&mut self) -> Result<Numbered, ClientError> {
-        loop {
-            if let Some(line) = self.take_line() {
-                if line.trim_ascii().is_empty() {
-                    continue;
-                }
-                let numbered: Numbered = decode(CALL, &line)?;
-                self.sequence.check(&numbered).map_err(|gap| garbled(gap.to_string()))?;
-                return Ok(numbered);
-            }
-            if self.buffer.len() > MAX_ANSWER {
-                return Err(garbled(format!("a line is longer than {MAX_ANSWER} bytes")));
-            }
-            match self.body.frame().await {
-                Some(Ok(frame)) => {
-                    if let Ok(data) = frame.into_data() {
-                        self.buffer.extend_from_slice(&data);
-                    }
-                }
-                Some(Err(error)) => return Err(broken_off(error.to_string())),
-                None => return Err(broken_off("the service closed the stream".to_owned())),
-            }
-        }
-    }
-
-    fn take_line(&mut self) -> Option<Bytes> {
-        let fresh = self.buffer.get(self.searched..).unwrap_or_default();
-        let Some(at) = fresh.iter().position(|&byte| byte == b'\n') else {
-            self.searched = self.buffer.len();
-            return None;
+        let Some(numbered) = self.lines.next().await? else {
+            return Err(broken_off("the service closed the stream".to_owned()));
         };
-        let line = self.buffer.split_to(self.searched + at + 1).freeze();
-        self.searched = 0;
-        Some(line)
+        self.sequence.check(&numbered).map_err(|gap| garbled(gap.to_string()))?;
+        Ok(numbered)
     }
 }
 

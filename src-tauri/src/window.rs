@@ -1,0 +1,165 @@
+//! The window, and everything else that Tauri draws or decides.
+
+use std::{sync::Arc, time::Duration};
+
+use tauri::{
+    AppHandle, Builder, Manager as _, RunEvent, WebviewUrl, WebviewWindow, WebviewWindowBuilder, WindowEvent, Wry,
+};
+use tauri_plugin_autostart::ManagerExt as _;
+
+use crate::{app::App, command, view::CloseBehaviour};
+
+/// The one window; the capability file names it.
+const LABEL: &str = "main";
+/// A page that does not say it is usable within this time is shown as it is.
+const PATIENCE: Duration = Duration::from_secs(4);
+
+/// Runs the app until it ends.
+pub(crate) fn run(app: Arc<App>, hidden: bool, when_up: impl FnOnce(&AppHandle) + Send + 'static) -> tauri::Result<()> {
+    let state = Arc::clone(&app);
+    let built = builder(Arc::clone(&app))
+        .setup(move |shell| {
+            state.begin(shell.handle().clone());
+            if !hidden {
+                open(shell.handle(), false);
+            }
+            when_up(shell.handle());
+            Ok(())
+        })
+        .build(tauri::generate_context!())?;
+    built.run(move |_, event| {
+        // The last window may close while the tray goes on.
+        if let RunEvent::ExitRequested { api, code: None, .. } = event
+            && !app.is_quitting()
+        {
+            api.prevent_exit();
+        }
+    });
+    Ok(())
+}
+
+fn builder(app: Arc<App>) -> Builder<Wry> {
+    let closing = Arc::clone(&app);
+    Builder::default()
+        .plugin(tauri_plugin_autostart::Builder::new().arg("--hidden").app_name("postern-desktop").build())
+        .manage(app)
+        .invoke_handler(tauri::generate_handler![
+            command::watch,
+            command::usable,
+            command::check_address,
+            command::sign_in,
+            command::sign_out,
+            command::lock,
+            command::unlock,
+            command::change_password,
+            command::connect,
+            command::disconnect,
+            command::open_details,
+            command::set_favourite,
+            command::order_favourites,
+            command::check_port,
+            command::set_override,
+            command::open_with,
+            command::copy,
+            command::save_settings,
+            command::set_network,
+            command::try_name,
+            command::set_key_storage,
+            command::doctor_start,
+            command::doctor_stop,
+            command::preview_logs,
+            command::save_logs,
+            command::show_saved,
+            command::start_service,
+            command::restart_service,
+            command::quit,
+            command::answer_quit,
+            command::answer_link,
+        ])
+        .on_window_event(move |window, event| match event {
+            WindowEvent::CloseRequested { api, .. } => {
+                match closing.closing() {
+                    CloseBehaviour::Hide => drop(window.hide()),
+                    CloseBehaviour::Minimise => drop(window.minimize()),
+                    CloseBehaviour::Quit => closing.quit_by_closing(),
+                }
+                api.prevent_close();
+            }
+            WindowEvent::Destroyed => closing.window_gone(),
+            _ => {}
+        })
+}
+
+/// Opens the window, or shows the one that is there. `now`: even when its page is not usable yet.
+pub(crate) fn open(shell: &AppHandle, now: bool) {
+    if shell.get_webview_window(LABEL).is_none() {
+        if let Err(error) = build(shell) {
+            tracing::error!(%error, "the window cannot be made");
+        }
+        return;
+    }
+    if now {
+        reveal(shell);
+    }
+}
+
+fn build(shell: &AppHandle) -> tauri::Result<WebviewWindow> {
+    let window = WebviewWindowBuilder::new(shell, LABEL, WebviewUrl::default())
+        .title("Postern")
+        .inner_size(1000.0, 700.0)
+        .min_inner_size(380.0, 520.0)
+        .visible(false)
+        // The page is ours and stays; a link in it leads nowhere.
+        .on_navigation(|url| {
+            url.scheme() == "tauri"
+                || url.host_str() == Some("tauri.localhost")
+                || cfg!(debug_assertions) && url.host_str() == Some("localhost")
+        })
+        .build()?;
+    let handle = shell.clone();
+    tauri::async_runtime::spawn(async move {
+        tokio::time::sleep(PATIENCE).await;
+        if handle.try_state::<Arc<App>>().is_some_and(|app| !app.is_usable()) {
+            tracing::warn!("the page did not say that it can be used");
+            reveal(&handle);
+        }
+    });
+    Ok(window)
+}
+
+/// Shows the window in front.
+pub(crate) fn reveal(shell: &AppHandle) {
+    let Some(window) = shell.get_webview_window(LABEL) else { return };
+    for step in [window.show(), window.unminimize(), window.set_focus()] {
+        if let Err(error) = step {
+            tracing::debug!(%error, "the window cannot be shown");
+        }
+    }
+}
+
+/// Tells whoever started us that the window can be used: one line on standard output.
+pub(crate) fn say_ready(after: Duration) {
+    use std::io::Write as _;
+    let line = serde_json::json!({ "ready": true, "usable_ms": u64::try_from(after.as_millis()).unwrap_or(u64::MAX) });
+    // Nobody may be listening.
+    let _ = writeln!(std::io::stdout(), "{line}");
+}
+
+/// Makes or removes the system's own entry.
+pub(crate) fn set_start_at_login(shell: &AppHandle, on: bool) -> Result<(), String> {
+    let autostart = shell.autolaunch();
+    let done = if on { autostart.enable() } else { autostart.disable() };
+    // Taking away what is not there is no failure.
+    match done {
+        Err(_) if !on && !autostart.is_enabled().unwrap_or(false) => Ok(()),
+        done => done.map_err(|error| error.to_string()),
+    }
+}
+
+/// Whether the system has an entry, as a person may have changed it elsewhere.
+pub(crate) fn starts_at_login(shell: &AppHandle) -> bool {
+    shell.autolaunch().is_enabled().unwrap_or(false)
+}
+
+#[cfg(test)]
+mod tests;
