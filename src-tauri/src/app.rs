@@ -33,7 +33,7 @@ use crate::{
         menu::{Action, menu},
         shell::Tray,
     },
-    view::{Change, LogExport, Notice, NoticeLevel, Place, Problem, Question, Which},
+    view::{Change, LogExport, Notice, NoticeLevel, Place, Problem, Question, Theme, Which},
     words::Word,
 };
 
@@ -43,6 +43,8 @@ mod files;
 
 /// The window is told of changes at most this often.
 const PAINT: Duration = Duration::from_millis(100);
+/// How long after a login a desktop may take to show trays.
+const TRAY_PATIENCE: Duration = Duration::from_secs(15);
 /// The details that are open are fetched at most this often.
 const DETAILS: Duration = Duration::from_secs(1);
 
@@ -111,6 +113,12 @@ impl App {
         tauri::async_runtime::spawn(async move { app.follow_desktop().await });
         let app = Arc::clone(self);
         tauri::async_runtime::spawn(async move { app.follow_details().await });
+        let app = Arc::clone(self);
+        tauri::async_runtime::spawn(async move { app.follow_signals().await });
+        if self.options.hidden {
+            let app = Arc::clone(self);
+            tauri::async_runtime::spawn(async move { app.appear_without_tray().await });
+        }
     }
 
     /// The system's own entry decides whether the app starts at login; a person may have changed it elsewhere.
@@ -296,6 +304,28 @@ impl App {
         }
     }
 
+    /// SIGTERM and SIGINT end the app; connections stay.
+    async fn follow_signals(self: Arc<Self>) {
+        use tokio::signal::unix::{SignalKind, signal};
+        let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+        else {
+            return;
+        };
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        self.leave();
+    }
+
+    /// Started hidden on a desktop without a tray, the app would be nowhere.
+    async fn appear_without_tray(self: Arc<Self>) {
+        sleep(TRAY_PATIENCE).await;
+        if !self.has_tray() {
+            self.raise();
+        }
+    }
+
     /// Sends the open details again when they may have changed.
     async fn follow_details(self: Arc<Self>) {
         let mut before = None;
@@ -338,19 +368,21 @@ impl App {
         if !self.usable.swap(true, Ordering::Relaxed) {
             crate::window::say_ready(self.started.elapsed());
         }
-        if let Some(shell) = self.shell.get() {
-            crate::window::reveal(shell);
-        }
     }
 
-    pub(crate) fn is_usable(&self) -> bool {
-        self.usable.load(Ordering::Relaxed)
+    /// Whether the page will be dark, as far as is known.
+    pub(crate) fn is_dark(&self) -> bool {
+        let desk = self.desk();
+        match desk.settings().theme {
+            Theme::Dark => true,
+            Theme::Light => false,
+            Theme::System => desk.desktop().system_dark.unwrap_or_default(),
+        }
     }
 
     /// The page is gone with its window.
     pub(crate) fn window_gone(&self) {
         *self.window.lock().unwrap_or_else(PoisonError::into_inner) = None;
-        self.usable.store(false, Ordering::Relaxed);
         self.desk().open(None);
     }
 
@@ -362,7 +394,7 @@ impl App {
 
     fn raise(&self) {
         if let Some(shell) = self.shell.get() {
-            crate::window::open(shell, true);
+            crate::window::open(shell);
         }
     }
 

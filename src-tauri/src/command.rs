@@ -26,8 +26,8 @@ pub(crate) async fn watch(app: Handle<'_>, channel: Channel<Vec<Change>>) -> Res
     Ok(())
 }
 
-/// The page shows its first content and can be used. The window appears now (it is made hidden, so that it does not
-/// flash); call it once, after the first paint.
+/// The page shows its first content and can be used: call it once, after the first paint. The app says so on its
+/// standard output.
 #[tauri::command]
 pub(crate) async fn usable(app: Handle<'_>) -> Result<(), Problem> {
     app.usable();

@@ -100,7 +100,10 @@ impl Desk {
     /// Takes what came from the service.
     pub(crate) fn hear(&mut self, now: u64, heard: Heard) {
         match heard {
-            Heard::Event(event) => self.hear_event(now, *event),
+            Heard::Event(event) => {
+                self.hear_event(now, *event);
+                self.ask_waiting_link();
+            }
             Heard::Lost(error) => {
                 // Before it was ever there it is being started, which is no loss.
                 if self.status.is_some() {
@@ -164,7 +167,6 @@ impl Desk {
         for resource in resources {
             self.take_resource(now, resource);
         }
-        self.ask_waiting_link();
     }
 
     fn take_service(&mut self, now: u64, status: Status) {

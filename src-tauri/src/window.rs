@@ -4,6 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use tauri::{
     AppHandle, Builder, Manager as _, RunEvent, WebviewUrl, WebviewWindow, WebviewWindowBuilder, WindowEvent, Wry,
+    window::Color,
 };
 use tauri_plugin_autostart::ManagerExt as _;
 
@@ -11,8 +12,9 @@ use crate::{app::App, command, view::CloseBehaviour};
 
 /// The one window; the capability file names it.
 const LABEL: &str = "main";
-/// A page that does not say it is usable within this time is shown as it is.
-const PATIENCE: Duration = Duration::from_secs(4);
+/// The grounds of the page in both themes (`--bg` of its tokens).
+const LIGHT: Color = Color(0xef, 0xf2, 0xf0, 0xff);
+const DARK: Color = Color(0x0e, 0x11, 0x10, 0xff);
 
 /// Runs the app until it ends.
 pub(crate) fn run(app: Arc<App>, hidden: bool, when_up: impl FnOnce(&AppHandle) + Send + 'static) -> tauri::Result<()> {
@@ -21,7 +23,7 @@ pub(crate) fn run(app: Arc<App>, hidden: bool, when_up: impl FnOnce(&AppHandle) 
         .setup(move |shell| {
             state.begin(shell.handle().clone());
             if !hidden {
-                open(shell.handle(), false);
+                open(shell.handle());
             }
             when_up(shell.handle());
             Ok(())
@@ -90,45 +92,37 @@ fn builder(app: Arc<App>) -> Builder<Wry> {
         })
 }
 
-/// Opens the window, or shows the one that is there. `now`: even when its page is not usable yet.
-pub(crate) fn open(shell: &AppHandle, now: bool) {
-    if shell.get_webview_window(LABEL).is_none() {
-        if let Err(error) = build(shell) {
-            tracing::error!(%error, "the window cannot be made");
-        }
+/// Opens the window, or shows the one that is there.
+pub(crate) fn open(shell: &AppHandle) {
+    if shell.get_webview_window(LABEL).is_some() {
+        reveal(shell);
         return;
     }
-    if now {
-        reveal(shell);
+    let dark = shell.try_state::<Arc<App>>().is_some_and(|app| app.is_dark());
+    if let Err(error) = build(shell, dark) {
+        tracing::error!(%error, "the window cannot be made");
     }
 }
 
-fn build(shell: &AppHandle) -> tauri::Result<WebviewWindow> {
-    let window = WebviewWindowBuilder::new(shell, LABEL, WebviewUrl::default())
+fn build(shell: &AppHandle, dark: bool) -> tauri::Result<WebviewWindow> {
+    let ground = if dark { DARK } else { LIGHT };
+    WebviewWindowBuilder::new(shell, LABEL, WebviewUrl::default())
         .title("Postern")
         .inner_size(1000.0, 700.0)
         .min_inner_size(380.0, 520.0)
-        .visible(false)
+        // A hidden page is not painted, so it is shown at once, on the ground that the page will have.
+        .background_color(ground)
         // The page is ours and stays; a link in it leads nowhere.
         .on_navigation(|url| {
             url.scheme() == "tauri"
                 || url.host_str() == Some("tauri.localhost")
                 || cfg!(debug_assertions) && url.host_str() == Some("localhost")
         })
-        .build()?;
-    let handle = shell.clone();
-    tauri::async_runtime::spawn(async move {
-        tokio::time::sleep(PATIENCE).await;
-        if handle.try_state::<Arc<App>>().is_some_and(|app| !app.is_usable()) {
-            tracing::warn!("the page did not say that it can be used");
-            reveal(&handle);
-        }
-    });
-    Ok(window)
+        .build()
 }
 
 /// Shows the window in front.
-pub(crate) fn reveal(shell: &AppHandle) {
+fn reveal(shell: &AppHandle) {
     let Some(window) = shell.get_webview_window(LABEL) else { return };
     for step in [window.show(), window.unminimize(), window.set_focus()] {
         if let Err(error) = step {

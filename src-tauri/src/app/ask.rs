@@ -56,7 +56,7 @@ impl App {
     }
 
     /// Ends the app; what was changed is kept first.
-    fn leave(&self) {
+    pub(super) fn leave(&self) {
         let stored = self.desk().take_stored();
         if let Some(stored) = stored {
             self.keep(&stored);

@@ -7,7 +7,7 @@ use postern_local_api::{
 };
 
 use super::{Desk, Held, convert};
-use crate::view::{Details, Kind, Problem, Question, ResourceState, Session};
+use crate::view::{Details, Kind, Notice, NoticeLevel, Problem, Question, ResourceState, Session};
 
 /// More sessions than this are counted, not listed.
 const MOST_SESSIONS: usize = 100;
@@ -127,9 +127,13 @@ impl Desk {
         Some(lines.join("\n"))
     }
 
-    /// A link asks for a resource. Until the service was heard, the question waits.
+    /// A link asks for a resource. While nobody is signed in the question waits.
     pub(crate) fn link_asks(&mut self, name: String) {
-        if self.status.is_none() {
+        if !self.is_signed_in() {
+            let text = format!("The link to {name} is followed after signing in.");
+            if self.status.is_some() {
+                self.tell(Notice { level: NoticeLevel::Info, text, resource: None });
+            }
             self.waiting_link = Some(name);
             return;
         }
@@ -143,8 +147,12 @@ impl Desk {
         self.ask(Some(question));
     }
 
+    /// Asks what waited. After a sign-in the resource may come a moment later: until then it goes on waiting.
     pub(super) fn ask_waiting_link(&mut self) {
-        if let Some(name) = self.waiting_link.take() {
+        let there = |name: &String| self.held.values().any(|held| held.status.resource.name == *name);
+        if self.is_signed_in()
+            && let Some(name) = self.waiting_link.take_if(|name| there(name))
+        {
             self.link_asks(name);
         }
     }

@@ -204,6 +204,21 @@ fn a_link_that_comes_before_the_service_waits_for_it() {
 }
 
 #[test]
+fn a_link_waits_for_the_sign_in() {
+    let mut desk = desk("signed-out");
+    desk.link_asks("wiki".to_owned());
+    assert_eq!(desk.question(), None);
+    assert!(matches!(&desk.take_changes(NOW)[..], [Change::Notice { .. }]), "it is said");
+    let status = Scenario::of("40").unwrap().status(NOW);
+    desk.hear(NOW, event(Event::Service { status: Box::new(status.clone()) }));
+    assert_eq!(desk.question(), None, "its resource is not there yet");
+    for resource in status.resources {
+        desk.hear(NOW, event(Event::ResourceChanged { resource: Box::new(resource) }));
+    }
+    assert!(matches!(desk.question(), Some(Question::Link { id: Some(_), .. })));
+}
+
+#[test]
 fn locking_remembers_when_and_what_it_closed() {
     let mut desk = desk("40");
     desk.hear(NOW + 7, event(Event::Service { status: Box::new(Scenario::Locked.status(NOW)) }));
