@@ -237,7 +237,7 @@ export class Model {
 
   async toggle(row: Row): Promise<void> {
     if (row.state === 'needs_approval') return this.requestAccess(row);
-    if (!row.may_switch) return;
+    if (!row.may_switch || this.service?.link.state !== 'connected') return;
     await this.switchTo([row.id], !this.wanted(row));
   }
 

@@ -3,7 +3,8 @@
 import axe from 'axe-core';
 import { describe, expect, it } from 'vitest';
 import type { Model } from './model.svelte';
-import { button, mounted, press, row, settle } from './testing/mounted';
+import type { View } from '$lib/generated/types';
+import { button, mounted, mountedOn, press, row, settle } from './testing/mounted';
 
 async function violations(): Promise<string[]> {
   const found = await axe.run(document.documentElement, {
@@ -69,6 +70,27 @@ describe('axe finds nothing to mend', () => {
     await go?.(model);
     await settle(20);
     expect(await violations()).toEqual([]);
+  });
+});
+
+// Written by the same Rust that serves the window (`postern-desktop --mock`).
+const FIXTURES = import.meta.glob<View>('../../src/lib/generated/fixtures/*.json', { import: 'default', eager: true });
+
+describe('what the app itself sends stands, in both languages', () => {
+  it.each(Object.entries(FIXTURES))('%s', async (_, view) => {
+    const { model } = await mountedOn(structuredClone(view));
+    expect(model.rows).toHaveLength(view.rows.length);
+    const [worst] = [...view.rows].sort((a, b) => Number(b.trouble !== null) - Number(a.trouble !== null));
+    if (worst && model.signIn.state === 'signed_in') model.go({ place: 'resource', id: worst.id });
+    await settle(20);
+    expect(await violations()).toEqual([]);
+    await model.change({ language: 'de' });
+    await settle(10);
+    expect(document.body.textContent).not.toMatch(/undefined|NaN|\[object/);
+  });
+
+  it('is there at all', () => {
+    expect(Object.keys(FIXTURES).length).toBeGreaterThan(10);
   });
 });
 
@@ -205,6 +227,20 @@ describe('the list', () => {
       seen.push(document.activeElement?.closest<HTMLElement>('[data-region]')?.dataset.region);
     }
     expect(seen).toEqual(['header', 'banner', 'list', 'header']);
+  });
+});
+
+describe('a service that is away', () => {
+  it('leaves the list as it was, but draws no gate open', async () => {
+    const { backend } = await mounted('service-gone');
+    expect(row('orders-primary').dataset.state).toBe('off');
+    expect(row('orders-primary').getAttribute('aria-label')).toContain('Not known');
+    row('orders-primary').focus();
+    await press('Enter');
+    expect(backend.calls.some((call) => call.name === 'disconnect')).toBe(false);
+    button('Start it').click();
+    await settle();
+    expect(row('orders-primary').dataset.state).toBe('connected');
   });
 });
 

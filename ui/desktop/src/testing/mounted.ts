@@ -1,4 +1,5 @@
 // Mounts the window on a practice backend, and takes it down after each test.
+import type { View } from '$lib/generated/types';
 import { Practice } from '$lib/memory';
 import { scenario } from '$lib/memory/scenarios';
 import { flushSync, mount, unmount } from 'svelte';
@@ -18,6 +19,10 @@ let taken: (() => Promise<void>)[] = [];
 export async function mounted(name = 'design'): Promise<Mounted> {
   const view = scenario(name, Date.now());
   if (!view) throw new Error(`no scenario ${name}`);
+  return mountedOn(view);
+}
+
+export async function mountedOn(view: View): Promise<Mounted> {
   const backend = new Practice(view, { millis: 0 });
   const model = new Model(backend);
   const target = document.createElement('div');

@@ -93,6 +93,7 @@ const de: Words = {
     unhealthy: 'Gestört',
     needs_approval: 'Freigabe nötig',
     locked: 'Gesperrt',
+    unknown: 'Nicht bekannt',
   },
   time: {
     ago: (text) => `vor ${text}`,

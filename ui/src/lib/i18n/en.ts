@@ -92,6 +92,7 @@ const en = {
     unhealthy: 'Unhealthy',
     needs_approval: 'Needs approval',
     locked: 'Locked',
+    unknown: 'Not known',
   },
   time: {
     ago: (text: string) => `${text} ago`,
@@ -351,7 +352,7 @@ const en = {
     startAtLoginHint: 'In the tray, without a window.',
     whenClosed: 'When I close the window',
     whenClosedHint: 'Connections go on in each case.',
-    whenClosedNoTray: 'This desktop shows no tray, so the window is minimised instead of hidden.',
+    whenClosedNoTray: 'This desktop shows no tray, so the window cannot be kept in it.',
     hide: 'Keep in the tray',
     minimise: 'Minimise',
     quitApp: 'Quit',
