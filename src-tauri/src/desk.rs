@@ -107,7 +107,7 @@ impl Desk {
             Heard::Lost(error) => {
                 // Before it was ever there it is being started, which is no loss.
                 if self.status.is_some() {
-                    self.link = Link::Gone { since: now, problem: problem(&error) };
+                    self.link = Link::Gone { since: now, problem: convert::lost(&error) };
                     self.untold.service = true;
                 }
             }
@@ -219,7 +219,7 @@ impl Desk {
         let id = status.resource.id;
         let name = status.resource.name.clone();
         self.untold.removed.remove(&id);
-        let used = status.last_used;
+        let used = used(&status);
         match self.held.get_mut(&id) {
             Some(held) if held.status == status => return,
             Some(held) => {
@@ -227,15 +227,18 @@ impl Desk {
                 if status.wanted && held.status.state != status.state && self.link_is_up() {
                     self.watch.see(now, News::state(&status));
                 }
-                let newer = used.filter(|used| held_used(self.held.get(&id)) < used.0);
-                self.used_at(id, newer.map(|used| used.0));
+                let (before, was_wanted) =
+                    self.held.get(&id).map_or((None, false), |held| (self::used(&held.status), held.status.wanted));
+                // Switching on counts, in whichever client.
+                let switched_on = (status.wanted && !was_wanted).then_some(now);
+                self.used_at(id, switched_on.or_else(|| used.filter(|used| before < Some(*used))));
                 if let Some(held) = self.held.get_mut(&id) {
                     held.status = status;
                 }
             }
             None => {
                 self.watch.see(now, News::Granted { id, name });
-                self.used_at(id, used.map(|used| used.0));
+                self.used_at(id, used);
                 self.held.insert(id, Held { status, traffic: History::default() });
             }
         }
@@ -469,6 +472,7 @@ impl Desk {
     }
 }
 
-fn held_used(held: Option<&Held>) -> u64 {
-    held.and_then(|held| held.status.last_used).map_or(0, |used| used.0)
+/// When a resource was last used. One that is switched on and was not used yet comes after all that were.
+fn used(status: &ResourceStatus) -> Option<u64> {
+    status.last_used.map(|at| at.0).or_else(|| status.wanted.then_some(0))
 }

@@ -333,15 +333,29 @@ pub(crate) fn problem(error: &ClientError) -> Problem {
     }
 }
 
+/// The service was there and is no longer. How that was noticed is of no use to a person.
+pub(crate) fn lost(error: &ClientError) -> Problem {
+    match error {
+        ClientError::NotRunning { .. } | ClientError::BrokenOff { .. } => problem_of(
+            "service_gone",
+            "The Postern service has stopped.",
+            "Its connections ended with it.",
+            "Start it. After an update it comes back by itself.",
+        ),
+        ClientError::NotOurs { .. }
+        | ClientError::VersionMismatch { .. }
+        | ClientError::Refused(_)
+        | ClientError::Garbled { .. }
+        | ClientError::Silent { .. } => problem(error),
+    }
+}
+
 /// What the service or the control plane refused.
 pub(crate) fn refused(refusal: &Refusal) -> Problem {
-    let mut what = refusal.title.clone();
-    if !what.ends_with(['.', '!', '?']) {
-        what.push('.');
-    }
+    let what = sentence(&refusal.title);
     let rules: Vec<String> =
         refusal.violations.iter().map(|violation| format!("{}: {}", violation.field, violation.rule)).collect();
-    let why = refusal.detail.clone().unwrap_or_else(|| rules.join("; "));
+    let why = sentence(&refusal.detail.clone().unwrap_or_else(|| rules.join("; ")));
     Problem {
         code: refusal.code.clone(),
         what,
@@ -349,6 +363,14 @@ pub(crate) fn refused(refusal: &Refusal) -> Problem {
         remedy: remedy(&refusal.code).to_owned(),
         field: refusal.violations.first().map(|violation| violation.field.clone()).or_else(|| field(&refusal.code)),
     }
+}
+
+/// With a capital letter and a full stop; nothing of nothing.
+fn sentence(text: &str) -> String {
+    let mut letters = text.trim().chars();
+    let Some(first) = letters.next() else { return String::new() };
+    let end = if text.trim_end().ends_with(['.', '!', '?']) { "" } else { "." };
+    format!("{}{}{end}", first.to_uppercase(), letters.as_str())
 }
 
 fn remedy(code: &str) -> &'static str {

@@ -121,6 +121,17 @@ fn a_service_that_is_being_started_is_not_gone() {
 }
 
 #[test]
+fn a_refusal_reads_as_sentences_and_names_the_field_to_blame() {
+    let refusal =
+        postern_local_api::proto::problem::Problem::new(401, "login_failed", "E-mail address or password is not right")
+            .with_detail("4 tries are left");
+    let problem = problem(&ClientError::Refused(refusal));
+    assert_eq!(problem.what, "E-mail address or password is not right.");
+    assert_eq!(problem.why, "4 tries are left.");
+    assert_eq!(problem.field.as_deref(), Some("password"));
+}
+
+#[test]
 fn a_service_of_another_version_is_told_as_such() {
     let mut desk = empty();
     desk.hear(NOW, Heard::Refused(ClientError::VersionMismatch { ours: 1, theirs: 0, service: Some("0.0.9".into()) }));
@@ -180,6 +191,21 @@ fn use_by_way_of_the_service_makes_a_recent_too() {
     desk.hear(NOW + 5, heard);
     let rows = desk.view(NOW).rows;
     assert_eq!(rows.iter().find(|row| row.name == "wiki").unwrap().recent, Some(0));
+}
+
+#[test]
+fn what_another_client_switches_on_is_a_recent_and_in_the_tray() {
+    let mut desk = desk("40");
+    let heard = changed(&desk, "wiki", |status| {
+        status.wanted = true;
+        status.state = State::Connected;
+    });
+    desk.hear(NOW + 5, heard);
+    let first = desk.tray(NOW + 5).resources.into_iter().next().unwrap();
+    assert_eq!((first.name.as_str(), first.wanted), ("wiki", true));
+    let heard = changed(&desk, "wiki", |status| status.wanted = false);
+    desk.hear(NOW + 6, heard);
+    assert_eq!(desk.tray(NOW + 6).resources.first().map(|entry| entry.name.clone()), Some("wiki".to_owned()));
 }
 
 #[test]
