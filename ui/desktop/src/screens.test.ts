@@ -118,6 +118,15 @@ describe('the list', () => {
     expect(document.querySelectorAll('[role="row"][tabindex="0"]')).toHaveLength(1);
   });
 
+  it('has the focus when the window opens, and takes keys that nothing else has', async () => {
+    const { model } = await mounted();
+    expect(document.activeElement).toBe(row('orders-primary'));
+    (document.activeElement as HTMLElement).blur();
+    await press('/');
+    expect(document.activeElement?.id).toBe('search');
+    expect(model.list.query).toBe('');
+  });
+
   it('never recycles the focused row', async () => {
     const { model } = await mounted('10000');
     model.list.focus('res_9000');

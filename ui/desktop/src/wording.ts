@@ -6,7 +6,7 @@ import { language, t } from '$lib/i18n/words.svelte';
 /** "Connected", "Ends in 24 min", "Slow, 412 ms". */
 export function stateWords(row: Row, now: number): string {
   if (row.state === 'expiring' && row.ends_at !== null) return t().state.endsIn(format.duration(row.ends_at - now));
-  if (row.state === 'degraded' && row.latency_micros !== null && !row.trouble?.code.startsWith('gateway')) {
+  if (row.state === 'degraded' && row.latency_micros !== null) {
     return t().state.slow(format.latency(row.latency_micros, language()));
   }
   return t().state[row.state];

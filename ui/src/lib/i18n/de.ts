@@ -187,6 +187,7 @@ const de: Words = {
     gateway: 'Gateway',
     relay: 'Relay',
     target: 'Ziel',
+    refused: 'abgewiesen',
     noAnswer: 'keine Antwort',
     traffic: 'Verkehr',
     lastMinutes: (n) => `letzte ${n} min`,

@@ -186,6 +186,7 @@ const en = {
     gateway: 'gateway',
     relay: 'relay',
     target: 'target',
+    refused: 'refused',
     noAnswer: 'no answer',
     traffic: 'Traffic',
     lastMinutes: (n: number) => `last ${n} min`,

@@ -195,11 +195,10 @@ export function details(row: Row, now: number): Details {
     lease_ends: on ? now + 4 * MINUTE : null,
     route: {
       hops: [
-        { name: row.entry ?? 'gw-fra-1', latency_micros: 8100, up: true },
+        { name: row.entry ?? 'gw-fra-1', latency_micros: 8100, up: row.latency_micros !== null || row.state === 'off' },
         { name: 'relay-dc2', latency_micros: 900, up: true },
-        { name: `${row.name}:5432`, latency_micros: row.state === 'unhealthy' ? null : 400, up: row.state !== 'unhealthy' },
       ],
-      latency_micros: row.state === 'unhealthy' ? null : 9400,
+      latency_micros: 9000,
     },
     sessions: passing
       ? [
