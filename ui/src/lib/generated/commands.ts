@@ -11,8 +11,8 @@ export interface Commands {
    */
   watch: { arguments: { channel: Channel<Array<Change>> }; answer: null };
   /**
-   * The page shows its first content and can be used. The window appears now (it is made hidden, so that it does not
-   * flash); call it once, after the first paint.
+   * The page shows its first content and can be used: call it once, after the first paint. The app says so on its
+   * standard output.
    */
   usable: { arguments: Record<string, never>; answer: null };
   /**
