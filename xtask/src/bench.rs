@@ -46,8 +46,9 @@ pub(crate) mod target;
 mod usage;
 mod verdict;
 
-use case::{Case, Measure};
+use case::{Case, Figure, Measure};
 use peers::Peer;
+use queries::Queries;
 use report::Machine;
 use results::Results;
 use subject::{Ground, Kind, Subject};
@@ -63,7 +64,7 @@ pub(crate) struct Args {
 enum What {
     /// Loopback mode beside a plain proxy, stunnel4, haproxy and ssh -L
     Loopback(Options),
-    /// Virtual networks beside a plain proxy, loopback mode, netstack-smoltcp, gVisor and tun2proxy (as root)
+    /// Virtual networks beside a plain proxy, loopback mode, netstack-smoltcp, gVisor, tun2proxy and dnsmasq (as root)
     Vnm(Options),
     /// The resolver beside dnsmasq
     Dns(dns::Args),
@@ -83,7 +84,7 @@ struct Options {
     /// Measure these subjects only (comma-separated)
     #[arg(long, value_enum, value_delimiter = ',')]
     subject: Vec<Kind>,
-    /// Measure these cases only (comma-separated): up/N, down/N, streams/N, pingpong, idle/N
+    /// Measure these cases only (comma-separated): up/N, down/N, streams/N, pingpong, dns, dns-half, idle/N
     #[arg(long, value_delimiter = ',')]
     case: Vec<Case>,
     /// Where the subjects keep their files; a folder in memory (/dev/shm) takes the disk out of the figures
@@ -303,12 +304,13 @@ impl Bench<'_> {
                     progress.inc(1);
                     let Some(subject) = subjects.get_mut((turn + round) % count) else { continue };
                     let kind = subject.kind;
-                    if given_up.contains(&(kind, case)) {
+                    if !case.suits(kind) || given_up.contains(&(kind, case)) {
                         continue;
                     }
                     progress.set_message(format!("round {} · {case} · {kind}", round + 1));
                     self.interrupt.check()?;
-                    match subject.within(|| self.measure(subject, case)) {
+                    let dnsmasq = results.value(round, &Figure::new(Case::Names, Measure::Rate), Kind::Dnsmasq);
+                    match subject.within(|| self.measure(subject, case, dnsmasq)) {
                         Ok(Measured { values, lacking }) => {
                             results.record(round, kind, case, values);
                             if let Some(lacking) = lacking {
@@ -355,7 +357,9 @@ impl Bench<'_> {
 
     fn start_warm(&self, kind: Kind) -> anyhow::Result<Subject> {
         let subject = self.start(kind, "rounds")?;
-        subject.within(|| self.warm_up(&subject))?;
+        if kind != Kind::Dnsmasq {
+            subject.within(|| self.warm_up(&subject))?;
+        }
         Ok(subject)
     }
 
@@ -368,7 +372,8 @@ impl Bench<'_> {
         Ok(())
     }
 
-    fn measure(&self, subject: &Subject, case: Case) -> anyhow::Result<Measured> {
+    /// `dnsmasq`: what it answers a second, where that is known.
+    fn measure(&self, subject: &Subject, case: Case, dnsmasq: Option<f64>) -> anyhow::Result<Measured> {
         let (entry, mut lacking) = (subject.entry, None);
         let values = match case {
             Case::Up(streams) => bulk(subject, || load::upload(entry, streams, self.time)),
@@ -391,9 +396,25 @@ impl Bench<'_> {
             Case::PingPong => {
                 Ok(quantiles(&load::ping_pong(entry, self.time)?).into_iter().filter_map(present).collect())
             }
+            Case::Names => self.saturate_with_questions(subject),
+            Case::NamesAtHalf => {
+                let dnsmasq = dnsmasq.context("it is not known how much dnsmasq answers")?;
+                let answers = questions(subject)?.pace(dnsmasq * dns::WANTED_RATIO / 2.0, self.time)?;
+                Ok(quantiles(&answers.times).into_iter().filter_map(present).collect())
+            }
             Case::Idle(_) => bail!("idle streams are not measured in rounds"),
         }?;
         Ok(Measured { values, lacking })
+    }
+
+    fn saturate_with_questions(&self, subject: &Subject) -> anyhow::Result<Vec<(Measure, f64)>> {
+        let (questions, pids) = (questions(subject)?, subject.pids());
+        questions.saturate(dns::OUTSTANDING, self.time / 10)?;
+        let before = usage::cpu_time(&pids);
+        let answers = questions.saturate(dns::OUTSTANDING, self.time)?;
+        let cpu = usage::cpu_time(&pids).saturating_sub(before).as_secs_f64();
+        let each = cpu * 1e6 / answers.times.len() as f64;
+        Ok(vec![(Measure::Rate, answers.per_second), (Measure::Cpu, each)])
     }
 
     /// Subjects of their own, one at a time and never used before: memory that once was used stays resident.
@@ -475,6 +496,12 @@ fn bulk(
         measured.push((Measure::Cpu, cpu.as_secs_f64() / transfer.gibibytes()));
     }
     Ok(measured)
+}
+
+/// The load of names for a subject.
+fn questions(subject: &Subject) -> anyhow::Result<Queries<'_>> {
+    let server = subject.name_server.as_ref().context("it answers no names")?;
+    Ok(Queries { server: server.address, names: &server.names, clients: dns::CLIENTS })
 }
 
 fn quantiles(times: &load::Times) -> [(Measure, Option<f64>); 2] {

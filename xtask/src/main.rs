@@ -1,4 +1,4 @@
-//! The commands of this repository: `cargo xtask demo`, `test`, `bench`, `package`, `icons`.
+//! The commands of this repository: `cargo xtask demo`, `test`, `bench`, `fuzz`, `package`, `icons`.
 //!
 //! Nothing here is part of the product. What it starts, it stops; what it installs, it asks for first.
 #![forbid(unsafe_code)]
@@ -11,6 +11,7 @@ mod bench;
 mod consent;
 mod demo;
 mod front_end;
+mod fuzz;
 mod icons;
 mod interrupt;
 mod package;
@@ -36,6 +37,8 @@ enum Command {
     Demo(demo::Args),
     /// Measure Postern beside its peers
     Bench(bench::Args),
+    /// Feed parsers with inputs that look for their faults
+    Fuzz(fuzz::Args),
     /// Build the packages for Debian, Fedora and their relatives
     Package(package::Args),
     /// Draw the app's icons anew from their SVG files
@@ -59,6 +62,7 @@ fn main() -> ExitCode {
         Command::Test(args) => test::run(&args),
         Command::Demo(args) => demo::run(&args),
         Command::Bench(args) => bench::run(&args),
+        Command::Fuzz(args) => fuzz::run(&args),
         Command::Package(args) => package::run(&args),
         Command::Icons => icons::run(),
         Command::Launch(args) => process::launch(&args),

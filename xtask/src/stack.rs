@@ -236,6 +236,15 @@ impl Stack {
         })
     }
 
+    /// Where the virtual network answers names, and its first zone.
+    pub(crate) fn name_server(&self) -> anyhow::Result<(SocketAddr, String)> {
+        let status = self.cli_json(&["network", "status", "--json"])?;
+        let text = |pointer: &str| status.pointer(pointer).and_then(Value::as_str);
+        let (resolver, zone) =
+            text("/resolver").zip(text("/zones/0")).with_context(|| format!("no names: {status}"))?;
+        Ok((SocketAddr::new(resolver.parse()?, 53), zone.to_owned()))
+    }
+
     /// Tries again until the deadline what fails only because news are still on their way.
     pub(crate) fn retry<T>(&self, mut attempt: impl FnMut() -> anyhow::Result<T>) -> anyhow::Result<T> {
         let deadline = Instant::now() + SETTLE_DEADLINE;

@@ -1,7 +1,8 @@
 //! The virtual network without the tunnel, for `cargo xtask bench vnm`: posternd's own threads and stack, whose flows go
 //! to a plain TCP address instead of through a gateway. What is measured so is what the stack costs.
 //!
-//! `stack_alone --netd SOCKET --target ADDR [--queues N]` prints `{"ready":true,"listen":"IP:PORT"}`.
+//! `stack_alone --netd SOCKET --target ADDR [--queues N] [--names N]` prints
+//! `{"ready":true,"listen":"IP:PORT","resolver":"IP"}`. It answers for `host-0.bench` and so many more.
 
 use std::{
     collections::HashMap,
@@ -49,6 +50,7 @@ use ulid::Ulid;
 const SUBNET: &str = "100.80.0.0/16";
 const ADDRESS: Ipv4Addr = Ipv4Addr::new(100, 80, 1, 1);
 const PORT: u16 = 5000;
+const ZONE: &str = "bench";
 
 #[derive(Parser)]
 struct Options {
@@ -61,6 +63,9 @@ struct Options {
     /// Queues of the device, each with a thread
     #[arg(long)]
     queues: Option<u8>,
+    /// Names that the resolver knows
+    #[arg(long, default_value_t = 0)]
+    names: u16,
     /// An empty folder
     #[arg(long)]
     folder: PathBuf,
@@ -90,26 +95,33 @@ fn main() -> anyhow::Result<()> {
                 }
             });
         }
-        println!("{}", serde_json::json!({ "ready": true, "listen": SocketAddr::from((ADDRESS, PORT)) }));
+        let (listen, resolver) = (SocketAddr::from((ADDRESS, PORT)), configured.interface.addresses.resolver);
+        println!("{}", serde_json::json!({ "ready": true, "listen": listen, "resolver": resolver }));
         netd.closed().await;
         anyhow::bail!("postern-netd has ended")
     })
 }
 
-/// One address, and nothing else.
+/// One address, and others that only have names.
 fn map(options: &Options, interface: &Interface) -> anyhow::Result<Map> {
     let subnet: Cidr = SUBNET.parse()?;
     let resource = ResourceId::from_ulid(Ulid::from(1_u128));
-    let place = Place {
+    let place = |address: Ipv4Addr, alias| Place {
         resource,
-        address: ADDRESS,
+        address,
         port: PORT,
         ports: PortSet::default(),
-        alias: None,
+        alias,
         standing: Standing::Open,
     };
-    let plan = NetworkPlan { subnet, ipv6: None, zones: Vec::new(), kept_out: Vec::new() };
-    let places = Places { interface: interface.clone(), plan, moved_from: None, locked: false, places: vec![place] };
+    let named = |host: u16| {
+        let alias = format!("host-{host}.{ZONE}").parse()?;
+        anyhow::Ok(place(Ipv4Addr::from_bits(ADDRESS.to_bits() + 1 + u32::from(host)), Some(alias)))
+    };
+    let named: Vec<Place> = (0..options.names).map(named).collect::<anyhow::Result<_>>()?;
+    let all = std::iter::once(place(ADDRESS, None)).chain(named).collect();
+    let plan = NetworkPlan { subnet, ipv6: None, zones: vec![ZONE.parse()?], kept_out: Vec::new() };
+    let places = Places { interface: interface.clone(), plan, moved_from: None, locked: false, places: all };
     let store = Store::new(&Paths::under(&options.folder)?);
     let hosts = HostBook::open(&store, OrgId::from_ulid(Ulid::from(1_u128)), subnet, &mut Vec::new());
     let destinations = HashMap::from([(resource, Arc::new(Destination::new(resource, Vec::new())))]);

@@ -2,6 +2,8 @@
 
 use std::{fmt, str::FromStr};
 
+use super::subject::Kind;
+
 /// One kind of load. The order is that of the tables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Case {
@@ -13,8 +15,24 @@ pub(crate) enum Case {
     Streams(usize),
     /// One byte there and back on one stream.
     PingPong,
+    /// As many questions for names as are answered.
+    Names,
+    /// Half as many of them as must be answered, 1.5 times what dnsmasq answers.
+    NamesAtHalf,
     /// So many idle streams.
     Idle(usize),
+}
+
+impl Case {
+    /// Whether it is about names, and not about streams.
+    pub(crate) fn asks_for_names(self) -> bool {
+        matches!(self, Self::Names | Self::NamesAtHalf)
+    }
+
+    /// Whether this subject has what it takes.
+    pub(crate) fn suits(self, kind: Kind) -> bool {
+        if self.asks_for_names() { kind.answers_names() } else { kind != Kind::Dnsmasq }
+    }
 }
 
 /// How many idle streams are wished for.
@@ -27,6 +45,8 @@ impl fmt::Display for Case {
             Self::Down(streams) => write!(f, "down/{streams}"),
             Self::Streams(clients) => write!(f, "streams/{clients}"),
             Self::PingPong => f.write_str("pingpong"),
+            Self::Names => f.write_str("dns"),
+            Self::NamesAtHalf => f.write_str("dns-half"),
             Self::Idle(streams) => write!(f, "idle/{streams}"),
         }
     }
@@ -34,7 +54,7 @@ impl fmt::Display for Case {
 
 /// A word that names no [`Case`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is no case; cases are up/N, down/N, streams/N, pingpong, idle/N")]
+#[error("{0:?} is no case; cases are up/N, down/N, streams/N, pingpong, dns, dns-half, idle/N")]
 pub(crate) struct UnknownCase(String);
 
 impl FromStr for Case {
@@ -42,8 +62,11 @@ impl FromStr for Case {
 
     fn from_str(text: &str) -> Result<Self, UnknownCase> {
         let unknown = || UnknownCase(text.to_owned());
-        if text == "pingpong" {
-            return Ok(Self::PingPong);
+        match text {
+            "pingpong" => return Ok(Self::PingPong),
+            "dns" => return Ok(Self::Names),
+            "dns-half" => return Ok(Self::NamesAtHalf),
+            _ => {}
         }
         let (kind, number) = text.split_once('/').ok_or_else(unknown)?;
         let number = number.parse().ok().filter(|&number| number > 0).ok_or_else(unknown)?;
@@ -62,9 +85,9 @@ impl FromStr for Case {
 pub(crate) enum Measure {
     /// Gbit/s of [`Case::Up`] and [`Case::Down`].
     Throughput,
-    /// CPU seconds of the subject's processes for each GiB carried.
+    /// CPU time of the subject's processes: seconds for each GiB carried, µs for each answer of [`Case::Names`].
     Cpu,
-    /// Streams per second of [`Case::Streams`].
+    /// Streams per second of [`Case::Streams`], answers per second of [`Case::Names`].
     Rate,
     /// Median and 99th percentile of connect, one byte there and back; or of the byte alone.
     P50,
@@ -92,6 +115,7 @@ impl Figure {
     pub(crate) fn unit(&self) -> &'static str {
         match self.measure {
             Measure::Throughput => "Gbit/s",
+            Measure::Cpu if self.case.asks_for_names() => "us",
             Measure::Cpu => "s/GiB",
             Measure::Rate => "1/s",
             Measure::P50 | Measure::P99 => "us",
@@ -123,7 +147,15 @@ mod tests {
 
     #[test]
     fn every_case_is_read_back_from_its_name() {
-        for case in [Case::Up(64), Case::Down(1), Case::Streams(8), Case::PingPong, Case::Idle(IDLE_STREAMS)] {
+        for case in [
+            Case::Up(64),
+            Case::Down(1),
+            Case::Streams(8),
+            Case::PingPong,
+            Case::Names,
+            Case::NamesAtHalf,
+            Case::Idle(IDLE_STREAMS),
+        ] {
             assert_eq!(case.to_string().parse(), Ok(case));
         }
         for wrong in ["up", "up/", "up/0", "sideways/1", ""] {

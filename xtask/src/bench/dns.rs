@@ -1,5 +1,6 @@
 //! `cargo xtask bench dns`: Postern's resolver beside dnsmasq, each behind one UDP socket on loopback, the same names, the
-//! same load. What the virtual network costs on top of it is `cargo xtask bench vnm`'s to tell.
+//! same load. How fast names are answered through the virtual network is `cargo xtask bench vnm`'s to tell, with the same
+//! load and the same dnsmasq.
 //!
 //! dnsmasq has one thread and can have no more. Postern has two here, as posternd answers on a thread for each queue of its
 //! device; `postern-1` is the same with one, where the kernel's part of a query is nine tenths of all.
@@ -25,10 +26,10 @@ use crate::{
 };
 
 /// Names that are asked for.
-const NAMES: u16 = 1000;
-const CLIENTS: usize = 3;
+pub(crate) const NAMES: u16 = 1000;
+pub(crate) const CLIENTS: usize = 3;
 /// Queries of each client on their way.
-const OUTSTANDING: u16 = 32;
+pub(crate) const OUTSTANDING: u16 = 32;
 /// Between two measurements.
 const SETTLE: Duration = Duration::from_millis(200);
 
@@ -78,10 +79,10 @@ fn measure(args: &Args) -> anyhow::Result<ExitCode> {
     let folder = tempfile::Builder::new().prefix("postern-bench-").tempdir().context("cannot make a folder")?;
     let subjects = [
         start_postern("postern", 2, folder.path(), &interrupt)?,
-        start_dnsmasq(folder.path(), &interrupt)?,
+        start_dnsmasq(folder.path(), &interrupt).map(|(address, process)| Subject { address, process })?,
         start_postern("postern-1", 1, folder.path(), &interrupt)?,
     ];
-    let names: Vec<String> = (0..NAMES).map(|host| format!("host-{host}.bench")).collect();
+    let names = names();
     let time = Duration::from_secs_f64(args.seconds);
     let mut rounds = Vec::new();
     for round in 0..args.runs as usize {
@@ -114,13 +115,18 @@ fn measure(args: &Args) -> anyhow::Result<ExitCode> {
 }
 
 /// What must be reached, × dnsmasq.
-const WANTED_RATIO: f64 = 1.5;
+pub(crate) const WANTED_RATIO: f64 = 1.5;
 /// What p99 may be at half of that load, µs.
-const WANTED_P99: f64 = 1000.0;
+pub(crate) const WANTED_P99: f64 = 1000.0;
 const SUBJECTS: [&str; 3] = ["postern", "dnsmasq", "postern-1"];
 const POSTERN: usize = 0;
 const DNSMASQ: usize = 1;
 const ONE_THREAD: usize = 2;
+
+/// The names that every server of a benchmark knows.
+pub(crate) fn names() -> Vec<String> {
+    (0..NAMES).map(|host| format!("host-{host}.bench")).collect()
+}
 
 struct Subject {
     address: SocketAddr,
@@ -160,7 +166,7 @@ fn start_postern(name: &str, threads: usize, folder: &Path, interrupt: &Interrup
 
 /// dnsmasq with the same names, from a file in the form of /etc/hosts. It cannot be given port 0, and somebody may take the
 /// port between our look and its own; then it says so and the bench ends.
-fn start_dnsmasq(folder: &Path, interrupt: &Interrupt) -> anyhow::Result<Subject> {
+pub(crate) fn start_dnsmasq(folder: &Path, interrupt: &Interrupt) -> anyhow::Result<(SocketAddr, Process)> {
     let hosts = folder.join("hosts");
     let mut text = String::new();
     for [high, low] in (0..NAMES).map(u16::to_be_bytes) {
@@ -195,7 +201,7 @@ fn start_dnsmasq(folder: &Path, interrupt: &Interrupt) -> anyhow::Result<Subject
     let deadline = Instant::now() + Duration::from_secs(10);
     let answered = || queries.pace(100.0, Duration::from_millis(20)).ok();
     interrupt.wait_for(deadline, answered)?.context("dnsmasq does not answer")?;
-    Ok(Subject { address, process })
+    Ok((address, process))
 }
 
 /// A line of `--json`; the same fields as those of the other benchmarks.

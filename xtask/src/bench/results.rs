@@ -80,6 +80,11 @@ impl Results {
         })
     }
 
+    /// What one round gave.
+    pub(crate) fn value(&self, round: Round, figure: &Figure, subject: Kind) -> Option<f64> {
+        self.rounds(figure, subject)?.get(&round).copied()
+    }
+
     /// The median of the ratios of each round: what a noisy machine disturbs least.
     pub(crate) fn ratio(&self, figure: &Figure, subject: Kind, to: Kind) -> Option<f64> {
         self.ratio_to_best(figure, subject, &[to], Better::Higher)

@@ -10,7 +10,7 @@ use std::{
 use anyhow::Context;
 use clap::ValueEnum;
 
-use super::{load::Entry, network::Network, peers::Peer};
+use super::{dns, load::Entry, network::Network, peers::Peer};
 use crate::{interrupt::Interrupt, process::Process};
 
 mod certificates;
@@ -61,6 +61,8 @@ pub(crate) enum Kind {
     /// The same, MTU 1500
     #[value(name = "tun2proxy-1500")]
     Tun2proxy1500,
+    /// dnsmasq, which answers names and nothing else
+    Dnsmasq,
 }
 
 impl Kind {
@@ -76,6 +78,7 @@ impl Kind {
             Self::Stunnel => &["stunnel4", "openssl"],
             Self::Haproxy => &["haproxy", "openssl"],
             Self::Ssh => &["openssh-client", "openssh-server"],
+            Self::Dnsmasq => &["dnsmasq-base"],
         }
     }
 
@@ -86,7 +89,7 @@ impl Kind {
             Self::Gvisor64k | Self::Gvisor1500 => Some(Peer::Gvisor),
             Self::Tun2proxy64k | Self::Tun2proxy1500 => Some(Peer::Tun2proxy),
             Self::Raw | Self::Plain | Self::Stunnel | Self::Haproxy | Self::Ssh => None,
-            Self::Postern | Self::Stack | Self::Stack1q | Self::Vnm => None,
+            Self::Postern | Self::Stack | Self::Stack1q | Self::Vnm | Self::Dnsmasq => None,
         }
     }
 
@@ -103,6 +106,11 @@ impl Kind {
     /// Whether it needs a network to itself: postern-netd gives a user one device.
     pub(crate) fn is_virtual(self) -> bool {
         self == Self::Vnm || self.is_stack()
+    }
+
+    /// Whether names can be asked of it.
+    pub(crate) fn answers_names(self) -> bool {
+        self.is_virtual() || self == Self::Dnsmasq
     }
 
     /// Of the device that it has for itself.
@@ -144,7 +152,15 @@ pub(crate) struct Subject {
     pub(crate) kind: Kind,
     pub(crate) entry: Entry,
     pub(crate) processes: Vec<Process>,
+    pub(crate) name_server: Option<NameServer>,
     home: Option<Home>,
+}
+
+/// Where a subject answers names, and which it knows.
+#[derive(Clone, Debug)]
+pub(crate) struct NameServer {
+    pub(crate) address: SocketAddr,
+    pub(crate) names: Vec<String>,
 }
 
 /// A network of the subject's own, with its own far end.
@@ -170,23 +186,29 @@ impl Subject {
     }
 
     fn start_here(kind: Kind, ground: &Ground<'_>) -> anyhow::Result<Self> {
+        let mut name_server = None;
         let (address, processes) = match kind {
             Kind::Raw => (ground.target, Vec::new()),
             Kind::Plain => start_plain(ground)?,
             Kind::Stunnel => on_free_ports(|ports| stunnel::start(ground, ports))?,
             Kind::Haproxy => on_free_ports(|ports| haproxy::start(ground, ports))?,
             Kind::Ssh => on_free_ports(|ports| ssh::start(ground, ports))?,
-            Kind::Postern => postern::start(ground, None)?,
-            Kind::Stack => virtual_network::start_stack(ground, None)?,
-            Kind::Stack1q => virtual_network::start_stack(ground, Some(1))?,
-            Kind::Vnm => virtual_network::start_whole(ground)?,
+            Kind::Postern => postern::start(ground, None, &mut name_server)?,
+            Kind::Stack => virtual_network::start_stack(ground, None, &mut name_server)?,
+            Kind::Stack1q => virtual_network::start_stack(ground, Some(1), &mut name_server)?,
+            Kind::Vnm => virtual_network::start_whole(ground, &mut name_server)?,
+            Kind::Dnsmasq => {
+                let (address, process) = dns::start_dnsmasq(ground.folder, ground.interrupt)?;
+                name_server = Some(NameServer { address, names: dns::names() });
+                (address, vec![process])
+            }
             Kind::Smoltcp64k | Kind::Smoltcp1500 => tun::start(kind, Peer::NetstackSmoltcp, ground)?,
             Kind::Gvisor64k | Kind::Gvisor1500 => tun::start(kind, Peer::Gvisor, ground)?,
             Kind::Tun2proxy64k | Kind::Tun2proxy1500 => tun::start(kind, Peer::Tun2proxy, ground)?,
         };
         let carries_ends = kind.peer() != Some(Peer::Tun2proxy);
         let patience = if kind.peer().is_some() { PEER_PATIENCE } else { PATIENCE };
-        Ok(Self { kind, entry: Entry { address, carries_ends, patience }, processes, home: None })
+        Ok(Self { kind, entry: Entry { address, carries_ends, patience }, processes, name_server, home: None })
     }
 
     /// Does `work` where the subject's entry can be reached.

@@ -32,6 +32,7 @@ impl Suite {
                 Kind::Gvisor1500,
                 Kind::Tun2proxy64k,
                 Kind::Tun2proxy1500,
+                Kind::Dnsmasq,
             ],
         }
     }
@@ -61,6 +62,8 @@ impl Suite {
                 Case::Streams(8),
                 Case::Streams(64),
                 Case::PingPong,
+                Case::Names,
+                Case::NamesAtHalf,
             ],
         }
     }

@@ -4,6 +4,7 @@ use serde::Serialize;
 
 use super::{
     case::{Case, Figure, IDLE_STREAMS, Measure},
+    dns,
     results::{Better, Results},
     subject::Kind,
 };
@@ -79,6 +80,12 @@ pub(crate) fn vnm(results: &Results) -> Vec<Verdict> {
         verdicts.push(against(Kind::Stack, Kind::Smoltcp64k, 1.3));
         verdicts.push(against(Kind::Stack1q, Kind::Smoltcp64k, 1.3));
         verdicts.push(against(Kind::Vnm, Kind::Postern, END_TO_END));
+    }
+    for subject in [Kind::Stack, Kind::Vnm] {
+        let ratio = results.ratio(&Figure::new(Case::Names, Measure::Rate), subject, Kind::Dnsmasq);
+        verdicts.push(at_least(format!("dns: {subject} × {}", Kind::Dnsmasq), ratio, dns::WANTED_RATIO));
+        let p99 = results.summary(&Figure::new(Case::NamesAtHalf, Measure::P99), subject).map(|p99| p99.median);
+        verdicts.push(at_most(format!("dns-half: p99 of {subject}, us"), p99, dns::WANTED_P99));
     }
     let ping = Figure::new(Case::PingPong, Measure::P50);
     let ratio = results.ratio(&ping, Kind::Vnm, Kind::Postern);
