@@ -20,6 +20,7 @@ use tokio::{
     time::Instant,
 };
 
+mod network;
 mod zones;
 
 pub use zones::{Direct, ZoneState, classify};
@@ -86,6 +87,7 @@ impl Doctor {
         checks.extend(self.gateways().await);
         checks.push(self.isolation().await);
         checks.extend(self.resources(status).await);
+        checks.push(network::examine(&status.network));
         checks.extend(names(status).await);
         checks.extend([files(), self.key(), status_api(status)]);
         DoctorReport { checks }
@@ -325,7 +327,7 @@ fn group(id: &str) -> CheckGroup {
         "sign-in" | "certificate" | "control" | "sync" => CheckGroup::Identity,
         "gateway" => CheckGroup::Gateways,
         "resource" => CheckGroup::Resources,
-        "zone" => CheckGroup::NamesAndRoutes,
+        "network" | "zone" => CheckGroup::NamesAndRoutes,
         _ => CheckGroup::ThisComputer,
     }
 }
