@@ -19,6 +19,8 @@ pub mod namespace;
 pub mod network_bed;
 pub mod overlay;
 pub mod peer;
+#[cfg(target_os = "linux")]
+pub mod polkit;
 pub mod ports;
 pub mod process;
 pub mod resolver;

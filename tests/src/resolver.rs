@@ -21,7 +21,8 @@ use crate::{
 
 /// Where the package puts it.
 const RESOLVED: &str = "lib/systemd/systemd-resolved";
-const BUS: &str = "/run/dbus/system_bus_socket";
+/// Where the bus is in a namespace.
+pub(crate) const BUS: &str = "/run/dbus/system_bus_socket";
 /// A bus that trusts everybody in its namespace.
 const BUS_CONFIG: &str = r#"<!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-Bus Bus Configuration 1.0//EN" "http://www.freedesktop.org/standards/dbus/1.0/busconfig.dtd">
 <busconfig><type>system</type><listen>unix:path=/run/dbus/system_bus_socket</listen><auth>EXTERNAL</auth>
@@ -29,7 +30,19 @@ const BUS_CONFIG: &str = r#"<!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-Bu
 <allow receive_type="method_return"/><allow receive_type="error"/><allow receive_type="signal"/></policy></busconfig>
 "#;
 
-/// A DNS server on UDP that answers every question for an IPv4 address with the same one and every other with none.
+/// What a [`DnsServer`] says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Says {
+    /// The same address to every question for an IPv4 address, and nothing to every other.
+    Address(Ipv4Addr),
+    /// That there is no such name.
+    NoSuchName,
+    /// That it cannot tell (SERVFAIL).
+    Failure,
+    Nothing,
+}
+
+/// A DNS server on UDP that says the same to everybody.
 pub struct DnsServer {
     asked: Arc<Mutex<BTreeMap<String, u32>>>,
     address: SocketAddr,
@@ -38,19 +51,34 @@ pub struct DnsServer {
 impl DnsServer {
     /// On `address` in the namespace, which must be assigned there. Ends with the namespace or the test.
     pub async fn start(namespace: &Namespace, address: SocketAddr, says: Ipv4Addr) -> anyhow::Result<Self> {
+        let (server, _) = Self::start_saying(namespace, address, Says::Address(says)).await?;
+        Ok(server)
+    }
+
+    /// The same, with a word that can be changed while it runs.
+    pub async fn start_saying(
+        namespace: &Namespace,
+        address: SocketAddr,
+        says: Says,
+    ) -> anyhow::Result<(Self, Arc<Mutex<Says>>)> {
+        let word = Arc::new(Mutex::new(says));
+        let said = Arc::clone(&word);
         let socket = namespace.inside(move || UdpSocket::bind(address)).await??;
         let asked: Arc<Mutex<BTreeMap<String, u32>>> = Arc::default();
         let log = Arc::clone(&asked);
         std::thread::Builder::new().spawn(move || {
             let mut buffer = [0; 4096];
             while let Ok((length, from)) = socket.recv_from(&mut buffer) {
+                let says = *said.lock().unwrap_or_else(PoisonError::into_inner);
                 if let Some((name, answer)) = buffer.get(..length).and_then(|query| answer(query, says)) {
                     *log.lock().unwrap_or_else(PoisonError::into_inner).entry(name).or_default() += 1;
-                    let _ = socket.send_to(&answer, from);
+                    if says != Says::Nothing {
+                        let _ = socket.send_to(&answer, from);
+                    }
                 }
             }
         })?;
-        Ok(Self { asked, address })
+        Ok((Self { asked, address }, word))
     }
 
     #[must_use]
@@ -70,18 +98,26 @@ impl DnsServer {
 }
 
 /// The name that is asked, and the answer.
-fn answer(query: &[u8], says: Ipv4Addr) -> Option<(String, Vec<u8>)> {
+fn answer(query: &[u8], says: Says) -> Option<(String, Vec<u8>)> {
     let (name, end) = read_name(query)?;
     let question = query.get(12..end + 4)?;
-    let is_address = query.get(end..end + 2)? == [0, 1];
+    let address = match says {
+        Says::Address(address) if query.get(end..end + 2)? == [0, 1] => Some(address),
+        _ => None,
+    };
+    let code = match says {
+        Says::Address(_) | Says::Nothing => 0,
+        Says::Failure => 2,
+        Says::NoSuchName => 3,
+    };
     let mut answer = query.get(..2)?.to_vec();
     // An answer with recursion; one question, one record or none, nothing else.
-    answer.extend_from_slice(&[0x85, 0x80, 0, 1, 0, u8::from(is_address), 0, 0, 0, 0]);
+    answer.extend_from_slice(&[0x85, 0x80 | code, 0, 1, 0, u8::from(address.is_some()), 0, 0, 0, 0]);
     answer.extend_from_slice(question);
-    if is_address {
+    if let Some(address) = address {
         // The name of the question, A, IN, no time to live.
         answer.extend_from_slice(&[0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 0, 0, 4]);
-        answer.extend_from_slice(&says.octets());
+        answer.extend_from_slice(&address.octets());
     }
     Some((name, answer))
 }
@@ -141,9 +177,6 @@ impl Resolved {
             Ok(program) => program,
             Err(reason) => return Ok(Err(reason)),
         };
-        let Some(dbus) = find_program("dbus-daemon") else {
-            return Ok(Err("dbus-daemon is not installed (tests/debian-packages.txt lists what is needed)".to_owned()));
-        };
         let etc = namespace.path("/etc");
         let add = |file: &str, line: &str| -> anyhow::Result<()> {
             let path = etc.join(file);
@@ -164,12 +197,10 @@ impl Resolved {
         std::os::unix::fs::symlink("../run/systemd/resolve/stub-resolv.conf", etc.join("resolv.conf"))?;
         // resolved wants to own it.
         fs::remove_dir(namespace.path("/run/systemd/resolve"))?;
-        let config = namespace.folder().join("bus.conf");
-        fs::write(&config, BUS_CONFIG)?;
-        let mut command = namespace.command(dbus);
-        command.args(["--nofork", "--nopidfile", "--nosyslog"]).arg(format!("--config-file={}", config.display()));
-        let bus = Process::spawn("bus", &mut command, namespace.folder())?;
-        wait_for("the bus", || namespace.path(BUS).exists()).await?;
+        let bus = match start_bus(namespace).await? {
+            Ok(bus) => bus,
+            Err(reason) => return Ok(Err(reason)),
+        };
         let resolved = Self::spawn(&program, namespace, 0).await?;
         Ok(Ok(Self { program, bus, resolved, starts: 0 }))
     }
@@ -205,6 +236,20 @@ impl Resolved {
         }
         anyhow::bail!("resolved does not answer\n{}", process.log_end())
     }
+}
+
+/// A system bus for the namespace. The error of the inner result says why it cannot be had here.
+pub(crate) async fn start_bus(namespace: &Namespace) -> anyhow::Result<Result<Process, String>> {
+    let Some(dbus) = find_program("dbus-daemon") else {
+        return Ok(Err("dbus-daemon is not installed (tests/debian-packages.txt lists what is needed)".to_owned()));
+    };
+    let config = namespace.folder().join("bus.conf");
+    fs::write(&config, BUS_CONFIG)?;
+    let mut command = namespace.command(dbus);
+    command.args(["--nofork", "--nopidfile", "--nosyslog"]).arg(format!("--config-file={}", config.display()));
+    let bus = Process::spawn("bus", &mut command, namespace.folder())?;
+    wait_for("the bus", || namespace.path(BUS).exists()).await?;
+    Ok(Ok(bus))
 }
 
 async fn wait_for(what: &str, mut done: impl FnMut() -> bool) -> anyhow::Result<()> {

@@ -9,6 +9,7 @@ use postern_tests::{
     binaries::binaries,
     namespace::Snapshot,
     need_namespace, need_program, need_vnm_bed,
+    polkit::{Polkit, Says},
     process::Process,
     resolver::Resolved,
     vnm::bed::{ANNA, BERT, Bed, CLAUS},
@@ -289,6 +290,58 @@ async fn who_is_not_named_may_not_ask() -> anyhow::Result<()> {
     let log = guest.log();
     assert!(log.contains("20003 may not set up a virtual network") && log.contains("allow_uids = [20003]"), "{log}");
     bed.namespace.snapshot().await?.must_equal(&before)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whom_polkit_allows_may_ask_and_nobody_else() -> anyhow::Result<()> {
+    need_vnm_bed!();
+    let namespace = postern_tests::namespace::Namespace::new().await?;
+    namespace.add_uplink().await?;
+    let mut polkit = match Polkit::start(&namespace, Says::Yes).await? {
+        Ok(polkit) => polkit,
+        Err(reason) => {
+            postern_tests::skip::skip(&postern_tests::skip::test_name(), &reason);
+            return Ok(());
+        }
+    };
+    let mut bed = Bed::start_with(namespace, GUEST, &format!("allow_uids = [{ANNA}]\n"), &[]).await?;
+    let before = bed.namespace.snapshot().await?;
+    let anna = bed.guest(ANNA, "anna", &[]).await?;
+    assert_eq!(polkit.take_asked(), [], "the administrator has named her");
+    anna.kill().await?;
+
+    let claus = bed.guest(CLAUS, "claus", &[]).await?;
+    let asked = polkit.take_asked();
+    let [question] = &asked[..] else { anyhow::bail!("{asked:?}") };
+    assert_eq!((question.subject.as_str(), question.action.as_str()), ("unix-process", "org.postern.netd.configure"));
+    assert_eq!((question.pid, question.uid), (claus.process.id(), i32::try_from(CLAUS)?));
+    assert_eq!(question.flags, 0, "nobody is asked for a password");
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", claus.process.id()))?;
+    let started =
+        stat.rsplit_once(')').and_then(|(_, rest)| rest.split_whitespace().nth(19)).context("no start time")?;
+    assert_eq!(question.start_time, started.parse::<u64>()?, "another process with this number is not meant");
+    claus.kill().await?;
+    settle(&bed, &before).await?;
+
+    for (says, told) in [(Says::No, "active session"), (Says::Nothing, "does not answer")] {
+        polkit.say(says);
+        refuses(&mut bed, told).await?;
+        assert_eq!(polkit.take_asked().len(), 1);
+    }
+    polkit.kill().await?;
+    refuses(&mut bed, "could not be asked").await?;
+    bed.namespace.snapshot().await?.must_equal(&before)
+}
+
+/// Claus gets no network, and is told why and what to do.
+async fn refuses(bed: &mut Bed, told: &str) -> anyhow::Result<()> {
+    let mut guest = bed.spawn_guest(CLAUS, "claus", &[])?;
+    let status = guest.wait(Duration::from_secs(60)).await?;
+    guest.settle();
+    let log = guest.log();
+    anyhow::ensure!(!status.success() && log.contains(told), "{status}: {log}");
+    anyhow::ensure!(log.contains("20003 may not set up") && log.contains("allow_uids = [20003]"), "{log}");
+    Ok(())
 }
 
 /// A connection that speaks the protocol by hand. Root, which may do everything.

@@ -61,8 +61,19 @@ impl Bed {
 
     /// The same in a namespace that is prepared already.
     pub async fn start_in(namespace: Namespace, guest: impl AsRef<Path>, arguments: &[&str]) -> anyhow::Result<Self> {
+        let policy = format!("allow_uids = [{ANNA}, {BERT}]\npolkit = false\n");
+        Self::start_with(namespace, guest, &policy, arguments).await
+    }
+
+    /// The same with another policy of the administrator.
+    pub async fn start_with(
+        namespace: Namespace,
+        guest: impl AsRef<Path>,
+        policy: &str,
+        arguments: &[&str],
+    ) -> anyhow::Result<Self> {
         let config = namespace.folder().join("netd.toml");
-        std::fs::write(&config, format!("allow_uids = [{ANNA}, {BERT}]\npolkit = false\n"))?;
+        std::fs::write(&config, policy)?;
         let own = namespace.folder().join("vnm-guest");
         std::fs::copy(guest, &own)?;
         let state = namespace.folder().join("state");

@@ -8,8 +8,8 @@ use super::{
 };
 use crate::interface::{Configured, InterfaceConfig};
 
-/// For connecting and the hello.
-const HELLO_DEADLINE: Duration = Duration::from_secs(5);
+/// For connecting and the hello. Longer than netd waits for polkit, so that the reason of a refusal arrives.
+const HELLO_DEADLINE: Duration = Duration::from_secs(15);
 /// For one request; the system's resolver gets a share of it.
 const REQUEST_DEADLINE: Duration = Duration::from_secs(30);
 
