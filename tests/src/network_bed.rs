@@ -143,6 +143,13 @@ impl NetworkBed {
         Stack::builder().user_environment("POSTERN_NETD_SOCKET", &self.socket().display().to_string())
     }
 
+    /// The same, and posternd has the namespace's file system too: it asks the namespace's resolver.
+    #[must_use]
+    pub fn stack_within(&self) -> Builder {
+        let process = self.namespace.pid().to_string();
+        self.stack().user_launcher(&["nsenter", "-t", &process, "-n", "-m", "--"])
+    }
+
     /// Runs a program of the machine in the namespace as root.
     pub async fn command(&self, program: &str, arguments: &[&str]) -> anyhow::Result<Output> {
         let mut command = self.namespace.command(program);

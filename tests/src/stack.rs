@@ -55,6 +55,7 @@ pub struct Builder {
     gateway_options: Vec<String>,
     user: bool,
     user_environment: Vec<(String, String)>,
+    user_launcher: Vec<String>,
     gateway_hosts: String,
 }
 
@@ -65,6 +66,8 @@ pub(crate) struct Setting {
     /// `RUST_LOG`.
     pub(crate) log: String,
     pub(crate) user_environment: Vec<(String, String)>,
+    /// A program and its arguments that become posternd.
+    pub(crate) user_launcher: Vec<String>,
     /// A file in place of `/etc/hosts` for gateways.
     pub(crate) gateway_hosts: Option<std::path::PathBuf>,
 }
@@ -96,6 +99,7 @@ impl Stack {
             gateway_options: Vec::new(),
             user: true,
             user_environment: Vec::new(),
+            user_launcher: Vec::new(),
             gateway_hosts: String::new(),
         }
     }
@@ -284,6 +288,13 @@ impl Builder {
         self
     }
 
+    /// A program and its arguments that become every posternd, which is given as its last arguments.
+    #[must_use]
+    pub fn user_launcher(mut self, words: &[&str]) -> Self {
+        self.user_launcher = words.iter().map(|word| (*word).to_owned()).collect();
+        self
+    }
+
     /// A name that gateways resolve to this address, and nobody else does. Needs root.
     #[must_use]
     pub fn gateway_host(mut self, name: &str, at: IpAddr) -> Self {
@@ -310,6 +321,7 @@ impl Builder {
             folder,
             log: self.log,
             user_environment: self.user_environment,
+            user_launcher: self.user_launcher,
             gateway_hosts,
         };
         let mut control = ControlPlane::start(&setting).await.context("the control plane")?;

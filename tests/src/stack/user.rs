@@ -46,6 +46,7 @@ struct Launch {
     allowed: Vec<u32>,
     log: String,
     environment: Vec<(String, String)>,
+    launcher: Vec<String>,
 }
 
 impl User {
@@ -73,6 +74,7 @@ impl User {
             allowed: allowed.to_owned(),
             log: setting.log.clone(),
             environment: setting.user_environment.clone(),
+            launcher: setting.user_launcher.clone(),
         };
         let mut process = launch.spawn()?;
         process.ready().await?;
@@ -281,6 +283,11 @@ impl Launch {
             None => std::process::Command::new(&self.daemon),
             Some(uid) => as_user(uid, &self.daemon).into_std(),
         };
+        if let Some((program, words)) = self.launcher.split_first() {
+            let mut launched = std::process::Command::new(program);
+            launched.args(words).arg(command.get_program()).args(command.get_args());
+            command = launched;
+        }
         command.arg("--home").arg(&self.home).args(["--control", &format!("https://{}", self.control)]);
         command.arg("--ca").arg(&self.ca_file).args(["--status-listen", "127.0.0.1:0"]);
         for uid in &self.allowed {

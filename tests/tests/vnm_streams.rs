@@ -1,0 +1,245 @@
+//! Streams of the virtual network under what happens to it: IPv6, revocation in the middle of a burst of connections, and
+//! hosts under a wildcard alias through the whole service.
+#![cfg(target_os = "linux")]
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use anyhow::{Context as _, ensure};
+use postern_local_api::{
+    message::{NetworkStatus, Status},
+    names::{Asked, NameQuestion},
+};
+use postern_proto::resource::Kind;
+use postern_tests::{
+    client, need_namespace,
+    network_bed::{self, add_virtual, enable},
+    stack::{Stack, id},
+    target::{Behaviour, Target},
+};
+use serde_json::json;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+    task::JoinSet,
+    time::{Instant, sleep},
+};
+
+/// The addresses of a name, as the network's resolver tells them.
+async fn addresses(stack: &Stack, name: &str, kind: &str) -> anyhow::Result<(String, Vec<IpAddr>)> {
+    let question = NameQuestion { name: name.to_owned(), kind: kind.to_owned() };
+    let answer = stack.user().client().names(&question).await?.resolver.context("there is no resolver")?;
+    match answer.outcome {
+        Asked::Answered { code, records, .. } => {
+            let addresses = records.iter().map(|record| record.data.parse()).collect::<Result<_, _>>();
+            Ok((code, addresses?))
+        }
+        other => anyhow::bail!("{name} {kind}: {other:?}"),
+    }
+}
+
+async fn change_network(stack: &Stack, name: &str, value: serde_json::Value) -> anyhow::Result<()> {
+    let mut network = stack.api().get("/api/v1/network").await?;
+    network.as_object_mut().context("network settings are an object")?.insert(name.to_owned(), value);
+    stack.api().put("/api/v1/network", network).await.map(drop)
+}
+
+#[test]
+fn a_resource_is_reached_by_both_families_and_only_while_it_is_granted() -> anyhow::Result<()> {
+    need_namespace!();
+    network_bed::run(async |bed| {
+        let target = Target::start(Behaviour::Echo).await?;
+        let stack = bed.stack().start().await?;
+        change_network(&stack, "vnm_ipv6", json!(true)).await?;
+        add_virtual(&stack, "echo", Kind::Tcp, target.address(), json!({"port": 7})).await?;
+        enable(stack.user()).await?;
+        let with_ipv6 = |status: &Status| matches!(&status.network, NetworkStatus::Up(up) if up.ipv6.is_some());
+        let NetworkStatus::Up(network) = stack.user().status_when(with_ipv6).await?.network else {
+            anyhow::bail!("not up")
+        };
+        let name = format!("echo.{}", network.zones.first().context("no zone")?);
+        let four = stack.user().listens("echo").await?;
+        assert_eq!(addresses(&stack, &name, "A").await?.1, [four.ip()]);
+        let (_, six) = addresses(&stack, &name, "AAAA").await?;
+        let [IpAddr::V6(six)] = six[..] else { anyhow::bail!("{six:?}") };
+        let IpAddr::V4(v4) = four.ip() else { anyhow::bail!("{four}") };
+        assert_eq!(six.octets()[14..], v4.octets()[2..], "the host part is the same");
+        let six = SocketAddr::new(six.into(), 7);
+        let bytes: Vec<u8> = (0..3_000_000_u32).map(|n| n.to_le_bytes()[0] ^ n.to_le_bytes()[2]).collect();
+        ensure!(client::exchange(six, &bytes).await? == bytes, "what was sent came back, then both ends ended");
+        let refused = TcpStream::connect(SocketAddr::new(six.ip(), 8)).await;
+        assert_eq!(refused.err().map(|error| error.kind()), Some(std::io::ErrorKind::ConnectionRefused));
+        let mut streams = [client::open(four).await?, client::open(six).await?];
+        stack.revoke_all().await?;
+        for stream in &mut streams {
+            assert_eq!(client::end(stream).await?, client::End::Reset);
+        }
+        assert!(TcpStream::connect(six).await.is_err() && TcpStream::connect(four).await.is_err());
+        assert_eq!(addresses(&stack, &name, "AAAA").await?, ("NXDOMAIN".to_owned(), vec![]));
+        stack.stop().await
+    })
+}
+
+/// Programs that connect, send and read without a pause.
+struct Burst {
+    received: Arc<AtomicU64>,
+    connected: Arc<AtomicU64>,
+    over: Arc<AtomicBool>,
+    programs: JoinSet<()>,
+}
+
+impl Burst {
+    fn start(programs: usize, to: SocketAddr) -> Self {
+        let (received, connected, over) = <(Arc<AtomicU64>, Arc<AtomicU64>, Arc<AtomicBool>)>::default();
+        let mut all = JoinSet::new();
+        for number in 0..programs {
+            let (received, connected, over) = (Arc::clone(&received), Arc::clone(&connected), Arc::clone(&over));
+            all.spawn(async move {
+                while !over.load(Ordering::Relaxed) {
+                    if let Ok(mut stream) = TcpStream::connect(to).await {
+                        connected.fetch_add(1, Ordering::Relaxed);
+                        // Half of them keep a stream for as long as it lives, half make many.
+                        let times = if number % 2 == 0 { usize::MAX } else { 1 };
+                        let _ = talk(&mut stream, times, &received).await;
+                    }
+                    tokio::task::yield_now().await;
+                }
+            });
+        }
+        Self { received, connected, over, programs: all }
+    }
+
+    fn counts(&self) -> (u64, u64) {
+        (self.received.load(Ordering::Relaxed), self.connected.load(Ordering::Relaxed))
+    }
+
+    async fn stop(mut self) {
+        self.over.store(true, Ordering::Relaxed);
+        self.programs.shutdown().await;
+    }
+}
+
+async fn talk(stream: &mut TcpStream, times: usize, received: &AtomicU64) -> std::io::Result<()> {
+    let (word, mut answer) = ([7; 512], [0; 512]);
+    for _ in 0..times {
+        stream.write_all(&word).await?;
+        let length = stream.read(&mut answer).await?;
+        received.fetch_add(u64::try_from(length).unwrap_or_default(), Ordering::Relaxed);
+        if length == 0 {
+            break;
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn no_byte_passes_after_a_revocation_that_races_new_connections() -> anyhow::Result<()> {
+    need_namespace!();
+    network_bed::run(async |bed| {
+        let (target, other) = (Target::start(Behaviour::Echo).await?, Target::start(Behaviour::Echo).await?);
+        let stack = bed.stack().start().await?;
+        let resource = add_virtual(&stack, "echo", Kind::Tcp, target.address(), json!({"port": 7})).await?;
+        add_virtual(&stack, "other", Kind::Tcp, other.address(), json!({"port": 8})).await?;
+        enable(stack.user()).await?;
+        let address = stack.user().listens("echo").await?;
+        let mut bystander = client::open(stack.user().listens("other").await?).await?;
+        // The rule of `add_virtual` is made anew for each round.
+        let rules = format!("/api/v1/roles/{}/rules", stack.role);
+        let all = stack.api().list(&rules).await?;
+        let mut rule = all
+            .iter()
+            .find(|rule| rule.to_string().contains(&resource.to_string()))
+            .and_then(|rule| rule.get("id")?.as_str())
+            .context("no rule")?
+            .to_owned();
+        for round in 0..4_u64 {
+            let burst = Burst::start(12, address);
+            let begun = Instant::now();
+            while burst.counts().1 < 200 {
+                ensure!(begun.elapsed() < client::DEADLINE, "round {round}: {:?}", burst.counts());
+                sleep(Duration::from_millis(5)).await;
+            }
+            // At another moment of the burst each time.
+            sleep(Duration::from_millis(round * 7)).await;
+            stack.api().delete(&format!("{rules}/{rule}")).await?;
+            let gone = |status: &Status| status.resources.iter().all(|found| found.resource.name != "echo");
+            stack.user().status_when(gone).await?;
+            // What had come for a program by then is read.
+            sleep(Duration::from_millis(300)).await;
+            let (before, at_target) = (burst.counts(), target.bytes());
+            sleep(Duration::from_millis(700)).await;
+            assert_eq!((burst.counts(), target.bytes()), (before, at_target), "round {round}: something passed");
+            assert_eq!(target.open(), 0, "round {round}: streams to the target live on");
+            burst.stop().await;
+            client::ask(&mut bystander, b"a stream of another resource is untouched").await?;
+            rule = stack.add_rule(stack.role, &[resource]).await?;
+            stack.user().resource_address("echo").await?;
+            client::open(address).await?;
+        }
+        stack.stop().await
+    })
+}
+
+#[test]
+fn hosts_under_a_wildcard_alias_have_their_own_addresses_for_ever() -> anyhow::Result<()> {
+    need_namespace!();
+    network_bed::run(async |bed| {
+        let (one, two) = (Target::start(Behaviour::Echo).await?, Target::start(Behaviour::Count).await?);
+        let (one_at, two_at) = (one.address(), two.address());
+        let mut stack = bed
+            .stack()
+            .gateway_host("n1.fleet.internal", one_at.ip())
+            .gateway_host("n2.fleet.internal", two_at.ip())
+            .start()
+            .await?;
+        let ports = two_at.port().to_string();
+        let body = json!({
+            "name": "fleet", "kind": "tcp", "host": "n1.fleet.internal", "port": one_at.port(), "ports": [ports],
+            "hosts": ["n1.fleet.internal", "n2.fleet.internal"], "allow_local": true,
+            "bind": {"mode": "vnm", "dns_name": "*.fleet.internal", "port": 7},
+        });
+        let resource = id(&stack.api().post("/api/v1/resources", body).await?)?;
+        stack.add_rule(stack.role, &[resource]).await?;
+        stack.user().knows("fleet").await?;
+        let network = enable(stack.user()).await?;
+        stack.user().listens("fleet").await?;
+        assert!(network.zones.iter().any(|zone| zone == "fleet.internal") || network.zones.len() == 1, "{network:?}");
+        let address = async |stack: &Stack, host: &str| {
+            let begun = Instant::now();
+            loop {
+                // The network may have come up before the resource was known.
+                let (code, found) = addresses(stack, host, "A").await?;
+                match found[..] {
+                    [address] => return anyhow::Ok(address),
+                    _ => ensure!(begun.elapsed() < client::DEADLINE, "{host}: {code}"),
+                }
+                sleep(Duration::from_millis(50)).await;
+            }
+        };
+        let (first, second) =
+            (address(&stack, "n1.fleet.internal").await?, address(&stack, "n2.fleet.internal").await?);
+        assert_ne!(first, second);
+        // Each is the host that was asked for: one echoes, the other counts.
+        assert_eq!(client::exchange(SocketAddr::new(first, 7), b"to the first").await?, b"to the first");
+        assert_eq!(client::exchange(SocketAddr::new(second, two_at.port()), b"four").await?, b"4");
+        // Allowed by the alias, and by the allow-list not: it has an address, and nothing behind it.
+        let third = address(&stack, "n3.fleet.internal").await?;
+        let refused = TcpStream::connect(SocketAddr::new(third, 7)).await;
+        assert!(refused.is_err(), "a host outside of the list");
+        // Neither an end in order nor a kill changes whose address is whose.
+        stack.user_mut().kill().await?;
+        stack.user_mut().restart().await?;
+        network_bed::up(stack.user()).await?;
+        stack.user().listens("fleet").await?;
+        assert_eq!(address(&stack, "n2.fleet.internal").await?, second);
+        assert_eq!(address(&stack, "n1.fleet.internal").await?, first);
+        assert_eq!(client::exchange(SocketAddr::new(first, 7), b"again").await?, b"again");
+        stack.stop().await
+    })
+}
