@@ -1,5 +1,5 @@
-//! Streams of the virtual network under what happens to it: IPv6, revocation in the middle of a burst of connections, and
-//! hosts under a wildcard alias through the whole service.
+//! Streams of the virtual network under what happens to it: IPv6, revocation in the middle of a burst of connections, a
+//! subnet that moves, and hosts under a wildcard alias through the whole service.
 #![cfg(target_os = "linux")]
 
 use std::{
@@ -13,15 +13,16 @@ use std::{
 
 use anyhow::{Context as _, ensure};
 use postern_local_api::{
-    message::{NetworkStatus, Status},
+    message::{Connection, NetworkStatus, Status},
     names::{Asked, NameQuestion},
 };
 use postern_proto::resource::Kind;
 use postern_tests::{
-    client, need_namespace,
-    network_bed::{self, add_virtual, enable},
+    client, need_namespace, need_vnm_bed,
+    network_bed::{self, NetworkBed, add_virtual, enable},
     stack::{Stack, id},
     target::{Behaviour, Target},
+    vnm::bed::PYTHON,
 };
 use serde_json::json;
 use tokio::{
@@ -182,6 +183,69 @@ fn no_byte_passes_after_a_revocation_that_races_new_connections() -> anyhow::Res
             stack.user().resource_address("echo").await?;
             client::open(address).await?;
         }
+        stack.stop().await
+    })
+}
+
+/// Sends an echo request through the device that is named, and says whether it was answered.
+const PING: &str = r#"
+import socket, struct, sys
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM, socket.IPPROTO_ICMP)
+s.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, sys.argv[1].encode())
+s.settimeout(float(sys.argv[3]))
+s.sendto(struct.pack('!BBHHH', 8, 0, 0, 0, 1) + b'ping', (sys.argv[2], 0))
+try:
+    print('answered' if s.recv(100)[8:] == b'ping' else 'something else')
+except (TimeoutError, OSError) as error:
+    print('nothing')
+"#;
+
+#[test]
+fn an_echo_request_is_answered_to_its_owner_only_also_without_the_packet_filter() -> anyhow::Result<()> {
+    need_vnm_bed!();
+    network_bed::run(async |mut bed| {
+        bed.stop_netd().await?;
+        bed.start_netd(&["--no-filter"]).await?;
+        bed.namespace.set("net/ipv4/ping_group_range", "0 2147483647").await?;
+        let target = Target::start(Behaviour::Echo).await?;
+        let stack = bed.stack().start().await?;
+        add_virtual(&stack, "echo", Kind::Tcp, target.address(), json!({"port": 7})).await?;
+        let network = enable(stack.user()).await?;
+        let address = stack.user().listens("echo").await?.ip().to_string();
+        let ping = async |uid: u32, patience: &str| {
+            let words = ["-c", PING, network.interface.as_str(), address.as_str(), patience];
+            anyhow::Ok(bed.command_as(uid, PYTHON, &words).await?.success()?.trim().to_owned())
+        };
+        assert_eq!(ping(0, "20").await?, "answered");
+        assert_eq!(ping(20_002, "2").await?, "nothing");
+        assert_eq!(ping(0, "20").await?, "answered");
+        stack.stop().await
+    })
+}
+
+async fn add_conflict(bed: &NetworkBed) -> anyhow::Result<()> {
+    bed.namespace.ip("link add rival0 type veth peer name rival1").await?;
+    bed.namespace.ip("addr add 100.72.9.9/24 dev rival0").await?;
+    bed.namespace.ip("link set rival0 up").await.map(drop)
+}
+
+#[test]
+fn streams_go_on_while_the_network_moves() -> anyhow::Result<()> {
+    need_namespace!();
+    network_bed::run(async |bed| {
+        let target = Target::start(Behaviour::Echo).await?;
+        let stack = bed.stack().start().await?;
+        add_virtual(&stack, "echo", Kind::Tcp, target.address(), json!({"port": 7})).await?;
+        enable(stack.user()).await?;
+        let before = stack.user().listens("echo").await?;
+        let mut old = client::open(before).await?;
+        add_conflict(&bed).await?;
+        let elsewhere = |status: &postern_local_api::message::ResourceStatus| matches!(status.connection, Connection::Listening { address } if address != before);
+        stack.user().resource_when("echo", elsewhere).await?;
+        let after = stack.user().listens("echo").await?;
+        let mut new = client::open(after).await?;
+        client::ask(&mut old, &vec![5; 300_000]).await.context("the stream from before the move")?;
+        client::ask(&mut new, b"and the one from after it").await?;
         stack.stop().await
     })
 }

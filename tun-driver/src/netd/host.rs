@@ -52,6 +52,8 @@ struct Tenant {
     uid: u32,
     lane: Lane,
     place: Place,
+    /// Where it was before it moved, for the streams that were open then. A further move leaves only the last.
+    former: Option<Place>,
     /// As it was asked for: `place` leaves IPv6 out where the machine has it off.
     wish: InterfaceConfig,
     link: Link,
@@ -60,7 +62,16 @@ struct Tenant {
 
 impl Tenant {
     fn plan(&self) -> Plan {
-        self.place.plan(self.lane, self.uid)
+        let plan = self.place.plan(self.lane, self.uid);
+        match &self.former {
+            Some(former) => plan.with(former.farewell(self.lane, self.uid)),
+            None => plan,
+        }
+    }
+
+    /// The places whose addresses nobody else may have.
+    fn places(&self) -> impl Iterator<Item = Place> {
+        [Some(self.place), self.former].into_iter().flatten()
     }
 }
 
@@ -137,8 +148,11 @@ impl Host {
         // A new device tells whether it has IPv6.
         let place = if ipv6_works(&link.name) { place } else { Place { ipv6: None, ..place } };
         let previous = self.tenants.remove(&seat);
+        let stays = previous.as_ref().filter(|tenant| tenant.link.index == link.index);
+        let moved = stays.filter(|tenant| tenant.place.subnet != place.subnet).map(|tenant| tenant.place);
+        let former = moved.or_else(|| stays?.former).filter(|former| former.is_apart_from(&place));
         let filter = previous.and_then(|tenant| tenant.filter).filter(|filter| filter.lock.index == link.index);
-        self.tenants.insert(seat, Tenant { uid, lane, place, wish: wish.clone(), link, filter });
+        self.tenants.insert(seat, Tenant { uid, lane, place, former, wish: wish.clone(), link, filter });
         self.settle_link(seat, wish.mtu)?;
         Ok(Applied { interface: self.interface(seat).ok_or(HostError::NoFreeSlot)?, queues })
     }
@@ -152,7 +166,7 @@ impl Host {
         let ipv6 = wish.ipv6.filter(|_| device.is_none_or(ipv6_works));
         let own = self.tenants.get(&seat).map(|tenant| tenant.place.slot);
         let others: Vec<Place> =
-            self.tenants.iter().filter(|(other, _)| **other != seat).map(|(_, tenant)| tenant.place).collect();
+            self.tenants.iter().filter(|(other, _)| **other != seat).flat_map(|(_, tenant)| tenant.places()).collect();
         Place::find(wish.subnet.trunc(), ipv6, own, &others).ok_or(HostError::NoFreeSlot)
     }
 
@@ -234,7 +248,8 @@ impl Host {
     fn add_filter(&mut self, seat: Seat) {
         let Some(tenant) = self.tenants.get_mut(&seat) else { return };
         let interface = interface_of(tenant);
-        let (devices, resolvers) = (interface.devices(), interface.resolvers());
+        let (mut devices, resolvers) = (interface.devices(), interface.resolvers());
+        devices.extend(tenant.former.map(|former| IpAddr::V4(former.ipv4.device)));
         let lock = Lock { index: tenant.link.index, uid: tenant.uid, devices, resolvers };
         if !self.filtering || tenant.filter.as_ref().is_some_and(|filter| filter.lock == lock) {
             return;

@@ -8,6 +8,9 @@
 //! - The resolver's address is everybody's, because the system's resolver asks it for the user. Its route has a table of
 //!   its own: in `main` it would fall back to the default route when the device goes.
 //! - Everybody else is told "unreachable" at once, instead of following the default route.
+//! - Streams that were open when the network moved go on: what is bound to the address that the device had still finds
+//!   its way, by rules that name this source. What begins anew is bound to nothing yet, and goes to whoever has these
+//!   addresses now.
 
 use std::{
     collections::BTreeSet,
@@ -106,6 +109,27 @@ impl Place {
         [self.ipv4.device.into(), self.ipv4.resolver.into()].into_iter().chain(ipv6.into_iter().flatten()).collect()
     }
 
+    /// Whether streams of this network can go on beside one at `other`.
+    pub(crate) fn is_apart_from(&self, other: &Self) -> bool {
+        let (ours, theirs) = (self.subnet.trunc(), other.subnet.trunc());
+        !ours.contains(&theirs) && !theirs.contains(&ours)
+    }
+
+    /// What streams from before a move need: of IPv4, since IPv6 does not move.
+    pub(crate) fn farewell(&self, lane: Lane, uid: u32) -> Plan {
+        let (device, to) = (IpAddr::V4(self.ipv4.device), IpNet::V4(self.subnet.trunc()));
+        let (from, user) = (Some(device), Some(lane.user_table()));
+        Plan {
+            addresses: BTreeSet::from([device]),
+            routes: BTreeSet::from([Route { table: lane.user_table(), to, source: device }]),
+            rules: BTreeSet::from([
+                Rule { priority: USER_RULE, from, to, uid: Some(uid), table: user },
+                Rule { priority: KERNEL_RULE, from, to, uid: Some(0), table: user },
+                Rule { priority: UNREACHABLE_RULE, from, to, uid: None, table: None },
+            ]),
+        }
+    }
+
     /// What the kernel must know for the user `uid` in `lane`.
     pub(crate) fn plan(&self, lane: Lane, uid: u32) -> Plan {
         let mut plan = Plan::default();
@@ -120,6 +144,14 @@ impl Place {
 }
 
 impl Plan {
+    /// Both at once.
+    pub(crate) fn with(mut self, other: Self) -> Self {
+        self.addresses.extend(other.addresses);
+        self.routes.extend(other.routes);
+        self.rules.extend(other.rules);
+        self
+    }
+
     fn add(&mut self, network: IpNet, addresses: Pair<IpAddr>, lane: Lane, uid: u32) {
         let Pair { device, resolver } = addresses;
         let resolver = IpNet::from(resolver);
@@ -173,6 +205,17 @@ mod tests {
         assert_eq!(first.slot, 5);
         assert_eq!(Place::find(subnet(), None, Some(5), &[first]).unwrap().slot, 0);
         assert_eq!(Place::find("10.0.0.0/24".parse().unwrap(), None, Some(5), &[]).unwrap().slot, 0);
+    }
+
+    #[test]
+    fn what_is_left_of_a_network_that_moved_concerns_nothing_that_begins_anew() {
+        let place = |subnet: &str| Place::find(subnet.parse().unwrap(), None, None, &[]).unwrap();
+        let (old, new) = (place("100.72.0.0/16"), place("10.80.0.0/16"));
+        assert!(old.is_apart_from(&new) && !old.is_apart_from(&place("100.72.5.0/24")) && !old.is_apart_from(&old));
+        let left = old.farewell(Lane(3), 1000);
+        assert!(left.rules.iter().all(|rule| rule.from == Some(IpAddr::V4(old.ipv4.device))));
+        let both = new.plan(Lane(3), 1000).with(left);
+        assert_eq!((both.addresses.len(), both.routes.len(), both.rules.len()), (2, 3, 7));
     }
 
     #[test]

@@ -19,8 +19,6 @@ pub struct TunGate {
     owners: SocketOwners,
     admitted: Vec<u32>,
     device: Cell<u32>,
-    /// The kernel's packet filter keeps everybody else out.
-    second_lock: Cell<bool>,
 }
 
 impl TunGate {
@@ -30,15 +28,11 @@ impl TunGate {
     /// The system does not let us ask.
     pub fn open(allowed: &[u32], interface: &Interface) -> io::Result<Self> {
         let admitted = [own_uid()].into_iter().chain(allowed.iter().copied()).collect();
-        let gate =
-            Self { owners: SocketOwners::open()?, admitted, device: Cell::new(0), second_lock: Cell::new(false) };
-        gate.set_interface(interface);
-        Ok(gate)
+        Ok(Self { owners: SocketOwners::open()?, admitted, device: Cell::new(interface.index) })
     }
 
     pub fn set_interface(&self, interface: &Interface) {
         self.device.set(interface.index);
-        self.second_lock.set(interface.second_lock);
     }
 
     /// Who sent a packet from `source` to `destination`, when that is somebody who gets an answer.
@@ -49,11 +43,7 @@ impl TunGate {
         let transport = match protocol {
             Protocol::Tcp => Transport::Tcp,
             Protocol::Udp => Transport::Udp,
-            // The kernel does not say who sends echo requests. Its packet filter, where there is one, lets only the owner.
-            Protocol::Echo => {
-                let owner = self.admitted.first().copied().filter(|_| self.second_lock.get());
-                return owner.ok_or(Refused::Unknown);
-            }
+            Protocol::Echo => Transport::Echo,
         };
         match self.owners.sender(transport, source, destination, self.device.get()) {
             Peer::Known(owner) if self.admitted.contains(&owner.uid) => Ok(owner.uid),
