@@ -78,9 +78,9 @@ struct Options {
     /// Rounds; medians are taken over them
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
     runs: u32,
-    /// Length of one measurement in seconds
-    #[arg(long, default_value_t = 1.0, value_parser = parse_seconds)]
-    seconds: f64,
+    /// Length of one measurement in seconds [default: 1, of vnm 0.7]
+    #[arg(long, value_parser = parse_seconds)]
+    seconds: Option<f64>,
     /// Measure these subjects only (comma-separated)
     #[arg(long, value_enum, value_delimiter = ',')]
     subject: Vec<Kind>,
@@ -244,7 +244,7 @@ fn measure(suite: Suite, options: &Options) -> anyhow::Result<ExitCode> {
         target_folder,
         interrupt: &interrupt,
         open_files,
-        time: Duration::from_secs_f64(options.seconds),
+        time: Duration::from_secs_f64(options.seconds.unwrap_or_else(|| suite.seconds())),
         subjects: subjects.clone(),
     };
     let (steady, idle): (Vec<Case>, Vec<Case>) =
@@ -297,7 +297,7 @@ impl Bench<'_> {
             }
         }
         let progress = progress_bar(rounds * cases.len() * subjects.len());
-        let (mut given_up, count) = (BTreeSet::new(), subjects.len());
+        let (mut given_up, mut restarts, count) = (BTreeSet::new(), 0, subjects.len());
         for round in 0..rounds {
             for &case in cases {
                 for turn in 0..count {
@@ -310,20 +310,25 @@ impl Bench<'_> {
                     progress.set_message(format!("round {} · {case} · {kind}", round + 1));
                     self.interrupt.check()?;
                     let dnsmasq = results.value(round, &Figure::new(Case::Names, Measure::Rate), Kind::Dnsmasq);
-                    match subject.within(|| self.measure(subject, case, dnsmasq)) {
+                    let failure = match subject.within(|| self.measure(subject, case, dnsmasq)) {
                         Ok(Measured { values, lacking }) => {
                             results.record(round, kind, case, values);
-                            if let Some(lacking) = lacking {
-                                results.record_failure(round, kind, case, lacking);
-                            }
+                            lacking
                         }
                         Err(error) if kind.peer().is_some() => {
-                            // Whatever is wrong with it now is not to fail its other cases, nor to take time again.
+                            // It is not to take time again.
                             given_up.insert((kind, case));
-                            results.record_failure(round, kind, case, format!("{error:#}; not tried again"));
-                            self.start_anew(subject, given_up.len());
+                            Some(format!("{error:#}; not tried again"))
                         }
-                        Err(error) => results.record_failure(round, kind, case, format!("{error:#}")),
+                        Err(error) => Some(format!("{error:#}")),
+                    };
+                    if let Some(reason) = failure {
+                        results.record_failure(round, kind, case, reason);
+                        if kind.peer().is_some() {
+                            // Whatever is wrong with it now is not to fail its other cases.
+                            restarts += 1;
+                            self.start_anew(subject, restarts);
+                        }
                     }
                     self.interrupt.sleep(SETTLE)?;
                 }

@@ -37,6 +37,15 @@ impl Suite {
         }
     }
 
+    /// How long a measurement takes. Virtual networks have so many subjects that three rounds of a second each would take
+    /// more than eight minutes.
+    pub(crate) fn seconds(self) -> f64 {
+        match self {
+            Self::Loopback => 1.0,
+            Self::Vnm => 0.7,
+        }
+    }
+
     /// In the order of the tables.
     pub(crate) fn cases(self) -> &'static [Case] {
         match self {
