@@ -7,6 +7,7 @@ import type {
 } from '$lib/generated/types';
 import { t } from '$lib/i18n/words.svelte';
 import { byName } from '$lib/order';
+import { prepare } from '$lib/search';
 import { List } from './list.svelte';
 import { stateWords } from './wording';
 
@@ -147,6 +148,7 @@ export class Model {
     this.#byId = new Map(view.rows.map((row) => [row.id, row]));
     this.wishes = new Map();
     this.list.refreshRecents(view.rows);
+    setTimeout(() => prepare(view.rows), 200);
   }
 
   /** Whether the order by name may have changed. */

@@ -293,6 +293,21 @@ describe('sign-in', () => {
   });
 });
 
+describe('a larger text', () => {
+  it('folds the window as a smaller one would, and back', async () => {
+    await mounted();
+    const root = document.documentElement.classList;
+    expect(root.contains('small')).toBe(false);
+    for (let n = 0; n < 5; n += 1) await press('+', { ctrlKey: true });
+    expect(document.body.style.getPropertyValue('zoom')).toBe('2');
+    expect(root.contains('small')).toBe(true);
+    expect(document.querySelector('.list-body')?.classList.contains('narrow')).toBe(true);
+    await press('0', { ctrlKey: true });
+    expect(root.contains('small')).toBe(false);
+    expect(document.querySelector('.list-body')?.classList.contains('wide')).toBe(true);
+  });
+});
+
 describe('settings', () => {
   it('apply at once, and fall back when they cannot be kept', async () => {
     const { backend, model } = await mounted();

@@ -34,6 +34,16 @@ function haystack(row: Row): Haystack {
   return found;
 }
 
+/** Makes the lower-cased texts of rows ahead of the first key; pausing now and then, so that nothing waits for it. */
+export function prepare(rows: readonly Row[], from = 0): void {
+  const to = Math.min(rows.length, from + 1000);
+  for (let n = from; n < to; n += 1) {
+    const row = rows[n];
+    if (row) haystack(row);
+  }
+  if (to < rows.length) setTimeout(() => prepare(rows, to), 10);
+}
+
 /** The words of a query, lower case. All of them must match. */
 export function words(query: string): string[] {
   return query.toLowerCase().split(/\s+/).filter(Boolean);
