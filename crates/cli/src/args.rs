@@ -79,6 +79,9 @@ pub(crate) enum Command {
     /// Print the command that uses a resource, to be pasted or run
     #[command(name = "command", after_help = COMMAND_EXAMPLES)]
     Use(CommandArgs),
+    /// Choose another port for the address that a resource has
+    #[command(name = "override", after_help = OVERRIDE_EXAMPLES)]
+    Override(OverrideArgs),
     /// Have resources at names and addresses of their own, without connecting them one by one
     #[command(subcommand, arg_required_else_help = true, after_help = NETWORK_EXAMPLES)]
     Network(NetworkCommand),
@@ -89,6 +92,9 @@ pub(crate) enum Command {
     Sessions(JsonArgs),
     /// Check everything and say what to do about what is wrong
     Doctor(JsonArgs),
+    /// Print what the service wrote down, fit to be handed on
+    #[command(after_help = LOGS_EXAMPLES)]
+    Logs(LogsArgs),
     /// Run, install or remove the background service
     #[command(subcommand, arg_required_else_help = true)]
     Service(ServiceCommand),
@@ -154,6 +160,14 @@ const COMMAND_EXAMPLES: &str = "\
 Examples:
   postern command orders-db
   $(postern command orders-db) -U ana orders";
+const OVERRIDE_EXAMPLES: &str = "\
+Examples:
+  postern override orders-db 5433
+  postern override orders-db --clear";
+const LOGS_EXAMPLES: &str = "\
+Examples:
+  postern logs --redact strict
+  postern logs --output postern.log";
 const NETWORK_EXAMPLES: &str = "\
 Examples:
   postern network enable && psql -h orders-db.my-org
@@ -259,6 +273,50 @@ pub(crate) struct CommandArgs {
     /// Its name or id
     #[arg(value_name = "RESOURCE")]
     pub(crate) resource: String,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct OverrideArgs {
+    /// Its name or id
+    #[arg(value_name = "RESOURCE")]
+    pub(crate) resource: String,
+    /// From 1024 to 64999 in loopback mode, from 1 to 65535 in the virtual network
+    #[arg(
+        value_name = "PORT",
+        allow_negative_numbers = true,
+        required_unless_present = "clear",
+        conflicts_with = "clear"
+    )]
+    pub(crate) port: Option<i64>,
+    /// Take the assigned port again
+    #[arg(long)]
+    pub(crate) clear: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct LogsArgs {
+    /// How much of whom and what the lines still tell
+    #[arg(long, value_name = "LEVEL", default_value = "pseudonyms")]
+    pub(crate) redact: RedactionLevel,
+    /// Write into this new file, which only you may read
+    #[arg(long, short, value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long, conflicts_with = "output")]
+    pub(crate) json: bool,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum RedactionLevel {
+    /// As they were written; secrets never are
+    Names,
+    /// With stand-ins for names, addresses and ids, the same ones throughout
+    Pseudonyms,
+    /// Only times, places in the program, counts and codes
+    Strict,
 }
 
 #[derive(Args, Debug)]

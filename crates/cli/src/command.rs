@@ -8,9 +8,11 @@ mod dns;
 mod doctor;
 mod lock;
 mod login;
+mod logs;
 mod manual;
 mod network;
 mod password;
+mod port_override;
 mod ready;
 mod resources;
 mod service;
@@ -33,6 +35,8 @@ pub(crate) async fn run(command: Command, context: &mut Context) -> Result<(), F
         Command::Connect(args) => connect::connect(args, context).await,
         Command::Disconnect(args) => connect::disconnect(args, context).await,
         Command::Use(args) => command_line::print(&args.resource, context).await,
+        Command::Override(args) => port_override::choose(&args, context).await,
+        Command::Logs(args) => logs::export(&args, context).await,
         Command::Dns(command) => dns::run(command, context).await,
         Command::Network(command) => network::run(&command, context).await,
         Command::Sessions(args) => sessions::list(args.json, context).await,

@@ -1,8 +1,8 @@
 //! Looks at everything that must work, and says what it saw and what to do.
 
 use std::{
-    os::unix::fs::PermissionsExt as _,
-    path::Path,
+    collections::HashMap,
+    pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicI64, Ordering},
@@ -10,34 +10,32 @@ use std::{
     time::Duration,
 };
 
+use futures_util::StreamExt as _;
 use postern_local_api::message::{
-    Check, CheckGroup, Connection, ControlLink, DoctorReport, NetworkStatus, ResourceStatus, SignIn, Status, StatusApi,
-    VERSION, Verdict,
+    Check, CheckGroup, Connection, DoctorLine, DoctorReport, NetworkStatus, ResourceStatus, Status, Verdict,
 };
-use postern_proto::{resource::Health, time::UnixMillis};
-use tokio::{
-    net::{TcpListener, TcpStream},
-    time::Instant,
-};
+use postern_proto::time::UnixMillis;
+use tokio::{sync::mpsc, time::Instant};
 
+mod checks;
 mod network;
 mod zones;
 
 pub use zones::{Direct, ZoneState, classify};
 
 use crate::{
-    account::{Account, control_client},
-    carriage::{Carriage, error_text, printable},
-    clock,
+    account::Account,
+    carriage::Carriage,
     gate::Gate,
-    process,
-    store::{Config, DeviceKey, Store},
+    store::{Config, Store},
 };
 
-/// Beyond this the clock is wrong; beyond a fifth of it, it deserves a word.
-const MAX_SKEW: Duration = Duration::from_secs(300);
 /// Resources that are looked at one by one; a longer list says little.
 const MAX_RESOURCES: usize = 200;
+/// Checks that are made at a time.
+const AT_ONCE: usize = 16;
+/// Lines that wait for a slow reader; the doctor waits when there are more.
+const LINES: usize = 64;
 
 /// See the module.
 #[derive(Debug)]
@@ -46,6 +44,15 @@ pub struct Doctor {
     pub gate: Arc<Gate>,
     pub carriage: Arc<Carriage>,
     pub skew: Arc<Skew>,
+}
+
+/// Everything that one examination looks at.
+#[derive(Clone, Debug)]
+pub struct Patient {
+    /// Fresh.
+    pub status: Status,
+    pub account: Option<Arc<Account>>,
+    pub config: Option<Config>,
 }
 
 /// How far this machine's clock is ahead of the control plane's, as of the last time it was heard from.
@@ -74,250 +81,147 @@ impl Default for Skew {
     }
 }
 
+/// A check that is to be made.
+struct Task<'a> {
+    check: Open,
+    work: Work<'a>,
+}
+
+type Work<'a> = Box<dyn FnOnce(Open) -> Looking<'a> + Send + 'a>;
+type Looking<'a> = Pin<Box<dyn Future<Output = Check> + Send + 'a>>;
+
 impl Doctor {
-    /// Makes every check. `status` is fresh.
-    pub async fn examine(
-        &self,
-        status: &Status,
-        account: Option<Arc<Account>>,
-        config: Option<Config>,
-    ) -> DoctorReport {
-        let mut checks = vec![version(), control(config.as_ref()).await, sign_in(status), sync(status), self.clock()];
-        checks.push(certificate(account.as_deref()));
-        checks.extend(self.gateways().await);
-        checks.push(self.isolation().await);
-        checks.extend(self.resources(status).await);
-        checks.push(network::examine(&status.network));
-        checks.extend(names(status).await);
-        checks.extend([files(), self.key(), status_api(status)]);
+    /// Makes every check and tells of them as they come: first that each begins, then what each saw. Ends early when
+    /// nobody listens any more.
+    pub async fn run(&self, patient: &Patient, lines: mpsc::Sender<DoctorLine>) {
+        let tasks = self.tasks(patient);
+        let all: Vec<_> = tasks.iter().map(|task| task.check.clone()).collect();
+        for Open { id, title, group } in all {
+            if lines.send(DoctorLine::Started { id, title, group }).await.is_err() {
+                return;
+            }
+        }
+        let work = futures_util::stream::iter(tasks).for_each_concurrent(AT_ONCE, |Task { check, work }| async {
+            let begun = Instant::now();
+            let check = work(check).await;
+            let took_micros = u64::try_from(begun.elapsed().as_micros()).ok();
+            let _ = lines.send(DoctorLine::Finished(Check { took_micros, ..check })).await;
+        });
+        tokio::select! {
+            () = work => {}
+            () = lines.closed() => {}
+        }
+    }
+
+    /// Makes every check.
+    pub async fn examine(&self, patient: &Patient) -> DoctorReport {
+        let (sender, mut lines) = mpsc::channel(LINES);
+        let collect = async {
+            let (mut order, mut checks) = (HashMap::new(), Vec::new());
+            while let Some(line) = lines.recv().await {
+                match line {
+                    DoctorLine::Started { id, .. } => {
+                        let place = order.len();
+                        order.insert(id, place);
+                    }
+                    DoctorLine::Finished(check) => checks.push(check),
+                }
+            }
+            checks.sort_by_key(|check: &Check| order.get(&check.id).copied());
+            checks
+        };
+        let ((), checks) = tokio::join!(self.run(patient, sender), collect);
         DoctorReport { checks }
     }
 
-    fn clock(&self) -> Check {
-        let check = check("clock", "Clock");
-        let Some(millis) = self.skew.millis() else {
-            return check.skipped("The control plane has not been heard from since the service started.");
-        };
-        let seconds = millis.unsigned_abs() / 1000;
-        let word = if millis < 0 { "behind" } else { "ahead of" };
-        let seen = format!("{seconds} s {word} the control plane's clock");
-        match Duration::from_millis(millis.unsigned_abs()) {
-            skew if skew > MAX_SKEW => {
-                check.failed(seen, "Set this machine's clock: certificates begin and end by it.")
-            }
-            skew if skew > MAX_SKEW / 5 => check.warning(seen, "Let this machine's clock be set automatically."),
-            _ => check.ok(seen),
-        }
+    /// The same as lines that can be read while it runs. Dropping the receiver ends it.
+    pub fn stream(self: &Arc<Self>, patient: Patient) -> mpsc::Receiver<DoctorLine> {
+        let (sender, lines) = mpsc::channel(LINES);
+        let doctor = Arc::clone(self);
+        tokio::spawn(async move { doctor.run(&patient, sender).await });
+        lines
     }
 
-    async fn gateways(&self) -> Vec<Check> {
+    fn tasks<'a>(&'a self, patient: &'a Patient) -> Vec<Task<'a>> {
+        let Patient { status, account, config } = patient;
+        let mut tasks = vec![
+            at_once("version", "Service", checks::version),
+            Task::new(Open::new("control", "Control plane"), move |check| checks::control(check, config.as_ref())),
+            at_once("sign-in", "Sign-in", |check| checks::sign_in(check, status)),
+            at_once("sync", "News from the control plane", |check| checks::sync(check, status)),
+            at_once("clock", "Clock", |check| checks::clock(check, self.skew.millis())),
+            at_once("certificate", "Device certificate", |check| checks::certificate(check, account.as_deref())),
+        ];
+        tasks.extend(self.gateways());
+        tasks.push(Task::new(Open::new("isolation", "Listeners are for you only"), |check| {
+            checks::isolation(check, &self.gate)
+        }));
+        tasks.extend(self.resources(status));
+        tasks.push(at_once("network", "Virtual network", |check| network::examine(check, &status.network)));
+        tasks.extend(names(status));
+        tasks.extend([
+            at_once("files", "Open files", checks::files),
+            at_once("key", "Device key", |check| checks::key(check, status, &self.store)),
+            at_once("status-api", "Status for scripts", |check| checks::status_api(check, status)),
+        ]);
+        tasks
+    }
+
+    fn gateways(&self) -> Vec<Task<'_>> {
         let entries = self.carriage.gateways().entries();
         if entries.is_empty() {
-            return vec![check("gateway", "Gateways").skipped("None is known: nobody is signed in, or there is none.")];
+            return vec![at_once("gateway", "Gateways", |check| {
+                check.skipped("None is known: nobody is signed in, or there is none.")
+            })];
         }
-        let looks = entries.into_iter().map(|(name, entry)| async move {
-            let check = check(format!("gateway:{name}"), format!("Gateway {name}"));
-            match entry.probe().await {
-                Ok(took) => {
-                    check.ok(format!("{} proves itself and takes us, in {} ms", entry.address(), took.as_millis()))
-                }
-                Err(error) => check.failed(
-                    error_text(&error),
-                    "Check the network and firewalls between this machine and the gateway.",
-                ),
-            }
-        });
-        futures_util::future::join_all(looks).await
-    }
-
-    /// Whether our own connection over loopback is recognised as ours: without that every connection is refused.
-    async fn isolation(&self) -> Check {
-        let check = check("isolation", "Listeners are for you only");
-        let own = async {
-            let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
-            let address = listener.local_addr()?;
-            let (client, accepted) = tokio::join!(TcpStream::connect(address), listener.accept());
-            let (_client, (stream, peer)) = (client?, accepted?);
-            Ok::<_, std::io::Error>(self.gate.admit(&stream, peer, address))
+        let task = |(name, entry)| {
+            let check = Open::new(format!("gateway:{name}"), format!("Gateway {name}"));
+            Task::new(check, move |check| checks::gateway(check, entry))
         };
-        match own.await {
-            Ok(Ok(())) => check.ok("The system says whose a connection is."),
-            Ok(Err(refused)) => check.failed(
-                format!("A connection of this service to itself was not recognised: {refused}"),
-                "Connections are refused until the system answers (sock_diag over netlink); check containers and \
-                 security modules.",
-            ),
-            Err(error) => {
-                check.failed(format!("No connection over loopback: {error}"), "Check that the interface lo is up.")
-            }
-        }
+        entries.into_iter().map(task).collect()
     }
 
-    async fn resources(&self, status: &Status) -> Vec<Check> {
-        let connected: Vec<_> = status
-            .resources
-            .iter()
-            .filter(|resource| resource.connection != Connection::Disconnected)
-            .take(MAX_RESOURCES)
-            .cloned()
-            .collect();
-        if connected.is_empty() {
-            return vec![check("resource", "Connected resources").skipped("None is connected.")];
+    fn resources<'a>(&'a self, status: &'a Status) -> Vec<Task<'a>> {
+        let connected = status.resources.iter().filter(|resource| resource.connection != Connection::Disconnected);
+        let task = |resource: &'a ResourceStatus| {
+            let name = &resource.resource.name;
+            let check = Open::new(format!("resource:{name}"), format!("Resource {name}"));
+            Task::new(check, move |check| checks::resource(check, Arc::clone(&self.gate), resource.clone()))
+        };
+        let tasks: Vec<_> = connected.take(MAX_RESOURCES).map(task).collect();
+        if tasks.is_empty() {
+            return vec![at_once("resource", "Connected resources", |check| check.skipped("None is connected."))];
         }
-        let gate = Arc::clone(&self.gate);
-        let look = move || connected.iter().map(|status| resource(&gate, status)).collect();
-        tokio::task::spawn_blocking(look).await.unwrap_or_default()
-    }
-
-    fn key(&self) -> Check {
-        let check = check("key", "Device key");
-        let path = self.store.path::<DeviceKey>();
-        let open = |path: &Path| path.metadata().is_ok_and(|meta| meta.permissions().mode() & 0o077 != 0);
-        if !path.exists() {
-            return check.skipped("There is none: nobody is signed in.");
-        }
-        if open(&path) || path.parent().is_some_and(open) {
-            let advice = "Close it: chmod 600 for the file, 700 for its folder; then sign out and in again.";
-            return check.failed(format!("Others may read {}", path.display()), advice);
-        }
-        check.ok(format!("In a file that only you may read: {}. No keystore is used.", path.display()))
-    }
-}
-
-fn version() -> Check {
-    let version = env!("CARGO_PKG_VERSION");
-    check("version", "Service").ok(format!("posternd {version}, local API version {VERSION}"))
-}
-
-async fn control(config: Option<&Config>) -> Check {
-    let check = check("control", "Control plane");
-    let Some(config) = config else {
-        return check.skipped("None is configured; sign in with postern login --control https://…");
-    };
-    let begun = Instant::now();
-    let answer = match control_client(config) {
-        Ok(client) => client.ca().await.map_err(|error| printable(&error.to_string())),
-        Err(error) => Err(error.to_string()),
-    };
-    match answer {
-        Ok(info) => {
-            let trust = if config.ca.is_some() { "the pinned CA" } else { "this machine's roots" };
-            let (time, org) = (begun.elapsed().as_millis(), printable(&info.org_name));
-            check.ok(format!("{} ({org}) answers in {time} ms and is trusted by {trust}", config.control))
-        }
-        Err(error) => check.failed(error, "Check the network, and the CA if it was changed: postern login again."),
-    }
-}
-
-fn sign_in(status: &Status) -> Check {
-    let check = check("sign-in", "Sign-in");
-    match &status.sign_in {
-        SignIn::SignedOut => check.warning("Nobody is signed in.", "Sign in: postern login"),
-        SignIn::Locked { account, .. } => {
-            check.warning(format!("{} is signed in, but locked.", account.email), "Unlock: postern unlock")
-        }
-        SignIn::SignedIn { account, must_change_password: true, .. } => check
-            .warning(format!("{} has a password for one use.", account.email), "Choose a new one: postern password"),
-        SignIn::SignedIn { account, org, .. } => check.ok(format!("{} at {org}", account.email)),
-    }
-}
-
-fn sync(status: &Status) -> Check {
-    let check = check("sync", "News from the control plane");
-    match &status.control {
-        ControlLink::None => check.skipped("Nobody is signed in."),
-        ControlLink::Connecting { url } => check.warning(format!("{url} has not answered yet."), "Try again soon."),
-        ControlLink::Connected { .. } => check.ok("Changes arrive at once."),
-        ControlLink::Away { error, .. } => {
-            check.failed(error.clone(), "Running connections go on, and new ones for about an hour. Check the network.")
-        }
-    }
-}
-
-fn certificate(account: Option<&Account>) -> Check {
-    let check = check("certificate", "Device certificate");
-    let Some(account) = account else { return check.skipped("There is none: nobody is signed in.") };
-    let (span, now) = (account.certificate(), clock::wall());
-    let left = span.not_after.since(now);
-    let seen = format!("good for {} more minutes", left.as_secs() / 60);
-    if left.is_zero() {
-        check.failed("It has ended.", "It is renewed as soon as the control plane answers; else sign in again.")
-    } else if left < span.not_after.since(span.not_before) / 4 {
-        check.warning(seen, "It should have been renewed by now; check the control plane.")
-    } else {
-        check.ok(seen)
-    }
-}
-
-fn resource(gate: &Gate, status: &ResourceStatus) -> Check {
-    let name = &status.resource.name;
-    let check = check(format!("resource:{name}"), format!("Resource {name}"));
-    match &status.connection {
-        Connection::Disconnected | Connection::Suspended => check.skipped("Held back while locked."),
-        Connection::PortInUse { address, holder, .. } => {
-            let holder = holder.as_ref().map_or_else(
-                || "somebody else".to_owned(),
-                |holder| {
-                    let program = holder.program.as_deref().unwrap_or("a process");
-                    match holder.pid {
-                        Some(pid) => format!("{program} (process {pid})"),
-                        None => format!("{program} of uid {}", holder.uid),
-                    }
-                },
-            );
-            check.failed(
-                format!("{address} is held by {holder}"),
-                "Stop that program; the port is then taken by itself.",
-            )
-        }
-        Connection::Failed { address, error, .. } => check
-            .failed(format!("{address} cannot be listened on: {error}"), "Ask an administrator for another address."),
-        Connection::Listening { address } => {
-            let holder = gate.owners().listener_holder(*address);
-            let ours = holder.as_ref().and_then(|holder| holder.process.as_ref()).map(|process| process.pid);
-            if ours != Some(std::process::id()) {
-                check.failed(format!("{address} is not held by this service"), "Disconnect and connect it again.")
-            } else if let Health::Unhealthy { error } = &status.resource.health {
-                let seen = format!("{address} is ours, but gateways cannot reach the resource: {}", printable(error));
-                check.warning(seen, "Check the resource itself.")
-            } else if let Some(error) = &status.last_error {
-                check.warning(format!("{address} is ours; the last connection failed: {error}"), "Try it again.")
-            } else {
-                check.ok(format!("{address} is ours"))
-            }
-        }
+        tasks
     }
 }
 
 /// The zones of the virtual network, one by one.
-async fn names(status: &Status) -> Vec<Check> {
+fn names(status: &Status) -> Vec<Task<'_>> {
     match &status.network {
         NetworkStatus::Up(up) if up.zones.is_empty() => {
-            vec![check("zone", "Zones").skipped("The virtual network has none.")]
+            vec![at_once("zone", "Zones", |check| check.skipped("The virtual network has none."))]
         }
-        NetworkStatus::Up(up) => zones::examine(up.resolver, &up.zones).await,
-        _ => vec![check("zone", "Zones").skipped("There is no virtual network.")],
+        NetworkStatus::Up(up) => {
+            let task = |zone: &'_ String| {
+                let check = Open::new(format!("zone:{zone}"), format!("Zone {zone}"));
+                let (zone, resolver) = (zone.clone(), up.resolver);
+                Task::new(check, move |check| async move { zones::probe(check, resolver, &zone).await })
+            };
+            up.zones.iter().take(zones::MAX_ZONES).map(task).collect()
+        }
+        _ => vec![at_once("zone", "Zones", |check| check.skipped("There is no virtual network."))],
     }
 }
 
-fn files() -> Check {
-    let check = check("files", "Open files");
-    match process::file_limit() {
-        None => check.ok("No limit."),
-        Some(limit) if limit < process::COMFORTABLE_FILES => check.warning(
-            format!("At most {limit}, enough for about {} connections", limit.saturating_sub(64) / 2),
-            "Raise the hard limit (ulimit -Hn, LimitNOFILE).",
-        ),
-        Some(limit) => check.ok(format!("At most {limit}")),
-    }
+/// A check that waits for nothing.
+fn at_once<'a>(id: &str, title: &str, look: impl FnOnce(Open) -> Check + Send + 'a) -> Task<'a> {
+    Task::new(Open::new(id, title), move |check| async move { look(check) })
 }
 
-fn status_api(status: &Status) -> Check {
-    let check = check("status-api", "Status for scripts");
-    match &status.status_api {
-        StatusApi::Off => check.skipped("Switched off."),
-        StatusApi::Listening { address, token_file } => check.ok(format!("http://{address}, token in {token_file}")),
-        StatusApi::Failed { error } => check.warning(error.clone(), "Choose another address: --status-listen"),
+impl<'a> Task<'a> {
+    fn new<F: Future<Output = Check> + Send + 'a>(check: Open, work: impl FnOnce(Open) -> F + Send + 'a) -> Self {
+        Self { check, work: Box::new(move |check| Box::pin(work(check))) }
     }
 }
 
@@ -333,18 +237,19 @@ fn group(id: &str) -> CheckGroup {
 }
 
 /// A check that has no verdict yet.
+#[derive(Clone, Debug)]
 struct Open {
     id: String,
     title: String,
     group: CheckGroup,
 }
 
-fn check(id: impl Into<String>, title: impl Into<String>) -> Open {
-    let id = id.into();
-    Open { group: group(&id), id, title: title.into() }
-}
-
 impl Open {
+    fn new(id: impl Into<String>, title: impl Into<String>) -> Self {
+        let id = id.into();
+        Self { group: group(&id), id, title: title.into() }
+    }
+
     fn ok(self, detail: impl Into<String>) -> Check {
         self.with(Verdict::Ok, detail.into(), None)
     }

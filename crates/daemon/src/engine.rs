@@ -13,6 +13,8 @@ use std::{
 
 use postern_proto::{api::IssuedLease, id::ResourceId, lease::Revocation, resource::ClientResource, time::UnixMillis};
 
+use crate::port_choice::PortChoices;
+
 mod access;
 mod backoff;
 mod certificate;
@@ -39,6 +41,7 @@ pub struct Engine {
     session: Session,
     entries: BTreeMap<ResourceId, Entry>,
     choices: BTreeMap<ResourceId, bool>,
+    ports: PortChoices,
     leases: LeaseBook,
     denied: BTreeSet<ResourceId>,
     certificate: Option<CertificatePlan>,
@@ -61,6 +64,9 @@ enum Session {
 
 #[derive(Debug)]
 struct Entry {
+    /// As the control plane gave it.
+    given: ClientResource,
+    /// With the ports that the user chose.
     resource: ClientResource,
     listener: Listener,
 }
@@ -73,6 +79,7 @@ impl Engine {
             session: Session::SignedOut,
             entries: BTreeMap::new(),
             choices: BTreeMap::new(),
+            ports: PortChoices::new(),
             leases: LeaseBook::default(),
             denied: BTreeSet::new(),
             certificate: None,
@@ -101,6 +108,8 @@ impl Engine {
             Input::AccessChanged { put, removed } => self.change_access(put, &removed),
             Input::Connect(ids) => self.choose(&ids, true),
             Input::Disconnect(ids) => self.choose(&ids, false),
+            Input::PortsKept(ports) => self.keep_ports(ports),
+            Input::PortChosen { resource, plane, port } => self.choose_port(resource, plane, port),
             Input::Bound { ticket } => self.bound(ticket),
             Input::BindFailed { ticket, failure } => self.bind_failed(ticket, failure, now),
             Input::ListenerLost { ticket, error } => {
@@ -224,6 +233,7 @@ impl Engine {
             self.commands.push_back(Command::DropLease(id));
         }
         self.choices.clear();
+        self.ports.clear();
     }
 
     fn set_locked(&mut self, to: bool) {

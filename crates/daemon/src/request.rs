@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use postern_local_api::message::{ChangeReport, NetworkStatus, Selection};
+use postern_local_api::message::{ChangeReport, NetworkStatus, PortOverride, ResourceStatus, Selection};
 use postern_proto::{filter::Filter, id::ResourceId, problem::Problem, resource::ClientResource};
 use tokio::sync::{mpsc, oneshot};
 
@@ -31,6 +31,11 @@ pub enum Request {
         connected: bool,
         reply: Reply<ChangeReport>,
     },
+    /// Another port for the address that a resource has; answered when it is known whether it could be taken.
+    ChoosePort {
+        wish: PortOverride,
+        reply: Reply<ResourceStatus>,
+    },
     /// Switches the virtual network on or off; answered when it is known what came of it.
     SetNetwork {
         enabled: bool,
@@ -56,7 +61,7 @@ pub async fn ask<T>(requests: &mpsc::Sender<Request>, make: impl FnOnce(Reply<T>
     answer.await.map_err(|_| stopping())?
 }
 
-fn stopping() -> Problem {
+pub(crate) fn stopping() -> Problem {
     Problem::new(503, "stopping", "posternd is stopping")
 }
 

@@ -17,6 +17,7 @@ use crate::{
     board::Board,
     carriage::Carriage,
     doctor::{Doctor, Skew},
+    event_log::EventLog,
     gate::Gate,
     instance::Instance,
     listener::Reception,
@@ -41,7 +42,7 @@ const REQUESTS: usize = 256;
 ///
 /// # Errors
 /// What keeps the service from starting: another instance, folders or sockets that cannot be used.
-pub async fn run(options: Options) -> anyhow::Result<()> {
+pub async fn run(options: Options, log: EventLog) -> anyhow::Result<()> {
     let mut warnings = Vec::new();
     if let Err(error) = process::forbid_core_dumps() {
         warnings.push(format!("Core dumps could not be switched off ({error}): a crash may leave keys on disk."));
@@ -60,6 +61,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     let socket = paths.socket();
     let listener = local::listen(&socket).with_context(|| format!("cannot open {}", socket.display()))?;
     let (shell, handle, status_state) = assemble(&options, store, gate, warnings, config.clone(), &stop);
+    let handle = Handle { log, ..handle };
     let calls = TaskTracker::new();
     let carriage = Arc::clone(&handle.carriage);
     let api = tokio::spawn(local::serve(listener, local::router(handle.clone()), stop.clone(), calls.clone()));
@@ -141,6 +143,7 @@ fn assemble(
         accounts,
         configs,
         doctor: Arc::new(doctor),
+        log: EventLog::default(),
         signing_in: Arc::new(Mutex::new(())),
         stop: stop.clone(),
     };

@@ -10,7 +10,7 @@ use postern_local_api::{
     cause::Cause,
     message::{ChangeReport, Connection, ControlLink, NoticeLevel, StatusApi},
 };
-use postern_proto::{id::ResourceId, problem::Problem};
+use postern_proto::{id::ResourceId, problem::Problem, time::UnixMillis};
 use tokio::{
     sync::{mpsc, oneshot, watch},
     task::{JoinHandle, JoinSet},
@@ -35,6 +35,7 @@ mod commands;
 mod following;
 mod network;
 mod outlook;
+mod ports;
 mod posting;
 mod session;
 mod work;
@@ -90,6 +91,8 @@ pub struct Shell {
     network: Virtual,
     upkeep: Upkeep,
     outlook: Outlook,
+    /// When resources were last used, as it is on disk.
+    last_used: BTreeMap<ResourceId, UnixMillis>,
     /// What is wrong with this sign-in, or why it ended.
     notes: Notes,
 }
@@ -101,6 +104,7 @@ struct Upkeep {
     /// Something is there that was not, or the other way round.
     access_changed: bool,
     replica_saved_at: Duration,
+    used_saved_at: Duration,
     report_at: Duration,
     reporting: bool,
     checking_sign_in: bool,
@@ -144,6 +148,7 @@ impl Shell {
             network,
             upkeep: Upkeep::default(),
             outlook: Outlook::default(),
+            last_used: BTreeMap::new(),
             notes: Notes::default(),
         }
     }
@@ -191,6 +196,7 @@ impl Shell {
                 Ok(ids) => self.choose(ids, connected, reply).await,
                 Err(problem) => answer(reply, Err(problem)),
             },
+            Request::ChoosePort { wish, reply } => self.choose_port(wish, reply).await,
             Request::SetNetwork { enabled, reply } => self.switch_network(enabled, reply).await,
             Request::Refresh { reply } => {
                 self.post();
@@ -248,6 +254,10 @@ impl Shell {
             self.save_replica().await;
             self.upkeep.replica_saved_at = now;
         }
+        if self.upkeep.used_saved_at + SAVE_DETAILS_EVERY <= now {
+            self.save_last_used().await;
+            self.upkeep.used_saved_at = now;
+        }
         if self.upkeep.report_at <= now {
             self.report_refusals();
             self.upkeep.report_at = now + Duration::from_secs(2);
@@ -290,6 +300,7 @@ impl Shell {
         if self.upkeep.replica_changed {
             self.save_replica().await;
         }
+        self.save_last_used().await;
         if let Some(following) = self.following.take() {
             following.stop();
         }

@@ -59,7 +59,7 @@ fn control_characters_of_others_never_reach_the_terminal() {
         group: CheckGroup::ThisComputer,
         took_micros: None,
     };
-    fake.answer("POST /v1/doctor", 200, json!(DoctorReport { checks: vec![check] }));
+    fake.set_doctor(&[check]);
     let record = NameRecord { name: EVIL.to_owned(), kind: EVIL.to_owned(), ttl: 5, data: EVIL.to_owned() };
     let answered = Asked::Answered { code: EVIL.to_owned(), records: vec![record], explanation: Some(EVIL.to_owned()) };
     let report = NameReport {

@@ -83,6 +83,17 @@ impl Fake {
         self.answer("GET /v1/status", 200, json!(status));
     }
 
+    /// What the doctor sees: all checks begin, and the last one is done first.
+    pub(crate) fn set_doctor(&self, checks: &[Check]) {
+        let started = checks.iter().map(|check| {
+            let (id, title) = (check.id.clone(), check.title.clone());
+            DoctorLine::Started { id, title, group: check.group }
+        });
+        let finished = checks.iter().rev().cloned().map(DoctorLine::Finished);
+        let lines: String = started.chain(finished).map(|line| format!("{}\n", json!(line))).collect();
+        self.answer("POST /v1/doctor/stream", 200, json!(lines));
+    }
+
     /// Lets every answer take its time.
     pub(crate) fn delay(&self, delay: Duration) {
         self.state.lock().unwrap().delay = delay;
@@ -377,7 +388,11 @@ fn serve(stream: UnixStream, state: &Mutex<State>) {
     let delay = state.lock().unwrap().delay;
     std::thread::sleep(delay);
     let (status, answer) = answer(&call, body, &mut state.lock().unwrap());
-    let text = if answer.is_null() { String::new() } else { answer.to_string() };
+    let text = match answer {
+        Value::Null => String::new(),
+        Value::String(lines) if call == "POST /v1/doctor/stream" => lines,
+        answer => answer.to_string(),
+    };
     let head = format!("HTTP/1.1 {status} X\r\ncontent-length: {}\r\nconnection: close\r\n\r\n", text.len());
     let mut stream = stream;
     let _ = stream.write_all((head + &text).as_bytes());

@@ -65,7 +65,7 @@ fn a_question_that_is_ended_from_outside_leaves_the_terminal_as_it_was() {
 fn what_takes_long_shows_a_spinner_on_a_terminal_only() {
     let fake = Fake::start();
     fake.delay(Duration::from_millis(700));
-    fake.answer("POST /v1/doctor", 200, json!({ "checks": [] }));
+    fake.set_doctor(&[]);
     fake.command(&["doctor"]).run_on_terminal(&[]).ends(0).says("checking (0s)").says("All is well.");
     let piped = fake.run(&["doctor"]).ends(0);
     assert_eq!(piped.err, "");

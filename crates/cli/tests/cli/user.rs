@@ -661,13 +661,12 @@ fn doctor_lists_its_own_and_the_services_checks() {
         group: CheckGroup::ThisComputer,
         took_micros: None,
     };
-    let well = DoctorReport { checks: vec![check("clock", Verdict::Ok, None), check("x", Verdict::Skipped, None)] };
-    fake.answer("POST /v1/doctor", 200, json!(well));
+    fake.set_doctor(&[check("clock", Verdict::Ok, None), check("x", Verdict::Skipped, None)]);
     let ran = fake.run(&["doctor"]).ends(0);
     let ran = ran.says("ok  Background service").says("posternd 0.1.0 runs as process 42").says("--  Check of x");
     ran.says("All is well.");
-    let sick = DoctorReport { checks: vec![check("clock", Verdict::Failed, Some("set the clock"))] };
-    fake.answer("POST /v1/doctor", 200, json!(sick));
+    let sick = [check("clock", Verdict::Failed, Some("set the clock")), check("files", Verdict::Ok, None)];
+    fake.set_doctor(&sick);
     fake.run(&["doctor"])
         .ends(1)
         .says("XX  Check of clock")
@@ -676,8 +675,59 @@ fn doctor_lists_its_own_and_the_services_checks() {
         .says("1 check failed.");
     let json = fake.run(&["doctor", "--json"]).ends(1).json();
     let ids: Vec<_> = json["checks"].as_array().unwrap().iter().map(|check| check["id"].as_str().unwrap()).collect();
-    assert_eq!(ids, ["service", "autostart", "clock"]);
-    assert_eq!(json["checks"][2], json!(sick.checks[0]));
+    assert_eq!(ids, ["service", "autostart", "clock", "files"]);
+    assert_eq!(json["checks"][2], json!(sick[0]));
+}
+
+#[test]
+fn doctor_says_what_is_wrong_with_the_service_itself() {
+    let fake = Fake::start();
+    fake.refuse("POST /v1/doctor/stream", 503, "stopping", "posternd is stopping");
+    fake.run(&["doctor"]).ends(1).says("ok  Background service").says("posternd is stopping");
+}
+
+#[test]
+fn another_port_is_chosen_and_the_assigned_one_is_taken_again() {
+    let fake = Fake::start();
+    let mut chosen = resource(1, "orders-db", Kind::Postgres, 5433, listening(5433));
+    (chosen.port_override, chosen.assigned_port) = (Some(5433), Some(15432));
+    fake.answer("POST /v1/override", 200, json!(chosen));
+    let ran = fake.run(&["override", "orders-db", "5433"]).ends(0);
+    assert_eq!(ran.out, "orders-db is at 127.0.0.1:5433 instead of port 15432\n  try: psql -h 127.0.0.1 -p 5433\n");
+    let assigned = resource(1, "orders-db", Kind::Postgres, 15432, Connection::Disconnected);
+    fake.answer("POST /v1/override", 200, json!(assigned));
+    fake.run(&["override", "orders-db", "--clear"]).ends(0).says("orders-db will be at 127.0.0.1:15432, as assigned");
+    let calls: Vec<_> = fake.calls().into_iter().map(|(_, body)| body).collect();
+    assert_eq!(calls, [json!({ "resource": RESOURCE_IDS[1], "port": 5433 }), json!({ "resource": RESOURCE_IDS[1] })]);
+    for usage in [&["override", "orders-db"][..], &["override", "orders-db", "1", "--clear"], &["override"]] {
+        fake.run(usage).ends(2);
+    }
+    fake.run(&["override", "orders-db", "70000"]).ends(8).warns("70000 cannot be used in loopback mode");
+    let problem = json!({ "status": 409, "code": "port_taken", "title": "Port 10022 is taken by shell",
+        "violations": [{ "field": "port", "value": "10022", "rule": "must be free at 127.0.0.1: resource shell has it" }] });
+    fake.answer("POST /v1/override", 409, problem);
+    let ran = fake.run(&["override", "orders-db", "10022"]).ends(8);
+    assert!(ran.err.contains("port = \"10022\": must be free at 127.0.0.1: resource shell has it"), "{}", ran.err);
+}
+
+#[test]
+fn the_log_is_printed_or_written_into_a_new_private_file() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let fake = Fake::start();
+    let lines = vec!["one res-1".to_owned(), "two".to_owned()];
+    let export = LogExport { redaction: Redaction::Pseudonyms, lines, replaced: 1, forgotten: 0 };
+    fake.answer("POST /v1/logs", 200, json!(export));
+    assert_eq!(fake.run(&["logs"]).ends(0).out, "one res-1\ntwo\n");
+    fake.run(&["logs", "--redact", "strict"]).ends(0);
+    fake.run(&["logs", "--redact", "all"]).ends(2);
+    let redactions: Vec<_> = fake.calls().into_iter().map(|(_, body)| body["redaction"].clone()).collect();
+    assert_eq!(redactions, [json!("pseudonyms"), json!("strict")]);
+    let file = fake.home.path().join("export.log");
+    let path = file.to_str().unwrap();
+    fake.run(&["logs", "--output", path]).ends(0).says("export.log holds 2 lines; 1 words replaced");
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), "one res-1\ntwo\n");
+    assert_eq!(file.metadata().unwrap().permissions().mode() & 0o777, 0o600);
+    fake.run(&["logs", "--output", path]).ends(1).warns("cannot write");
 }
 
 #[test]

@@ -2,11 +2,10 @@
 
 use postern_local_api::message::{Check, NameService, NetworkFault, NetworkStatus, NetworkUp};
 
-use super::check;
+use super::Open;
 
 /// One check, made of what the service knows already.
-pub(super) fn examine(status: &NetworkStatus) -> Check {
-    let check = check("network", "Virtual network");
+pub(super) fn examine(check: Open, status: &NetworkStatus) -> Check {
     match status {
         NetworkStatus::Off => check.skipped("It is switched off; resources are at loopback."),
         NetworkStatus::Waiting => check.skipped("It starts when somebody is signed in."),
@@ -70,6 +69,10 @@ mod tests {
 
     use super::*;
 
+    fn looked(status: &NetworkStatus) -> Check {
+        examine(Open::new("network", "Virtual network"), status)
+    }
+
     fn up() -> NetworkUp {
         NetworkUp {
             interface: "postern0".to_owned(),
@@ -86,7 +89,7 @@ mod tests {
     }
 
     fn look(up: NetworkUp) -> Check {
-        examine(&NetworkStatus::Up(Box::new(up)))
+        looked(&NetworkStatus::Up(Box::new(up)))
     }
 
     #[test]
@@ -123,10 +126,10 @@ mod tests {
             NetworkFault::Failed,
         ] {
             let reason = "no".to_owned();
-            let check = examine(&NetworkStatus::Unavailable { fault, reason, retry_at: UnixMillis(0) });
+            let check = looked(&NetworkStatus::Unavailable { fault, reason, retry_at: UnixMillis(0) });
             assert_eq!((check.verdict, check.detail.as_str()), (Verdict::Failed, "no"));
             assert!(check.advice.is_some_and(|advice| advice.ends_with('.')));
         }
-        assert_eq!(examine(&NetworkStatus::Off).verdict, Verdict::Skipped);
+        assert_eq!(looked(&NetworkStatus::Off).verdict, Verdict::Skipped);
     }
 }

@@ -9,11 +9,11 @@ use hickory_proto::op::{Message, ResponseCode};
 use postern_local_api::{message::Check, names::SystemAnswer};
 use postern_netstack::dns::PROBE;
 
-use super::check;
+use super::Open;
 use crate::inquiry::{self, AskError, Question};
 
 /// Zones that are probed; there are a few.
-const MAX_ZONES: usize = 50;
+pub(super) const MAX_ZONES: usize = 50;
 
 /// What a probe of a zone showed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,13 +86,8 @@ pub fn classify(resolver: IpAddr, direct: &Direct, system: &SystemAnswer) -> (Zo
     }
 }
 
-/// Probes every zone, all at once. `resolver`: the address at which the zones are answered.
-pub(super) async fn examine(resolver: IpAddr, zones: &[String]) -> Vec<Check> {
-    futures_util::future::join_all(zones.iter().take(MAX_ZONES).map(|zone| probe(resolver, zone))).await
-}
-
-async fn probe(resolver: IpAddr, zone: &str) -> Check {
-    let check = check(format!("zone:{zone}"), format!("Zone {zone}"));
+/// Probes a zone. `resolver`: the address at which it is answered.
+pub(super) async fn probe(check: Open, resolver: IpAddr, zone: &str) -> Check {
     // The dot keeps search domains out: an answer from one of these would look as if somebody had taken our zone.
     let name = format!("{PROBE}{:08x}.{zone}.", rand::random::<u32>());
     let kind = if resolver.is_ipv4() { "A" } else { "AAAA" };

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use postern_proto::{id::ResourceId, resource::ClientResource};
 
 use super::{Command, Engine, Entry, listener::Listener};
+use crate::port_choice::{Plane, PortChoices};
 
 impl Engine {
     pub(super) fn set_access(&mut self, resources: Vec<ClientResource>) {
@@ -23,10 +24,11 @@ impl Engine {
         for resource in put {
             let id = resource.id;
             match self.entries.get_mut(&id) {
-                Some(entry) if entry.resource == resource => continue,
+                Some(entry) if entry.given == resource => continue,
                 Some(entry) => {
-                    let revised = entry.resource.revision != resource.revision;
-                    entry.resource = resource;
+                    let revised = entry.given.revision != resource.revision;
+                    entry.resource = self.ports.get(&id).copied().unwrap_or_default().apply(&resource);
+                    entry.given = resource;
                     if revised {
                         self.leases.expire(id);
                         self.set_denied(id, false);
@@ -34,7 +36,8 @@ impl Engine {
                 }
                 None => {
                     self.leases.expire(id);
-                    self.entries.insert(id, Entry { resource, listener: Listener::default() });
+                    let chosen = self.ports.get(&id).copied().unwrap_or_default().apply(&resource);
+                    self.entries.insert(id, Entry { given: resource, resource: chosen, listener: Listener::default() });
                 }
             }
             self.changed.insert(id);
@@ -51,6 +54,50 @@ impl Engine {
         }
         self.set_denied(id, false);
         self.commands.push_back(Command::Cut { resource: id });
+    }
+
+    /// What the user chose in an earlier run.
+    pub(super) fn keep_ports(&mut self, ports: PortChoices) {
+        self.ports = ports;
+        let all: Vec<_> = self.entries.keys().copied().collect();
+        all.into_iter().for_each(|id| self.apply_ports(id));
+    }
+
+    pub(super) fn choose_port(&mut self, id: ResourceId, plane: Plane, port: Option<u16>) {
+        let choice = self.ports.entry(id).or_default();
+        choice.set(plane, port);
+        if choice.is_empty() {
+            self.ports.remove(&id);
+        }
+        self.apply_ports(id);
+        self.commands.push_back(Command::SavePorts(self.ports.clone()));
+    }
+
+    fn apply_ports(&mut self, id: ResourceId) {
+        let Some(entry) = self.entries.get_mut(&id) else { return };
+        let chosen = self.ports.get(&id).copied().unwrap_or_default().apply(&entry.given);
+        if entry.resource != chosen {
+            entry.resource = chosen;
+            entry.listener.retry_now();
+            self.changed.insert(id);
+            self.moved = true;
+        }
+    }
+
+    /// The address of a resource that a port would be chosen for now.
+    #[must_use]
+    pub fn plane(&self, id: ResourceId) -> Option<Plane> {
+        let bind = &self.entries.get(&id)?.given.bind;
+        Some(if bind.mode.is_virtual() && self.network.up().is_some() { Plane::Network } else { Plane::Loopback })
+    }
+
+    /// The port that the user chose for the address that a resource has now, and the assigned one.
+    #[must_use]
+    pub fn chosen_port(&self, id: ResourceId) -> Option<(u16, Option<u16>)> {
+        let plane = self.plane(id)?;
+        let chosen = self.ports.get(&id)?.of(plane)?;
+        let assigned = plane.address(&self.entries.get(&id)?.given).map(|address| address.port());
+        Some((chosen, assigned))
     }
 
     pub(super) fn choose(&mut self, ids: &[ResourceId], connected: bool) {

@@ -13,6 +13,8 @@ use postern_proto::{
 };
 use tun_driver::{interface::Interface, network::Landscape};
 
+use crate::port_choice::{Plane, PortChoices};
+
 use super::{BindFailure, CertificateSpan, NetworkPlan, NetworkTicket, NetworkWish, Places, Ticket};
 
 /// The time, on two clocks.
@@ -58,6 +60,14 @@ pub enum Input {
     },
     Connect(Vec<ResourceId>),
     Disconnect(Vec<ResourceId>),
+    /// Ports that the user chose in an earlier run.
+    PortsKept(PortChoices),
+    /// The user chooses a port for one address of a resource; `None`: the assigned one.
+    PortChosen {
+        resource: ResourceId,
+        plane: Plane,
+        port: Option<u16>,
+    },
     Bound {
         ticket: Ticket,
     },
@@ -144,6 +154,7 @@ pub enum Command {
         denied: bool,
     },
     SaveChoices(BTreeMap<ResourceId, bool>),
+    SavePorts(PortChoices),
     SaveLeases(Vec<IssuedLease>),
     RenewCertificate,
     /// netd is asked for this network; the answer is [`Input::NetworkConfigured`] or [`Input::NetworkFailed`].

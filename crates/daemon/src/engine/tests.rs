@@ -128,7 +128,7 @@ impl Shell {
                 Command::SetDenied { resource, denied: true } => assert!(self.denied.insert(resource)),
                 Command::SetDenied { resource, denied: false } => assert!(self.denied.remove(&resource)),
                 Command::SaveChoices(choices) => self.saved_choices = Some(choices),
-                Command::SaveLeases(_) => {}
+                Command::SaveLeases(_) | Command::SavePorts(_) => {}
                 Command::SetPlaces(places) => {
                     assert!(self.cut.is_empty(), "a stream may begin between the cut and the taking away");
                     self.places = places;
@@ -776,4 +776,32 @@ fn choices_are_kept_over_a_restart() {
         .filter_map(|command| if let Command::Bind { resource, .. } = command { Some(resource) } else { None })
         .collect();
     assert_eq!(binds, [id(0)]);
+}
+
+#[test]
+fn another_port_moves_one_listener_and_touches_no_other() {
+    let (mut engine, mut shell) = (Engine::new(1), Shell::default());
+    engine.handle(signed_in(1, true, at(0)), at(0));
+    engine.handle(Input::Access(vec![resource(0, 10_000), resource(1, 10_001)]), at(0));
+    shell.carry_out(&mut engine);
+    let before: Vec<_> = shell.listeners.keys().copied().collect();
+    before.iter().for_each(|ticket| engine.handle(Input::Bound { ticket: *ticket }, at(1)));
+    let chosen = |port| Input::PortChosen { resource: id(0), plane: crate::port_choice::Plane::Loopback, port };
+    engine.handle(chosen(Some(20_000)), at(2));
+    shell.carry_out(&mut engine);
+    let ports = |shell: &Shell| -> BTreeMap<_, _> {
+        shell.listeners.values().map(|(resource, address)| (*resource, address.port())).collect()
+    };
+    assert_eq!(ports(&shell), BTreeMap::from([(id(0), 20_000), (id(1), 10_001)]));
+    assert!(shell.listeners.keys().any(|ticket| before.contains(ticket)), "the other one was closed");
+    assert!(shell.cut.is_empty(), "streams were cut");
+    assert_eq!(engine.chosen_port(id(0)), Some((20_000, Some(10_000))));
+    // What the control plane says about the resource changes nothing about that.
+    engine.handle(Input::AccessChanged { put: vec![resource(0, 10_005)], removed: Vec::new() }, at(3));
+    shell.carry_out(&mut engine);
+    assert_eq!(ports(&shell)[&id(0)], 20_000);
+    engine.handle(chosen(None), at(4));
+    shell.carry_out(&mut engine);
+    assert_eq!(ports(&shell)[&id(0)], 10_005);
+    assert_eq!(engine.chosen_port(id(0)), None);
 }

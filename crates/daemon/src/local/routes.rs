@@ -10,9 +10,10 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{get, post},
 };
+use futures_util::{Stream, StreamExt as _};
 use postern_local_api::message::{
-    ChangeReport, ControlAnswer, ControlCall, DoctorReport, Hello, LiveSession, Login, NetworkChoice, NetworkStatus,
-    Selection, Status, Unlock, VERSION,
+    ChangeReport, ControlAnswer, ControlCall, DoctorReport, Hello, LiveSession, LogExport, LogRequest, Login,
+    NetworkChoice, NetworkStatus, PortOverride, ResourceStatus, Selection, Status, Unlock, VERSION,
 };
 use postern_local_api::names::{NameQuestion, NameReport};
 use postern_proto::{api::Credential, problem::Problem};
@@ -24,8 +25,10 @@ use crate::{
     account::Account,
     board::{Board, Reader},
     carriage::Carriage,
-    doctor::Doctor,
+    doctor::{Doctor, Patient},
+    event_log::EventLog,
     inquiry,
+    redaction::{self, Names},
     request::{Request, ask},
     sign_in::Target,
     store::Config,
@@ -43,6 +46,7 @@ pub struct Handle {
     pub accounts: watch::Receiver<Option<Arc<Account>>>,
     pub configs: watch::Receiver<Option<Config>>,
     pub doctor: Arc<Doctor>,
+    pub log: EventLog,
     /// One sign-in at a time.
     pub signing_in: Arc<Mutex<()>>,
     /// Stops the service.
@@ -63,9 +67,12 @@ pub fn router(handle: Handle) -> Router {
         .route("/v1/unlock", post(unlock))
         .route("/v1/connect", post(connect))
         .route("/v1/disconnect", post(disconnect))
+        .route("/v1/override", post(override_port))
         .route("/v1/network", post(network))
         .route("/v1/sessions", get(sessions))
         .route("/v1/doctor", post(doctor))
+        .route("/v1/doctor/stream", post(doctor_stream))
+        .route("/v1/logs", post(logs))
         .route("/v1/names", post(names))
         .route("/v1/control", post(control))
         .route("/v1/shutdown", post(shutdown))
@@ -97,11 +104,17 @@ async fn events(State(handle): State<Handle>) -> Response {
                 () = stop.cancelled() => None,
                 line = reader.next_line() => line,
             }?;
-            Some((Ok::<_, std::convert::Infallible>(Bytes::from(line)), (reader, stop)))
+            Some((line, (reader, stop)))
         },
     );
+    json_lines(lines)
+}
+
+/// An answer that goes on for as long as there are lines; each holds its line end.
+fn json_lines(lines: impl Stream<Item = String> + Send + 'static) -> Response {
     let kind = HeaderValue::from_static("application/jsonl");
-    ([(header::CONTENT_TYPE, kind)], Body::from_stream(lines)).into_response()
+    let body = Body::from_stream(lines.map(|line| Ok::<_, std::convert::Infallible>(Bytes::from(line))));
+    ([(header::CONTENT_TYPE, kind)], body).into_response()
 }
 
 async fn login(State(handle): State<Handle>, Sent(login): Sent<Login>) -> Answer<Status> {
@@ -165,11 +178,32 @@ async fn sessions(State(handle): State<Handle>) -> Json<Vec<LiveSession>> {
     Json(all.collect())
 }
 
+async fn override_port(State(handle): State<Handle>, Sent(wish): Sent<PortOverride>) -> Answer<ResourceStatus> {
+    Ok(Json(ask(&handle.requests, |reply| Request::ChoosePort { wish, reply }).await?))
+}
+
 async fn doctor(State(handle): State<Handle>) -> Answer<DoctorReport> {
-    let status = fresh_status(&handle).await?.0;
-    let account = handle.accounts.borrow().clone();
-    let config = handle.configs.borrow().clone();
-    Ok(Json(handle.doctor.examine(&status, account, config).await))
+    Ok(Json(handle.doctor.examine(&handle.patient().await?).await))
+}
+
+/// Each check as it comes; it ends when the client goes away.
+async fn doctor_stream(State(handle): State<Handle>) -> Result<Response, Refusal> {
+    let lines = handle.doctor.stream(handle.patient().await?);
+    let lines = futures_util::stream::unfold((lines, handle.stop), |(mut lines, stop)| async move {
+        let line = tokio::select! {
+            () = stop.cancelled() => None,
+            line = lines.recv() => line,
+        }?;
+        let json = serde_json::to_string(&line).unwrap_or_default();
+        Some((format!("{json}\n"), (lines, stop)))
+    });
+    Ok(json_lines(lines))
+}
+
+async fn logs(State(handle): State<Handle>, Sent(request): Sent<LogRequest>) -> Json<LogExport> {
+    let (lines, forgotten) = handle.log.lines();
+    let names = Names::of(&handle.board.status());
+    Json(redaction::export(&lines, forgotten, names, request.redaction))
 }
 
 async fn names(State(handle): State<Handle>, Sent(question): Sent<NameQuestion>) -> Answer<NameReport> {
@@ -211,6 +245,11 @@ pub(crate) async fn fresh_status(handle: &Handle) -> Answer<Status> {
 impl Handle {
     async fn choose(&self, selection: Selection, connected: bool) -> Answer<ChangeReport> {
         Ok(Json(ask(&self.requests, |reply| Request::Choose { selection, connected, reply }).await?))
+    }
+
+    async fn patient(&self) -> Result<Patient, Refusal> {
+        let status = fresh_status(self).await?.0;
+        Ok(Patient { status, account: self.accounts.borrow().clone(), config: self.configs.borrow().clone() })
     }
 
     fn account(&self) -> Result<Arc<Account>, Problem> {

@@ -12,7 +12,7 @@ use crate::{
     clock,
     engine::{BindFailure, Command, Input, Ticket},
     listener,
-    store::{CachedLeases, Choices},
+    store::{CachedLeases, Choices, ChosenPorts},
 };
 
 impl Shell {
@@ -45,6 +45,13 @@ impl Shell {
                         let choices = Choices { account: account.owner().account, connected };
                         let store = self.parts.store.clone();
                         self.saver.run(move || store.save(&choices)).await;
+                    }
+                }
+                Command::SavePorts(ports) => {
+                    if let Some(account) = &self.account {
+                        let ports = ChosenPorts { account: account.owner().account, ports };
+                        let store = self.parts.store.clone();
+                        self.saver.run(move || store.save(&ports)).await;
                     }
                 }
                 Command::SaveLeases(leases) => {
@@ -136,7 +143,7 @@ impl Shell {
 }
 
 /// The process that has a port, in the words of the local API.
-fn port_holder(holder: Holder) -> PortHolder {
+pub(super) fn port_holder(holder: Holder) -> PortHolder {
     let (pid, program) = holder.process.map(|process| (process.pid, process.program)).unzip();
     PortHolder { uid: holder.uid, pid, program }
 }

@@ -175,10 +175,14 @@ impl Shell {
 
     fn note_destinations(&mut self, access: &[ClientResource]) {
         for resource in access {
-            self.destinations
+            let destination = self
+                .destinations
                 .entry(resource.id)
-                .or_insert_with(|| Arc::new(Destination::new(resource.id, resource.via.clone())))
-                .set_via(&resource.via);
+                .or_insert_with(|| Arc::new(Destination::new(resource.id, resource.via.clone())));
+            destination.set_via(&resource.via);
+            if let Some(at) = self.last_used.get(&resource.id) {
+                destination.note_used(*at);
+            }
         }
     }
 

@@ -41,6 +41,8 @@ impl Shell {
             bytes_down: load.down,
             grant_ends: self.engine.grant_ends(id),
             lease_ends: self.engine.lease_span(id).map(|(_, end)| end),
+            port_override: self.engine.chosen_port(id).map(|(chosen, _)| chosen),
+            assigned_port: self.engine.chosen_port(id).and_then(|(_, assigned)| assigned),
             route: self.parts.carriage.gateways().route(&resource.via, clock::now().boot),
             ..ResourceStatus::off(resource.clone())
         };

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use http::Method;
 use postern_local_api::message::ControlLink;
 use postern_proto::problem::Problem;
-use postern_proto::replica::Replica;
+use postern_proto::{id::AccountId, replica::Replica};
 use tokio::task::JoinSet;
 
 use super::{Shell, following::Following};
@@ -13,7 +13,10 @@ use crate::{
     account::Account,
     engine::Input,
     sign_in::SignedIn,
-    store::{CachedLeases, Choices, Config, DeviceKey, Identity, LastReplica, Lock, SaveError, SignInRecord, Store},
+    store::{
+        CachedLeases, Choices, ChosenPorts, Config, DeviceKey, Identity, LastReplica, LastUsed, Lock, SaveError,
+        SignInRecord, Store, Stored,
+    },
 };
 
 /// How long a sign-out tries to tell the control plane.
@@ -117,6 +120,11 @@ impl Shell {
         let sign_in_ends = account.record().expires_at;
         let (owner, certificate) = (account.owner(), account.certificate());
         self.engine.handle(Input::SignedIn { owner, certificate, sign_in_ends, choices }, now);
+        self.last_used =
+            self.kept_of::<LastUsed>(&account, |kept| kept.account).map(|kept| kept.at).unwrap_or_default();
+        if let Some(kept) = self.kept_of::<ChosenPorts>(&account, |kept| kept.account) {
+            self.engine.handle(Input::PortsKept(kept.ports), now);
+        }
         self.engine.handle(if locked { Input::Locked } else { Input::Unlocked }, now);
         self.parts.accounts.send_replace(Some(account));
         self.carry_out().await;
@@ -125,9 +133,13 @@ impl Shell {
     }
 
     fn choices_of(&mut self, account: &Account) -> BTreeMap<postern_proto::id::ResourceId, bool> {
-        let kept = self.parts.store.load_or_warn::<Choices>(&mut self.parts.warnings);
-        let kept = kept.filter(|kept| kept.account == account.owner().account);
-        kept.map(|kept| kept.connected).unwrap_or_default()
+        self.kept_of::<Choices>(account, |kept| kept.account).map(|kept| kept.connected).unwrap_or_default()
+    }
+
+    /// What this account left behind.
+    fn kept_of<T: Stored>(&mut self, account: &Account, whose: impl Fn(&T) -> AccountId) -> Option<T> {
+        let kept = self.parts.store.load_or_warn::<T>(&mut self.parts.warnings);
+        kept.filter(|kept| whose(kept) == account.owner().account)
     }
 
     pub(super) async fn lock(&mut self) -> Result<(), Problem> {
@@ -166,6 +178,7 @@ impl Shell {
         if let Some(following) = self.following.take() {
             following.stop();
         }
+        self.save_last_used().await;
         self.engine.handle(Input::SignedOut, crate::clock::now());
         // Boxed: a sign-out may be one of the commands that are carried out.
         Box::pin(self.carry_out()).await;

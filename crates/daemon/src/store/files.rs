@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
 use super::{Folder, Stored};
+use crate::port_choice::PortChoices;
 
 /// Which control plane, and how it proves itself.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -128,6 +129,28 @@ pub struct Choices {
 
 impl Stored for Choices {
     const FILE: &'static str = "connections.json";
+}
+
+/// The ports that the user chose. They outlive the sign-in, like [`Choices`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChosenPorts {
+    pub account: AccountId,
+    pub ports: PortChoices,
+}
+
+impl Stored for ChosenPorts {
+    const FILE: &'static str = "ports.json";
+}
+
+/// When each resource was last used.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LastUsed {
+    pub account: AccountId,
+    pub at: BTreeMap<ResourceId, UnixMillis>,
+}
+
+impl Stored for LastUsed {
+    const FILE: &'static str = "last-used.json";
 }
 
 /// Whether the service is locked.

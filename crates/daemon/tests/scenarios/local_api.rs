@@ -1,13 +1,20 @@
 //! The local API as its client sees it.
 
+use std::collections::BTreeSet;
+
 use postern_local_api::{
-    message::{ControlCall, Event, SignIn, StatusApi, VERSION, Verdict},
+    message::{
+        CheckGroup, Connection, ControlCall, DoctorLine, Event, LogRequest, PortOverride, Redaction, SignIn, Status,
+        StatusApi, VERSION, Verdict,
+    },
     mirror::apply,
 };
 
+use rustix::process::Signal;
+
 use crate::{
     control::EMAIL,
-    daemon::{Daemon, NAME, World, free_port, problem, resource},
+    daemon::{Daemon, NAME, World, free_port, ping, problem, resource},
 };
 
 #[tokio::test(flavor = "multi_thread")]
@@ -85,6 +92,86 @@ async fn the_doctor_finds_everything_well_and_names_what_is_not() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_doctor_tells_of_each_check_as_it_begins_and_as_it_is_done() {
+    let world = World::start().await;
+    let mut lines = world.daemon.client.doctor_stream().await.unwrap();
+    let (mut open, mut done) = (BTreeSet::new(), Vec::new());
+    while let Some(line) = lines.next().await.unwrap() {
+        match line {
+            DoctorLine::Started { id, .. } => assert!(open.insert(id), "twice"),
+            DoctorLine::Finished(check) => {
+                assert!(open.remove(&check.id), "{check:?}");
+                assert!(check.took_micros.is_some());
+                done.push(check);
+            }
+        }
+    }
+    assert!(open.is_empty() && done.len() > 10, "{open:?}");
+    let gateway = done.iter().find(|check| check.id == "gateway:gw-1").unwrap();
+    assert_eq!((gateway.verdict, gateway.group), (Verdict::Ok, CheckGroup::Gateways));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_log_is_handed_out_with_as_much_as_is_asked_for() {
+    let world = World::start().await;
+    world.open().await;
+    let logs = async |redaction| world.daemon.client.logs(&LogRequest { redaction }).await.unwrap();
+    let names = logs(Redaction::Names).await;
+    let port = format!("127.0.0.1:{}", world.port);
+    let listening = |lines: &[String]| lines.iter().any(|line| line.contains("listening") && line.contains(&port));
+    assert!(listening(&names.lines), "{names:?}");
+    let pseudonyms = logs(Redaction::Pseudonyms).await;
+    let text = pseudonyms.lines.join("\n");
+    assert!(text.contains("res-1") && pseudonyms.replaced > 0, "{text}");
+    for secret in ["127.0.0.1", EMAIL, &world.id.to_string()] {
+        assert!(!text.contains(secret), "{secret} in {text}");
+    }
+    let strict = logs(Redaction::Strict).await;
+    assert!(!strict.lines.is_empty() && strict.lines.iter().all(|line| !line.contains("listening")), "{strict:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_port_is_taken_at_once_and_remembered_and_given_back() {
+    let mut world = World::start().await;
+    let mut stream = world.open().await;
+    let other = world.control.grant("other", free_port());
+    world.daemon.until("listed", |status| resource(status, other).is_some()).await;
+    let port = free_port();
+    let wish = |port| PortOverride { resource: world.id, port };
+    let changed = world.daemon.client.set_override(&wish(Some(port))).await.unwrap();
+    assert_eq!((changed.port_override, changed.assigned_port), (Some(port), Some(world.port)));
+    assert_eq!(changed.connection, Connection::Listening { address: ([127, 0, 0, 1], port).into() });
+    assert_eq!(changed.command, Some(format!("nc 127.0.0.1 {port}")));
+    ping(&mut stream).await.unwrap();
+    assert!(std::net::TcpStream::connect(("127.0.0.1", world.port)).is_err(), "the old port is still open");
+    // What breaks a rule is refused with field, value and rule, and changes nothing.
+    let bad = problem(world.daemon.client.set_override(&wish(Some(80))).await);
+    assert_eq!((bad.code.as_str(), bad.violations[0].field.as_str()), ("port_range", "port"));
+    let status = world.daemon.status().await;
+    let taken = resource(&status, other).unwrap().resource.bind.port;
+    let bad = problem(world.daemon.client.set_override(&wish(Some(taken))).await);
+    assert_eq!((bad.code.as_str(), bad.violations[0].value.clone()), ("port_taken", taken.to_string()));
+    let holder = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let held = holder.local_addr().unwrap().port();
+    if held <= 64_999 {
+        let bad = problem(world.daemon.client.set_override(&wish(Some(held))).await);
+        assert!(bad.code == "port_taken" && bad.violations[0].rule.contains("pid"), "{bad:?}");
+    }
+    world.daemon.restart(Signal::KILL);
+    let at = |port: u16| {
+        move |status: &Status, id| {
+            resource(status, id)
+                .is_some_and(|it| it.connection == Connection::Listening { address: ([127, 0, 0, 1], port).into() })
+        }
+    };
+    world.daemon.until("at the chosen port", |status| at(port)(status, world.id)).await;
+    let wish = PortOverride { resource: world.id, port: None };
+    let changed = world.daemon.client.set_override(&wish).await.unwrap();
+    assert_eq!((changed.port_override, changed.assigned_port), (None, None));
+    assert!(at(world.port)(&world.daemon.status().await, world.id));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn bodies_that_make_no_sense_are_refused_in_words() {
     let world = World::start().await;
     let socket = world.daemon.client.socket().to_owned();
@@ -134,7 +221,7 @@ async fn the_status_for_scripts_needs_the_token_of_its_file() {
     };
     assert!(ask(&token).starts_with("HTTP/1.1 200"));
     assert!(ask("wrong").starts_with("HTTP/1.1 401"));
-    daemon.end(rustix::process::Signal::TERM);
+    daemon.end(Signal::TERM);
     assert!(!std::path::Path::new(&token_file).exists());
 }
 

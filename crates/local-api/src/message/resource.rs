@@ -49,6 +49,9 @@ pub struct ResourceStatus {
     /// The port that the user chose for the address it has now.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub port_override: Option<u16>,
+    /// The port that it would have without that; only while there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub assigned_port: Option<u16>,
     /// The way that the next stream would take; `None` while no gateway is known for it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub route: Option<Route>,
@@ -141,6 +144,7 @@ impl ResourceStatus {
             trouble: None,
             command: None,
             port_override: None,
+            assigned_port: None,
             route: None,
             last_used: None,
             lease_ends: None,
