@@ -132,6 +132,7 @@ enum Phase {
     Asking {
         ticket: NetworkTicket,
         plan: NetworkPlan,
+        wished: Cidr,
         conflicts: Vec<String>,
         before: Before,
     },
@@ -152,6 +153,8 @@ enum Before {
 #[derive(Clone, Debug)]
 pub(super) struct Up {
     pub(super) plan: NetworkPlan,
+    /// The organisation's subnet when this was planned.
+    wished: Cidr,
     /// What has the addresses that the organisation wishes.
     pub(super) conflicts: Vec<String>,
     pub(super) interface: Interface,
@@ -208,7 +211,8 @@ impl Network {
         if !self.may_ask(now) {
             return Step::Nothing;
         }
-        let current = self.up().map(|up| net(up.plan.subnet));
+        // A new wish is looked at afresh; with an old one, staying is better than moving twice.
+        let current = self.up().filter(|up| up.wished == wish.subnet).map(|up| net(up.plan.subnet));
         let choice = match choose_subnet(&self.landscape, net(wish.subnet), current, &self.landscape.ours()) {
             Ok(choice) => choice,
             Err(none) => return self.give_up(NetworkFault::NoSubnet, no_subnet(&none), now),
@@ -216,16 +220,16 @@ impl Network {
         let Some(subnet) = cidr(choice.subnet) else { return Step::Nothing };
         let plan = NetworkPlan { subnet, ipv6: wish.ipv6, zones, kept_out: self.own_names.clone() };
         let conflicts: Vec<_> = choice.conflicts.iter().map(ToString::to_string).collect();
-        self.ask(plan, conflicts)
+        self.ask(plan, wish.subnet, conflicts)
     }
 
     /// netd did what was asked.
     pub(super) fn configured(&mut self, ticket: NetworkTicket, interface: Interface, now: Now) {
         self.phase = match std::mem::take(&mut self.phase) {
-            Phase::Asking { ticket: asked, plan, conflicts, before } if asked == ticket => {
+            Phase::Asking { ticket: asked, plan, wished, conflicts, before } if asked == ticket => {
                 self.news = true;
                 let since = if let Before::Up(up) = before { up.since } else { now };
-                Phase::Up(Box::new(Up { plan, conflicts, interface, since, behind: None }))
+                Phase::Up(Box::new(Up { plan, wished, conflicts, interface, since, behind: None }))
             }
             other => other,
         };
@@ -385,11 +389,11 @@ impl Network {
         }
     }
 
-    fn ask(&mut self, plan: NetworkPlan, conflicts: Vec<String>) -> Step {
+    fn ask(&mut self, plan: NetworkPlan, wished: Cidr, conflicts: Vec<String>) -> Step {
         let before = match std::mem::take(&mut self.phase) {
             Phase::Up(up) if up.plan == plan => {
                 self.news |= up.conflicts != conflicts || up.behind.is_some();
-                self.phase = Phase::Up(Box::new(Up { conflicts, behind: None, ..*up }));
+                self.phase = Phase::Up(Box::new(Up { wished, conflicts, behind: None, ..*up }));
                 return Step::Nothing;
             }
             Phase::Up(up) => Before::Up(up),
@@ -399,7 +403,7 @@ impl Network {
         self.news = true;
         self.last_ticket += 1;
         let ticket = NetworkTicket(self.last_ticket);
-        self.phase = Phase::Asking { ticket, plan: plan.clone(), conflicts, before };
+        self.phase = Phase::Asking { ticket, plan: plan.clone(), wished, conflicts, before };
         Step::Ask(ticket, plan)
     }
 

@@ -319,6 +319,24 @@ fn a_conflict_moves_the_network_live_and_host_parts_stay() {
 }
 
 #[test]
+fn a_new_wish_of_the_organisation_moves_the_network_live() {
+    let mut world = World::up();
+    let other = NetworkWish { subnet: "10.201.0.0/16".parse().unwrap(), ..wish() };
+    world.give(Input::NetworkSettings { wish: Ok(other), own_names: Vec::new() });
+    let (_, plan) = world.asked.clone().unwrap();
+    assert_eq!(plan.subnet.to_string(), "10.201.0.0/16");
+    world.refuse(NetworkFault::Failed);
+    assert!(matches!(world.status(), NetworkStatus::Up(up) if up.subnet == "100.72.0.0/16" && up.behind.is_some()));
+    while world.asked.is_none() {
+        world.wait();
+    }
+    world.agree();
+    let NetworkStatus::Up(up) = world.status() else { panic!("{:?}", world.status()) };
+    assert_eq!((up.subnet.as_str(), up.moved), ("10.201.0.0/16", None));
+    assert!(world.cut.is_empty() && world.released == 0);
+}
+
+#[test]
 fn a_conflict_that_is_there_first_is_avoided_from_the_beginning() {
     let mut world = World::new();
     world.give(Input::Landscape(crowded()));
