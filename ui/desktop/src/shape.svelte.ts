@@ -38,4 +38,6 @@ export function apply(): void {
   root.classList.toggle('short', height() < SHORT);
   root.style.setProperty('--window-height', `${Math.round(height())}px`);
   document.body.style.setProperty('zoom', String(scale()));
+  // WebKit applies the zoom to strokes of an SVG twice.
+  root.style.setProperty('--overzoom', navigator.vendor.startsWith('Apple') ? String(scale()) : '1');
 }
