@@ -7,7 +7,10 @@ use smoltcp::{
     socket::tcp,
 };
 
-use crate::{CloseReason, packet::Syn};
+use crate::{
+    CloseReason,
+    packet::{FIN, RST, SYN, Segment, Syn},
+};
 
 pub(crate) mod table;
 
@@ -73,6 +76,8 @@ pub(crate) struct Open {
     pub(crate) touched: bool,
     /// When data last moved, in microseconds.
     pub(crate) moved_at: u64,
+    /// What the peer acknowledges while our FIN is all it lacks, and how often it did.
+    pub(crate) lacks_fin: (u32, u8),
 }
 
 /// A socket with its rings, alone in a set of its own.
@@ -123,7 +128,26 @@ impl Socket {
     }
 }
 
+/// What smoltcp may see of acknowledgements that say nothing new: with the third it would forget our FIN.
+const REPEATS: u8 = 2;
+
 impl Open {
+    /// Whether a segment is better not delivered. After three duplicate acknowledgements smoltcp 0.14 sends again what is
+    /// missing, at once and never again, and a FIN by itself not at all. Without the third, the FIN is sent again when
+    /// the time has come, as long as it takes.
+    #[inline]
+    pub(crate) fn passes_over(&mut self, segment: &Segment<'_>) -> bool {
+        let tcp = self.socket.tcp();
+        let last = matches!(tcp.state(), tcp::State::FinWait1 | tcp::State::Closing | tcp::State::LastAck);
+        if !last || tcp.send_queue() > 0 || segment.data > 0 || segment.flags & (SYN | FIN | RST) != 0 {
+            return false;
+        }
+        let (acknowledged, times) = self.lacks_fin;
+        let times = if acknowledged == segment.acknowledgement { times.saturating_add(1) } else { 1 };
+        self.lacks_fin = (segment.acknowledgement, times);
+        times > REPEATS
+    }
+
     /// Whether the peer has closed its direction.
     #[inline]
     pub(crate) fn has_peer_closed(&self) -> bool {

@@ -51,6 +51,7 @@ impl Stack {
                 finished: false,
                 touched: true,
                 moved_at: self.now,
+                lacks_fin: (0, 0),
             });
         }
         let believed = self.link.believed_segment(ends.source.ip(), max_segment);

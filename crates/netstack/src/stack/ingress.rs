@@ -48,10 +48,14 @@ impl Stack {
         let Some(slot) = self.flows.find(&ends) else {
             return self.stray(ends, &segment);
         };
-        let Some(place) = self.flows.slot(slot) else { return };
-        match place.phase {
-            Phase::Open(_) => self.deliver(slot, packet.bytes, segment.has(RST)),
-            Phase::Held(syn) => self.meet_held(slot, &syn, ends, &segment),
+        let Some(place) = self.flows.slot_mut(slot) else { return };
+        match &mut place.phase {
+            Phase::Open(open) => {
+                if !open.passes_over(&segment) {
+                    self.deliver(slot, packet.bytes, segment.has(RST));
+                }
+            }
+            &mut Phase::Held(syn) => self.meet_held(slot, &syn, ends, &segment),
             Phase::Free | Phase::Over(_) => {}
         }
     }

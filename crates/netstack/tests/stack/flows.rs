@@ -7,7 +7,7 @@ use smoltcp::{socket::tcp, wire::TcpControl};
 
 use crate::harness::{
     network::{Network, SERVER, SERVER6, at, client},
-    wire::{ACK, Hand, RST, SYN, Seen, see},
+    wire::{ACK, FIN, Hand, RST, SYN, Seen, see},
 };
 
 fn network() -> Network {
@@ -275,4 +275,45 @@ fn the_same_seed_and_the_same_calls_give_the_same_packets() {
     assert!(first.len() > 500);
     assert!(first == run(7));
     assert!(first != run(8), "sequence numbers come from the seed");
+}
+
+#[test]
+fn a_lost_fin_is_sent_again_however_often_the_peer_says_that_it_lacks_it() {
+    for repeats in [0, 2, 3, 4, 9] {
+        let mut network = network();
+        network.inject(&Hand::syn(client(40_000), at(SERVER), 1000).packet());
+        let flow = syn_of(&network.events());
+        network.stack.accept(flow).unwrap();
+        let first = seen(&mut network)[0].sequence;
+        let hand = |acknowledged: u32| Hand {
+            control: TcpControl::None,
+            sequence: 1001,
+            acknowledgement: Some(acknowledged),
+            ..Hand::syn(client(40_000), at(SERVER), 0)
+        };
+        network.inject(&hand(first.wrapping_add(1)).packet());
+        assert_eq!(network.events(), [Event::Writable(flow)]);
+        network.stack.close(flow).unwrap();
+        let fin = seen(&mut network)[0];
+        assert_eq!(fin.flags & FIN, FIN);
+        // It is lost, and the peer says again and again what it has.
+        let lacking = hand(fin.sequence).packet();
+        (0..repeats).for_each(|_| network.inject(&lacking));
+        let mut again = Vec::new();
+        for _ in 0..100 {
+            network.elapsed += Duration::from_millis(100);
+            let now = network.now();
+            network.stack.handle_timeout(now);
+            again.extend(seen(&mut network).into_iter().filter(|packet| packet.flags & FIN != 0));
+        }
+        assert!(again.len() > 2, "{repeats} repeats: sent again {} times", again.len());
+        assert!(again.iter().all(|packet| packet.sequence == fin.sequence));
+        // Until the peer has it, and ends too.
+        network.inject(&hand(fin.sequence.wrapping_add(1)).packet());
+        let end = Hand { control: TcpControl::Fin, ..hand(fin.sequence.wrapping_add(1)) };
+        network.inject(&end.packet());
+        let _ = seen(&mut network);
+        let events = network.events();
+        assert!(events.contains(&Event::Closed { flow, reason: CloseReason::Finished }), "{repeats}: {events:?}");
+    }
 }

@@ -54,7 +54,8 @@ fn exchange(network: &mut Network, handle: SocketHandle, flow: FlowId, bytes: &[
     let mut finished = false;
     for _ in 0..200_000 {
         if up.len() == bytes.len() && down.len() == bytes.len() {
-            // smoltcp 0.14 never sends a lost FIN again after three duplicate acknowledgements, at either end.
+            // smoltcp 0.14 never sends a lost FIN again after three duplicate acknowledgements: our end is cured of that
+            // (Open::passes_over), the program's is not.
             network.weather = Weather::default();
         }
         let socket = network.kernel.socket(handle);
