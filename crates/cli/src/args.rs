@@ -92,6 +92,9 @@ pub(crate) enum Command {
     Sessions(JsonArgs),
     /// Check everything and say what to do about what is wrong
     Doctor(JsonArgs),
+    /// Choose where the device key and the sign-in are kept
+    #[command(after_help = KEY_STORAGE_EXAMPLES)]
+    KeyStorage(KeyStorageArgs),
     /// Print what the service wrote down, fit to be handed on
     #[command(after_help = LOGS_EXAMPLES)]
     Logs(LogsArgs),
@@ -164,6 +167,10 @@ const OVERRIDE_EXAMPLES: &str = "\
 Examples:
   postern override orders-db 5433
   postern override orders-db --clear";
+const KEY_STORAGE_EXAMPLES: &str = "\
+Examples:
+  postern key-storage memory
+  postern key-storage file";
 const LOGS_EXAMPLES: &str = "\
 Examples:
   postern logs --redact strict
@@ -294,6 +301,22 @@ pub(crate) struct OverrideArgs {
     /// Print JSON
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct KeyStorageArgs {
+    /// Where
+    pub(crate) place: Place,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum Place {
+    /// Nowhere but in the service's memory: a restart ends the sign-in
+    Memory,
+    /// In files that only you may read
+    File,
+    /// In the system's keyring, where the service can use it
+    Keyring,
 }
 
 #[derive(Args, Debug)]

@@ -6,6 +6,7 @@ mod command_line;
 mod connect;
 mod dns;
 mod doctor;
+mod key_storage;
 mod lock;
 mod login;
 mod logs;
@@ -36,6 +37,7 @@ pub(crate) async fn run(command: Command, context: &mut Context) -> Result<(), F
         Command::Disconnect(args) => connect::disconnect(args, context).await,
         Command::Use(args) => command_line::print(&args.resource, context).await,
         Command::Override(args) => port_override::choose(&args, context).await,
+        Command::KeyStorage(args) => key_storage::choose(args.place, context).await,
         Command::Logs(args) => logs::export(&args, context).await,
         Command::Dns(command) => dns::run(command, context).await,
         Command::Network(command) => network::run(&command, context).await,

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use postern_local_api::message::{ChangeReport, NetworkStatus, PortOverride, ResourceStatus, Selection};
+use postern_local_api::message::{ChangeReport, KeyPlace, NetworkStatus, PortOverride, ResourceStatus, Selection};
 use postern_proto::{filter::Filter, id::ResourceId, problem::Problem, resource::ClientResource};
 use tokio::sync::{mpsc, oneshot};
 
@@ -35,6 +35,11 @@ pub enum Request {
     ChoosePort {
         wish: PortOverride,
         reply: Reply<ResourceStatus>,
+    },
+    /// Keeps the device key and the sign-in there.
+    KeepKeys {
+        place: KeyPlace,
+        reply: Reply<()>,
     },
     /// Switches the virtual network on or off; answered when it is known what came of it.
     SetNetwork {

@@ -8,7 +8,7 @@ use std::{
 
 use postern_local_api::{
     cause::Cause,
-    message::{ChangeReport, Connection, ControlLink, NoticeLevel, StatusApi},
+    message::{ChangeReport, Connection, ControlLink, KeyPlace, NoticeLevel, StatusApi},
 };
 use postern_proto::{id::ResourceId, problem::Problem, time::UnixMillis};
 use tokio::{
@@ -33,6 +33,7 @@ use crate::{
 
 mod commands;
 mod following;
+mod keys;
 mod network;
 mod outlook;
 mod ports;
@@ -91,6 +92,7 @@ pub struct Shell {
     network: Virtual,
     upkeep: Upkeep,
     outlook: Outlook,
+    key_place: KeyPlace,
     /// When resources were last used, as it is on disk.
     last_used: BTreeMap<ResourceId, UnixMillis>,
     /// What is wrong with this sign-in, or why it ended.
@@ -148,6 +150,7 @@ impl Shell {
             network,
             upkeep: Upkeep::default(),
             outlook: Outlook::default(),
+            key_place: KeyPlace::File,
             last_used: BTreeMap::new(),
             notes: Notes::default(),
         }
@@ -197,6 +200,10 @@ impl Shell {
                 Err(problem) => answer(reply, Err(problem)),
             },
             Request::ChoosePort { wish, reply } => self.choose_port(wish, reply).await,
+            Request::KeepKeys { place, reply } => {
+                let kept = self.keep_keys(place).await;
+                answer(reply, kept);
+            }
             Request::SetNetwork { enabled, reply } => self.switch_network(enabled, reply).await,
             Request::Refresh { reply } => {
                 self.post();

@@ -166,10 +166,6 @@ pub enum Cause {
     KeyringMissing {
         reason: String,
     },
-    /// The keys are in a file because that is all there is, or what was chosen.
-    KeysInFile {
-        path: String,
-    },
     /// Window or shell and service are of different versions.
     VersionsDiffer {
         client: String,
@@ -264,7 +260,6 @@ impl Cause {
             Self::RenewalFailed { .. } => "renewal_failed",
             Self::KeyringLocked { .. } => "keyring_locked",
             Self::KeyringMissing { .. } => "keyring_missing",
-            Self::KeysInFile { .. } => "keys_in_file",
             Self::VersionsDiffer { .. } => "versions_differ",
             Self::ServiceGone { .. } => "service_gone",
             Self::FewFiles { .. } => "few_files",
@@ -289,7 +284,6 @@ impl Cause {
             Self::RangeTaken { .. }
             | Self::NetworkBehind { .. }
             | Self::SomeGatewaysAway { .. }
-            | Self::KeysInFile { .. }
             | Self::StatusApi { .. } => Severity::Info,
             _ => Severity::Warn,
         }

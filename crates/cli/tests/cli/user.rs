@@ -711,6 +711,18 @@ fn another_port_is_chosen_and_the_assigned_one_is_taken_again() {
 }
 
 #[test]
+fn the_key_is_kept_where_it_is_said() {
+    let fake = Fake::start();
+    fake.answer("POST /v1/key-storage", 200, json!(Status { key_storage: KeyStorage::Memory, ..status() }));
+    fake.run(&["key-storage", "memory"]).ends(0).says("in memory only");
+    assert_eq!(fake.calls(), [("POST /v1/key-storage".to_owned(), json!({ "storage": "memory" }))]);
+    let missing = Cause::KeyringMissing { reason: "no session bus".to_owned() }.problem(409);
+    fake.answer("POST /v1/key-storage", 409, json!(missing));
+    fake.run(&["key-storage", "keyring"]).ends(8).warns("there is no keyring");
+    fake.run(&["key-storage", "cloud"]).ends(2);
+}
+
+#[test]
 fn the_log_is_printed_or_written_into_a_new_private_file() {
     use std::os::unix::fs::PermissionsExt as _;
     let fake = Fake::start();

@@ -201,7 +201,7 @@ pub(super) fn key(check: Open, status: &Status, store: &Store) -> Check {
         KeyStorage::File { .. } => in_file(check),
         KeyStorage::Keystore { name } => check.ok(format!("In {name}.")),
         KeyStorage::Memory => {
-            check.warning("In memory only.", "Sign in again after a restart, or keep it: postern key-storage keyring.")
+            check.warning("In memory only.", "Sign in again after a restart, or keep it: postern key-storage file.")
         }
         KeyStorage::Unreadable { name, reason } => {
             let cause = Cause::KeyringLocked { keyring: name.clone(), reason: reason.clone() };

@@ -12,8 +12,8 @@ use axum::{
 };
 use futures_util::{Stream, StreamExt as _};
 use postern_local_api::message::{
-    ChangeReport, ControlAnswer, ControlCall, DoctorReport, Hello, LiveSession, LogExport, LogRequest, Login,
-    NetworkChoice, NetworkStatus, PortOverride, ResourceStatus, Selection, Status, Unlock, VERSION,
+    ChangeReport, ControlAnswer, ControlCall, DoctorReport, Hello, KeyStorageChoice, LiveSession, LogExport,
+    LogRequest, Login, NetworkChoice, NetworkStatus, PortOverride, ResourceStatus, Selection, Status, Unlock, VERSION,
 };
 use postern_local_api::names::{NameQuestion, NameReport};
 use postern_proto::{api::Credential, problem::Problem};
@@ -68,6 +68,7 @@ pub fn router(handle: Handle) -> Router {
         .route("/v1/connect", post(connect))
         .route("/v1/disconnect", post(disconnect))
         .route("/v1/override", post(override_port))
+        .route("/v1/key-storage", post(key_storage))
         .route("/v1/network", post(network))
         .route("/v1/sessions", get(sessions))
         .route("/v1/doctor", post(doctor))
@@ -180,6 +181,12 @@ async fn sessions(State(handle): State<Handle>) -> Json<Vec<LiveSession>> {
 
 async fn override_port(State(handle): State<Handle>, Sent(wish): Sent<PortOverride>) -> Answer<ResourceStatus> {
     Ok(Json(ask(&handle.requests, |reply| Request::ChoosePort { wish, reply }).await?))
+}
+
+async fn key_storage(State(handle): State<Handle>, Sent(choice): Sent<KeyStorageChoice>) -> Answer<Status> {
+    let _turn = handle.signing_in.lock().await;
+    ask(&handle.requests, |reply| Request::KeepKeys { place: choice.storage, reply }).await?;
+    fresh_status(&handle).await
 }
 
 async fn doctor(State(handle): State<Handle>) -> Answer<DoctorReport> {

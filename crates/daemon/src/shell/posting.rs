@@ -2,12 +2,12 @@
 
 use postern_local_api::{
     command::command,
-    message::{HealthItem, KeyStorage, ResourceStatus, SignIn, Status},
+    message::{HealthItem, ResourceStatus, SignIn, Status},
 };
 use postern_proto::id::ResourceId;
 
 use super::Shell;
-use crate::{clock, engine::Presence, store::DeviceKey, streams::Load};
+use crate::{clock, engine::Presence, streams::Load};
 
 impl Shell {
     /// Posts everything that may have changed.
@@ -65,12 +65,11 @@ impl Shell {
         let now = clock::now();
         let network = self.engine.network_status(now);
         let health = self.health(&network);
-        let key_file = self.parts.store.path::<DeviceKey>().display().to_string();
         Status {
             service: env!("CARGO_PKG_VERSION").to_owned(),
             sign_in: self.sign_in_status(),
             control: self.link.clone(),
-            key_storage: KeyStorage::File { path: key_file },
+            key_storage: self.key_storage(),
             certificate_ends: self.account.as_ref().map(|account| account.certificate().not_after),
             gateways: self.parts.carriage.gateways().status(now.boot),
             resources: Vec::new(),

@@ -3,12 +3,12 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use http::Method;
-use postern_local_api::message::ControlLink;
+use postern_local_api::message::{ControlLink, KeyPlace};
 use postern_proto::problem::Problem;
 use postern_proto::{id::AccountId, replica::Replica};
 use tokio::task::JoinSet;
 
-use super::{Shell, following::Following};
+use super::{Shell, following::Following, keys::save_secrets};
 use crate::{
     account::Account,
     engine::Input,
@@ -26,6 +26,7 @@ impl Shell {
     /// Goes on where the last run stopped.
     pub(super) async fn resume(&mut self, config: Option<Config>) {
         self.resume_network().await;
+        self.resume_key_place();
         self.parts.configs.send_replace(config.clone());
         let store = self.parts.store.clone();
         let warnings = &mut self.parts.warnings;
@@ -83,14 +84,12 @@ impl Shell {
             self.sign_out().await;
         }
         self.parts.configs.send_replace(Some(config.clone()));
-        let store = self.parts.store.clone();
-        // The record comes last: without it the rest counts as no sign-in.
+        let (store, place) = (self.parts.store.clone(), self.key_place);
         let save = move || -> Result<(), SaveError> {
             store.save(&config)?;
             store.save(&Lock { locked })?;
-            store.save(&key)?;
             store.save(&identity)?;
-            store.save(&record)
+            save_secrets(&store, place, &key, &record)
         };
         self.saver.run(save).await;
         self.saver.flush().await;
@@ -199,8 +198,10 @@ impl Shell {
         if let Some(account) = &self.account {
             let (store, mut record) = (self.parts.store.clone(), account.record().clone());
             record.must_change_password = false;
-            self.saver.run(move || store.save(&record)).await;
-            self.saver.flush().await;
+            if self.key_place != KeyPlace::Memory {
+                self.saver.run(move || store.save(&record)).await;
+                self.saver.flush().await;
+            }
         }
     }
 }

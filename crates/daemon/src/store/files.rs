@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, fmt};
 
+use postern_local_api::message::KeyPlace;
 use postern_netstack::dns::HostRecord;
 use postern_proto::{
     api::{AccountInfo, IssuedLease},
@@ -151,6 +152,16 @@ pub struct LastUsed {
 
 impl Stored for LastUsed {
     const FILE: &'static str = "last-used.json";
+}
+
+/// Where the device key and the sign-in are kept. It outlives sign-outs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeyStorageChosen {
+    pub place: KeyPlace,
+}
+
+impl Stored for KeyStorageChosen {
+    const FILE: &'static str = "key-storage.json";
 }
 
 /// Whether the service is locked.

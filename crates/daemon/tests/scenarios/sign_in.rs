@@ -2,7 +2,9 @@
 
 use std::{path::Path, sync::Arc, time::Duration};
 
-use postern_local_api::message::{Connection, ControlLink, Login, SignIn, Trust, Unlock};
+use postern_local_api::message::{
+    Connection, ControlLink, KeyPlace, KeyStorage, KeyStorageChoice, Login, SignIn, Trust, Unlock,
+};
 use postern_proto::{api::Credential, problem::Problem};
 use rustix::process::Signal;
 
@@ -352,4 +354,29 @@ fn holds(folder: &Path, text: &str) -> bool {
         let content = std::fs::read(&path).unwrap_or_default();
         content.windows(text.len()).any(|window| window == text.as_bytes())
     })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_in_memory_only_leaves_nothing_on_disk_and_ends_with_the_service() {
+    let mut world = World::start().await;
+    let secrets = ["device-key.json", "login.json"].map(|file| world.home.path().join("state").join(file));
+    let there = || secrets.iter().filter(|path| path.exists()).count();
+    assert_eq!(there(), 2);
+    let choose = async |daemon: &Daemon, storage| daemon.client.set_key_storage(&KeyStorageChoice { storage }).await;
+    let status = choose(&world.daemon, KeyPlace::Memory).await.unwrap();
+    assert_eq!((status.key_storage, there()), (KeyStorage::Memory, 0));
+    world.open().await;
+    // Back on disk, it outlives a restart.
+    choose(&world.daemon, KeyPlace::File).await.unwrap();
+    assert_eq!(there(), 2);
+    world.daemon.restart(Signal::KILL);
+    world.daemon.until("back", |status| matches!(status.sign_in, SignIn::SignedIn { .. })).await;
+    choose(&world.daemon, KeyPlace::Memory).await.unwrap();
+    world.daemon.restart(Signal::KILL);
+    let status = world.daemon.status().await;
+    assert_eq!((status.sign_in, status.key_storage), (SignIn::SignedOut, KeyStorage::Memory));
+    // The choice holds for the next sign-in too.
+    world.daemon.login(&world.control).await;
+    assert_eq!(there(), 0);
+    assert_eq!(problem(choose(&world.daemon, KeyPlace::Keyring).await).code, "keyring_missing");
 }

@@ -43,7 +43,6 @@ fn all() -> Vec<Cause> {
         Cause::RenewalFailed { error: text() },
         Cause::KeyringLocked { keyring: text(), reason: text() },
         Cause::KeyringMissing { reason: text() },
-        Cause::KeysInFile { path: text() },
         Cause::VersionsDiffer { client: text(), service: text(), streams: 5 },
         Cause::ServiceGone { detail: text() },
         Cause::FewFiles { limit: 256 },

@@ -37,7 +37,6 @@ pub(super) fn explain(cause: &Cause) -> Explanation {
         | Cause::NotOurServer { .. } => identity(cause),
         Cause::KeyringLocked { .. }
         | Cause::KeyringMissing { .. }
-        | Cause::KeysInFile { .. }
         | Cause::VersionsDiffer { .. }
         | Cause::ServiceGone { .. }
         | Cause::FewFiles { .. }
@@ -303,11 +302,6 @@ fn computer(cause: &Cause) -> Explanation {
             "There is no keyring, so your device key cannot be kept there.",
             sentence(reason),
             "Keep the key in memory until you quit, or in a file only you can read.",
-        ),
-        Cause::KeysInFile { path } => said(
-            "The device key is in a file.",
-            format!("No keyring is used. Only you may read {path}."),
-            "Nothing to do. With a keyring: postern key-storage keyring.",
         ),
         Cause::VersionsDiffer { client, service, streams } => said(
             "The service is of another version than this program.",
