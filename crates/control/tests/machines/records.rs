@@ -135,6 +135,33 @@ async fn a_stream_that_comes_twice_is_two_sessions() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn each_end_ends_the_oldest_open_session_of_its_stream_whatever_comes_in_one_batch() {
+    let (_world, device, gateway, resource) = world().await;
+    let mut chain = Chain::new(gateway.given);
+    // An end without a beginning does not end what begins later.
+    chain.add(end(stream(9)));
+    for n in [1, 2, 1, 1] {
+        chain.add(start(&device, resource, stream(n)));
+    }
+    chain.add(end(stream(1)));
+    chain.add(end(stream(2)));
+    chain.add(end(stream(1)));
+    let first = chain.records.len();
+    chain.add(start(&device, resource, stream(9)));
+    chain.add(end(stream(1)));
+    send(&gateway, &chain.records[..first]).await.unwrap();
+    send(&gateway, &chain.records[first..]).await.unwrap();
+    let page: Value = device.get("/api/v1/sessions").await.unwrap();
+    let sessions = page["items"].as_array().unwrap();
+    let mut ends: Vec<_> = sessions.iter().map(|it| (it["started_at"].clone(), it["ended_at"].clone())).collect();
+    ends.sort_by_key(|(started, _)| started.to_string());
+    let at = |seq: usize| serde_json::to_value(chain.records[seq - 1].at).unwrap();
+    let expected = [(2, Some(6)), (3, Some(7)), (4, Some(8)), (5, Some(10)), (9, None)];
+    let expected: Vec<_> = expected.map(|(start, end)| (at(start), end.map_or(Value::Null, at))).into();
+    assert_eq!(ends, expected);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_broken_chain_is_refused_and_nothing_of_its_batch_is_stored() {
     let (_world, device, gateway, resource) = world().await;
     let mut chain = Chain::new(gateway.given);
