@@ -20,13 +20,10 @@ use postern_proto::{
 };
 use postern_tunnel::{
     client::carry,
-    local_end::LocalEnd,
+    local_end::{Accepted, LocalEnd},
     stream::{EndCause, StreamEnd},
 };
-use tokio::{
-    net::TcpStream,
-    sync::{mpsc, watch},
-};
+use tokio::sync::{mpsc, watch};
 use tokio_util::task::TaskTracker;
 use ulid::Ulid;
 
@@ -125,7 +122,7 @@ impl Carriage {
     }
 
     /// Carries a connection that was admitted. It is listed before this returns, so that a cut that comes next finds it.
-    pub fn start(self: &Arc<Self>, local: TcpStream, peer: SocketAddr, destination: &Arc<Destination>) {
+    pub fn start(self: &Arc<Self>, local: Accepted, peer: SocketAddr, destination: &Arc<Destination>) {
         let stream = self.list(peer, destination);
         let carried = Arc::clone(self).carry(local, stream, Arc::clone(destination), Wanted::default());
         self.tasks.spawn(carried);

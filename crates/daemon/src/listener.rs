@@ -3,6 +3,7 @@
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use postern_local_api::message::NoticeLevel;
+use postern_tunnel::local_end::{Accepted, arm_listener};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
 use crate::{
@@ -36,7 +37,9 @@ pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     // Connections of an earlier run that still wind down do not keep the port; another listener does.
     socket.set_reuseaddr(true)?;
     socket.bind(address)?;
-    socket.listen(BACKLOG)
+    let listener = socket.listen(BACKLOG)?;
+    arm_listener(&listener)?;
+    Ok(listener)
 }
 
 impl Reception {
@@ -49,7 +52,7 @@ impl Reception {
                 Ok((stream, peer)) => match self.gate.admit(&stream, peer, address) {
                     Ok(()) => {
                         short = false;
-                        self.carriage.start(stream, peer, &destination);
+                        self.carriage.start(Accepted(stream), peer, &destination);
                     }
                     Err(refused) => self.refuse(stream, address, &destination, refused.uid()),
                 },

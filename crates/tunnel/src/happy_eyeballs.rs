@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use socket2::{Domain, Protocol, Socket, Type};
 use tokio::{
     net::TcpStream,
     task::JoinSet,
@@ -24,7 +25,7 @@ pub const STAGGER: Duration = Duration::from_millis(250);
 /// out before any failure.
 pub async fn connect(addresses: &[SocketAddr], limit: Duration) -> io::Result<(TcpStream, SocketAddr)> {
     if let [address] = addresses {
-        let connected = timeout(limit, TcpStream::connect(address)).await;
+        let connected = timeout(limit, connect_to(*address)).await;
         return Ok((connected.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))?, *address));
     }
     let mut first_error = None;
@@ -41,7 +42,7 @@ async fn race(addresses: Vec<SocketAddr>, first_error: &mut Option<io::Error>) -
         if next_at <= Instant::now()
             && let Some(address) = waiting.next()
         {
-            attempts.spawn(async move { Ok((TcpStream::connect(address).await?, address)) });
+            attempts.spawn(async move { Ok((connect_to(address).await?, address)) });
             next_at = Instant::now() + STAGGER;
         }
         tokio::select! {
@@ -57,6 +58,40 @@ async fn race(addresses: Vec<SocketAddr>, first_error: &mut Option<io::Error>) -
             else => return None,
         }
     }
+}
+
+/// Connects to one address. Within a machine that is done when the call returns, which the runtime would only learn of in
+/// its next round of events, on whatever thread.
+async fn connect_to(address: SocketAddr) -> io::Result<TcpStream> {
+    let kind = Type::STREAM;
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    let kind = kind.nonblocking();
+    let socket = Socket::new(Domain::for_address(address), kind, Some(Protocol::TCP))?;
+    #[cfg(not(any(target_os = "linux", target_os = "android")))]
+    socket.set_nonblocking(true)?;
+    match socket.connect(&address.into()) {
+        Err(error) if !is_under_way(&error) => return Err(error),
+        _ => {}
+    }
+    let connected = socket.peer_addr().is_ok();
+    let stream = TcpStream::from_std(socket.into())?;
+    if !connected {
+        stream.writable().await?;
+        if let Some(error) = stream.take_error()? {
+            return Err(error);
+        }
+    }
+    Ok(stream)
+}
+
+#[cfg(unix)]
+fn is_under_way(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(rustix::io::Errno::INPROGRESS.raw_os_error())
+}
+
+#[cfg(not(unix))]
+fn is_under_way(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::WouldBlock
 }
 
 /// Alternates the address families, beginning with the family of the first address (RFC 8305 §4).

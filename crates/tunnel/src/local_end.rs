@@ -6,7 +6,10 @@ use std::{
     task::{Context, Poll},
 };
 
-use tokio::{io::Interest, net::TcpStream};
+use tokio::{
+    io::Interest,
+    net::{TcpListener, TcpStream},
+};
 
 use crate::socket;
 
@@ -37,6 +40,11 @@ pub trait LocalEnd {
     /// The first read of a new connection: what came before the runtime has heard of it is read, too.
     fn poll_first_read(&self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
         self.poll_read(cx, buffer)
+    }
+
+    /// The first write of a new connection, which the runtime may not have heard of yet.
+    fn poll_first_write(&self, cx: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        self.poll_write(cx, slices)
     }
 
     /// Says that nothing more will be written. That the program is gone already is noticed elsewhere.
@@ -75,6 +83,10 @@ impl LocalEnd for TcpStream {
         socket::read_now(self, buffer).map_or_else(|| socket::poll_read(self, cx, buffer), Poll::Ready)
     }
 
+    fn poll_first_write(&self, cx: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        socket::write_now(self, slices).map_or_else(|| socket::poll_write(self, cx, slices), Poll::Ready)
+    }
+
     fn end_writing(&self) {
         socket::end_writing(self);
     }
@@ -91,5 +103,61 @@ impl LocalEnd for TcpStream {
 
     fn reset(self) {
         drop(self);
+    }
+}
+
+/// Prepares a listener so that what it accepts is ready to be carried as [`Accepted`], with no further call for each
+/// connection. From then on a connection is reset when this process goes away, from the moment that it is established.
+pub fn arm_listener(listener: &TcpListener) -> io::Result<()> {
+    socket::arm_listener(listener)
+}
+
+/// A connection from a listener that was prepared with [`arm_listener`].
+#[derive(Debug)]
+pub struct Accepted(pub TcpStream);
+
+impl LocalEnd for Accepted {
+    fn arm(&self) -> io::Result<()> {
+        if socket::ACCEPTED_INHERITS { Ok(()) } else { self.0.arm() }
+    }
+
+    fn opened(&self) -> io::Result<()> {
+        self.0.opened()
+    }
+
+    fn poll_read(&self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
+        self.0.poll_read(cx, buffer)
+    }
+
+    fn poll_write(&self, cx: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        self.0.poll_write(cx, slices)
+    }
+
+    fn poll_room(&self, cx: &mut Context<'_>) -> Poll<usize> {
+        self.0.poll_room(cx)
+    }
+
+    fn poll_first_read(&self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
+        self.0.poll_first_read(cx, buffer)
+    }
+
+    fn poll_first_write(&self, cx: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        self.0.poll_first_write(cx, slices)
+    }
+
+    fn end_writing(&self) {
+        self.0.end_writing();
+    }
+
+    fn broken(&self) -> impl Future<Output = ()> {
+        self.0.broken()
+    }
+
+    fn close(self) {
+        self.0.close();
+    }
+
+    fn reset(self) {
+        self.0.reset();
     }
 }

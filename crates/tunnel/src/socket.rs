@@ -8,7 +8,13 @@ use std::{
 };
 
 use socket2::{SockRef, TcpKeepalive};
-use tokio::{io::Interest, net::TcpStream};
+use tokio::{
+    io::Interest,
+    net::{TcpListener, TcpStream},
+};
+
+/// Whether an accepted socket has the options of its listener, a close that is a reset among them.
+pub(crate) const ACCEPTED_INHERITS: bool = cfg!(any(target_os = "linux", target_os = "android"));
 
 /// Below the shortest idle limit of common balancers (60 s), so that a warm connection stays up.
 const KEEPALIVE_AFTER: Duration = Duration::from_secs(15);
@@ -51,6 +57,14 @@ pub(crate) fn read_now(stream: &TcpStream, buffer: &mut [u8]) -> Option<io::Resu
     }
 }
 
+/// Writes without asking the runtime, as [`read_now`] reads.
+pub(crate) fn write_now(stream: &TcpStream, slices: &[IoSlice<'_>]) -> Option<io::Result<usize>> {
+    match (&*SockRef::from(stream)).write_vectored(slices) {
+        Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => None,
+        result => Some(result),
+    }
+}
+
 /// Runs one system call. After a short one the socket counts as not ready any more, which saves the call that would only
 /// say so. That is decided within `try_io`, which forgets it when an event came meanwhile.
 fn attempt(
@@ -83,6 +97,13 @@ pub(crate) fn arm(stream: &TcpStream) -> io::Result<()> {
     tune(stream)
 }
 
+/// Prepares a listener so that what it accepts is armed already, where [`ACCEPTED_INHERITS`].
+pub(crate) fn arm_listener(listener: &TcpListener) -> io::Result<()> {
+    let socket = SockRef::from(listener);
+    socket.set_linger(Some(Duration::ZERO))?;
+    tune_socket(&socket, listener.local_addr().is_ok_and(|address| address.ip().is_loopback()))
+}
+
 /// Closes a socket in an orderly way after both directions have ended.
 pub(crate) fn close(stream: TcpStream) {
     let _ = SockRef::from(&stream).set_linger(None);
@@ -93,9 +114,12 @@ pub(crate) fn close(stream: TcpStream) {
 /// it to a peer that answers every probe but whose window is closed, and would cut a program that does not read for a
 /// while, such as a pager.
 pub(crate) fn tune(stream: &TcpStream) -> io::Result<()> {
-    let socket = SockRef::from(stream);
+    tune_socket(&SockRef::from(stream), stream.peer_addr().is_ok_and(|peer| peer.ip().is_loopback()))
+}
+
+fn tune_socket(socket: &SockRef<'_>, within_machine: bool) -> io::Result<()> {
     socket.set_tcp_nodelay(true)?;
-    if stream.peer_addr().is_ok_and(|peer| peer.ip().is_loopback()) {
+    if within_machine {
         // A program of this machine does not vanish without a sign, and nothing needs pacing: where BBR is the default,
         // its timers cost a fifth of the CPU time per byte. That a system does not allow another choice is no error.
         #[cfg(any(target_os = "linux", target_os = "android"))]
@@ -109,9 +133,47 @@ pub(crate) fn tune(stream: &TcpStream) -> io::Result<()> {
 mod tests {
     use std::{future::poll_fn, net::SocketAddr};
 
-    use tokio::net::TcpListener;
-
     use super::*;
+
+    #[tokio::test]
+    async fn a_connection_of_an_armed_listener_is_reset_when_it_is_dropped_and_ends_in_order_when_it_is_closed() {
+        let listener = TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await.unwrap();
+        arm_listener(&listener).unwrap();
+        for orderly in [false, true] {
+            let mut program = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+            let (stream, _) = listener.accept().await.unwrap();
+            if !ACCEPTED_INHERITS {
+                arm(&stream).unwrap();
+            }
+            assert!(stream.nodelay().unwrap());
+            if orderly {
+                close(stream);
+                assert_eq!(program.read(&mut [0]).unwrap(), 0);
+            } else {
+                drop(stream);
+                assert_eq!(program.read(&mut [0]).unwrap_err().kind(), io::ErrorKind::ConnectionReset);
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_written_before_the_runtime_heard_of_a_socket_arrives_and_what_comes_after_it_too() {
+        let listener = TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await.unwrap();
+        let mut program = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (stream, _) = listener.accept().await.unwrap();
+        assert_eq!(write_now(&stream, &[IoSlice::new(b"ear"), IoSlice::new(b"ly")]).unwrap().unwrap(), 5);
+        assert_eq!(poll_fn(|cx| poll_write(&stream, cx, &[IoSlice::new(b" late")])).await.unwrap(), 5);
+        let mut received = [0; 10];
+        program.read_exact(&mut received).unwrap();
+        assert_eq!(&received, b"early late");
+        // A full socket is waited for.
+        let block = vec![0; 1 << 20];
+        while write_now(&stream, &[IoSlice::new(&block)]).is_some() {}
+        let reader = std::thread::spawn(move || io::copy(&mut program, &mut io::sink()));
+        assert!(poll_fn(|cx| poll_write(&stream, cx, &[IoSlice::new(b"more")])).await.is_ok());
+        drop(stream);
+        reader.join().unwrap().unwrap();
+    }
 
     #[tokio::test]
     async fn what_came_before_the_runtime_heard_of_a_socket_is_read_and_what_comes_after_it_too() {
