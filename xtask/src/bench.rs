@@ -384,6 +384,7 @@ impl Bench<'_> {
             Case::Up(streams) => bulk(subject, || load::upload(entry, streams, self.time)),
             Case::Down(streams) => bulk(subject, || load::download(entry, streams, self.time)),
             Case::Streams(clients) => {
+                let before = cpu_times(subject);
                 let openings = load::open_and_close(entry, clients, self.time)?;
                 if openings.failed > 0 {
                     let text =
@@ -392,11 +393,7 @@ impl Bench<'_> {
                     ensure!(subject.kind.peer().is_some(), text);
                     lacking = Some(text);
                 }
-                Ok([(Measure::Rate, Some(openings.per_second))]
-                    .into_iter()
-                    .chain(quantiles(&openings.times))
-                    .filter_map(present)
-                    .collect())
+                Ok(opened(subject, &openings, &before))
             }
             Case::PingPong => {
                 Ok(quantiles(&load::ping_pong(entry, self.time)?).into_iter().filter_map(present).collect())
@@ -507,6 +504,25 @@ fn bulk(
 fn questions(subject: &Subject) -> anyhow::Result<Queries<'_>> {
     let server = subject.name_server.as_ref().context("it answers no names")?;
     Ok(Queries { server: server.address, names: &server.names, clients: dns::CLIENTS })
+}
+
+/// CPU time of each process.
+fn cpu_times(subject: &Subject) -> Vec<Duration> {
+    subject.pids().into_iter().map(|pid| usage::cpu_time(&[pid])).collect()
+}
+
+/// `before`: CPU times before the streams were opened.
+fn opened(subject: &Subject, openings: &load::Openings, before: &[Duration]) -> Vec<(Measure, f64)> {
+    let used = cpu_times(subject).into_iter().zip(before).map(|(after, before)| after.saturating_sub(*before));
+    let each: Vec<f64> = used.map(|time| time.as_secs_f64() * 1e6 / openings.times.len() as f64).collect();
+    let mut measured = vec![(Measure::Rate, openings.per_second)];
+    measured.extend(quantiles(&openings.times).into_iter().filter_map(present));
+    if !each.is_empty() {
+        measured.push((Measure::CpuPerOpening, each.iter().sum()));
+    }
+    let names = subject.processes.iter().map(|process| process.name().to_owned());
+    measured.extend(names.zip(each).map(|(name, cpu)| (Measure::CpuPerOpeningOf(name), cpu)));
+    measured
 }
 
 fn quantiles(times: &load::Times) -> [(Measure, Option<f64>); 2] {

@@ -92,6 +92,10 @@ pub(crate) enum Measure {
     /// Median and 99th percentile of connect, one byte there and back; or of the byte alone.
     P50,
     P99,
+    /// CPU time of the subject's processes for each stream that was opened and closed.
+    CpuPerOpening,
+    /// The same, of one process.
+    CpuPerOpeningOf(String),
     /// Growth of resident memory for each idle stream, over all processes of the subject.
     PerStream,
     /// The same, of one process.
@@ -118,7 +122,7 @@ impl Figure {
             Measure::Cpu if self.case.asks_for_names() => "us",
             Measure::Cpu => "s/GiB",
             Measure::Rate => "1/s",
-            Measure::P50 | Measure::P99 => "us",
+            Measure::P50 | Measure::P99 | Measure::CpuPerOpening | Measure::CpuPerOpeningOf(_) => "us",
             Measure::PerStream | Measure::PerStreamOf(_) => "KiB",
             Measure::ResidentOf(_) => "MiB",
         }
@@ -130,7 +134,8 @@ impl fmt::Display for Figure {
         let case = self.case;
         match (&self.measure, case) {
             (Measure::Throughput | Measure::Rate | Measure::PerStream, _) => write!(f, "{case}"),
-            (Measure::Cpu, _) => write!(f, "{case}/cpu"),
+            (Measure::Cpu | Measure::CpuPerOpening, _) => write!(f, "{case}/cpu"),
+            (Measure::CpuPerOpeningOf(process), _) => write!(f, "{case}/{process}/cpu"),
             (Measure::P50, Case::Streams(_)) => write!(f, "{case}/connect-p50"),
             (Measure::P99, Case::Streams(_)) => write!(f, "{case}/connect-p99"),
             (Measure::P50, _) => write!(f, "{case}/p50"),

@@ -76,7 +76,8 @@ pub(crate) fn table(results: &Results, subjects: &[Kind], verdicts: &[Verdict]) 
     let mut text = String::new();
     for figure in results.figures() {
         // What single processes of peers hold is in the JSON lines; here it would be many tables of one row.
-        let is_detail = matches!(figure.measure, Measure::PerStreamOf(_) | Measure::ResidentOf(_));
+        let is_detail =
+            matches!(figure.measure, Measure::PerStreamOf(_) | Measure::ResidentOf(_) | Measure::CpuPerOpeningOf(_));
         let rows: Vec<String> = subjects.iter().filter_map(|&subject| row(results, figure, subject)).collect();
         if is_detail {
             writeln!(text, "{figure} [{}]{}", figure.unit(), rows.concat())?;
