@@ -9,7 +9,9 @@ mod handshake;
 mod record;
 
 use std::{
+    future::pending,
     io::{self, IoSlice},
+    sync::Arc,
     task::{Context, Poll, Waker, ready},
 };
 
@@ -19,6 +21,7 @@ use rustls::{
     kernel::KernelConnection, server::ServerConnectionData,
 };
 use tokio::{
+    io::Interest,
     net::TcpStream,
     runtime::{Handle, Id},
 };
@@ -66,7 +69,7 @@ enum End {
 
 /// What carries the TLS bytes. A carrier inside a WebSocket would be another variant.
 pub(crate) enum Wire {
-    Tcp(TcpStream),
+    Tcp(Arc<TcpStream>),
 }
 
 /// What rustls keeps to derive the next keys.
@@ -91,7 +94,7 @@ impl Link {
     /// `received` came after the handshake.
     fn new(wire: TcpStream, secrets: ExtractedSecrets, renewal: Renewal, received: &[u8]) -> Result<Self, LinkError> {
         Ok(Self {
-            wire: Wire::Tcp(wire),
+            wire: Wire::Tcp(Arc::new(wire)),
             home: Handle::current().id(),
             sealing: Key::new(secrets.tx)?,
             opening: Key::new(secrets.rx)?,
@@ -165,6 +168,24 @@ impl Link {
             self.unread = Inbox::new(wire.get(..received).unwrap_or_default());
             result
         })
+    }
+
+    /// Completes when the connection broke. Its end, and what had arrived before, is found by receiving only.
+    pub(crate) fn broken(&self) -> impl Future<Output = ()> + use<> {
+        let Wire::Tcp(stream) = &self.wire;
+        let stream = Arc::clone(stream);
+        async move {
+            if stream.ready(Interest::ERROR).await.is_err() {
+                pending::<()>().await;
+            }
+        }
+    }
+
+    /// Sends a record that holds nothing, which a peer passes over. That of a process that has ended resets the connection
+    /// for it, while it would not say anything by itself before what it had sent is taken.
+    pub(crate) fn probe(&mut self, cx: &mut Context<'_>) -> Result<(), LinkError> {
+        self.send_other(Content::Data, [])?;
+        self.try_flush(cx)
     }
 
     /// Whether an idle link may take a stream: nothing has come and it has not ended. A link that has something to say
@@ -375,8 +396,8 @@ impl Wire {
     fn register_here(&mut self) -> io::Result<()> {
         match self {
             Self::Tcp(stream) => {
-                let socket = socket2::SockRef::from(&*stream).try_clone()?;
-                *stream = TcpStream::from_std(socket.into())?;
+                let socket = socket2::SockRef::from(&**stream).try_clone()?;
+                *stream = Arc::new(TcpStream::from_std(socket.into())?);
                 Ok(())
             }
         }

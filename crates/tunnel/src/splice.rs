@@ -7,15 +7,19 @@ mod inbox;
 
 use std::{
     io::{self, IoSlice},
-    pin::pin,
-    task::{Context, Poll},
+    pin::{Pin, pin},
+    task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use postern_proto::{
     frame::{DONE, END, FULL_DATA, FrameError, HEADER, Header, Kind, MAX_UNANSWERED, Piece, Reader, ResetCode},
     head::{Refused, Reply},
 };
-use tokio::net::TcpStream;
+use tokio::{
+    net::TcpStream,
+    time::{Sleep, sleep},
+};
 
 pub(crate) use self::inbox::Inbox;
 use crate::{
@@ -34,6 +38,11 @@ const ROUNDS: u32 = 2;
 
 /// A link opens at least so much: two records.
 const LEAST_ROOM: usize = 2 * SEALED;
+
+/// How often it is looked whether the peer is still there while nothing of what it sends is taken.
+const PATIENCE: Duration = Duration::from_secs(3);
+/// What a link may hold in the kernel when it breaks; tuned systems allow 32 MiB.
+const MOST_GATHERED: usize = 64 << 20;
 
 /// At which end of the carrier the loop runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -101,6 +110,12 @@ pub(crate) struct Splice<'a, L = TcpStream> {
     announced: bool,
     /// The local end was not read before.
     unread: bool,
+    /// The local end is new and was not written to before.
+    unwritten: bool,
+    /// Runs from when the local end took nothing, and on while it takes nothing again and again.
+    patience: Option<Pin<Box<Sleep>>>,
+    /// The link broke, and everything that it had is in the inbox.
+    gathered: bool,
 }
 
 impl<'a, L: LocalEnd> Splice<'a, L> {
@@ -163,21 +178,90 @@ impl<'a, L: LocalEnd> Splice<'a, L> {
             announced: false,
             // What a client's program says at once goes out with the head.
             unread: side == Side::Client,
+            unwritten: side == Side::Node,
+            patience: None,
+            gathered: false,
         }
     }
 
     /// Runs until there is something to act on.
     pub(crate) async fn run(&mut self) -> Result<Event, Break> {
         let mut broken = pin!(self.local.broken());
+        let mut lost = pin!(self.link.broken());
         std::future::poll_fn(|cx| {
             let result = self.poll(cx);
             // While the local end is not read, an error is the only sign that its program broke off.
             if result.is_pending() && !self.reads_local() && broken.as_mut().poll(cx).is_ready() {
                 return Poll::Ready(Err(Break::Local));
             }
+            // While the link is not read, neither is its end.
+            if result.is_pending() && self.blocked && self.announced && !self.gathered {
+                if lost.as_mut().poll(cx).is_ready() {
+                    return self.gather(cx).map(Err);
+                }
+                // Once our direction has ended all of the stream may be on its way to us, out of a process that has done its
+                // work: a probe would have its system throw that away.
+                if !self.sent_end
+                    && let Poll::Ready(Err(error)) = self.poll_patience(cx)
+                {
+                    return Poll::Ready(Err(error.into()));
+                }
+            }
             result
         })
         .await
+    }
+
+    /// Asks for a sign of the peer now and then while the local end takes nothing.
+    fn poll_patience(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), LinkError>> {
+        loop {
+            let patience = self.patience.get_or_insert_with(|| Box::pin(sleep(PATIENCE)));
+            ready!(patience.as_mut().poll(cx));
+            self.patience = None;
+            // What waits to be sent asks as well.
+            if self.link.is_flushed() {
+                self.link.probe(cx)?;
+            }
+        }
+    }
+
+    /// Takes everything that a broken link had received. When that is all of the stream, its program still gets it;
+    /// otherwise nothing more will come, and it is told at once.
+    fn gather(&mut self, cx: &mut Context<'_>) -> Poll<Break> {
+        self.gathered = true;
+        let mut inbox = std::mem::take(&mut self.inbox);
+        let error = loop {
+            let received = scratch::plain(|buffer| {
+                let received = self.link.poll_recv(cx, buffer);
+                if let Poll::Ready(Ok(count)) = received {
+                    inbox.push(buffer.get(..count).unwrap_or_default());
+                }
+                received
+            });
+            match received {
+                Poll::Ready(Ok(count)) if count > 0 && inbox.bytes().len() < MOST_GATHERED => {}
+                Poll::Ready(Err(error)) => break error,
+                _ => break LinkError::Closed(io::ErrorKind::ConnectionReset.into()),
+            }
+        };
+        self.inbox = inbox;
+        if self.side == Side::Client && self.sent_end && self.holds_done() {
+            Poll::Pending
+        } else {
+            Poll::Ready(Break::Link(error))
+        }
+    }
+
+    /// Whether the end of the whole stream is in the inbox.
+    fn holds_done(&self) -> bool {
+        let (mut reader, mut at) = (self.reader, 0);
+        loop {
+            match reader.next(self.inbox.bytes().get(at..).unwrap_or_default()) {
+                Ok(Some((Piece::Done, _))) => return true,
+                Ok(Some((_, taken))) => at += taken,
+                Ok(None) | Err(_) => return false,
+            }
+        }
     }
 
     /// What was received beyond the end of this stream.
@@ -332,7 +416,10 @@ impl<'a, L: LocalEnd> Splice<'a, L> {
                 return Ok(moved);
             }
         }
-        let Poll::Ready(room) = self.poll_room(cx) else { return Ok(moved) };
+        let Poll::Ready(room) = self.poll_room(cx) else {
+            self.blocked = true;
+            return Ok(moved);
+        };
         let received = scratch::plain(|buffer| -> Result<bool, Break> {
             let kept = put(buffer, 0, self.inbox.bytes());
             let end = kept.saturating_add(room).min(buffer.len());
@@ -380,7 +467,12 @@ impl<'a, L: LocalEnd> Splice<'a, L> {
                 if self.got_end || self.unanswered.is_some() {
                     return Err(Break::Protocol);
                 }
-                let Poll::Ready(written) = self.local.poll_write(cx, data) else {
+                let written = if std::mem::take(&mut self.unwritten) {
+                    self.local.poll_first_write(cx, data)
+                } else {
+                    self.local.poll_write(cx, data)
+                };
+                let Poll::Ready(written) = written else {
                     self.blocked = true;
                     break;
                 };

@@ -25,12 +25,21 @@ struct Stream {
 }
 
 async fn stream() -> Stream {
+    begin(true).await
+}
+
+/// Without anybody in between, who would take what a gateway has sent when that is gone.
+async fn direct_stream() -> Stream {
+    begin(false).await
+}
+
+async fn begin(relayed: bool) -> Stream {
     let org = Org::new();
     let target = Target::bind().await;
     let address = target.address;
     let gateway = Gateway::start(&org, Duration::from_millis(50), move |_| Plan::Dial(address)).await;
     let relay = Relay::to(gateway.address).await;
-    let entry = gateway.entry_through(&relay, org.client());
+    let entry = if relayed { gateway.entry_through(&relay, org.client()) } else { gateway.entry(org.client()) };
     let mut local = Local::connect(Route::to(&[&entry])).await;
     let mut target = target.accept().await;
     local.app.write_all(b"?").await.unwrap();
@@ -166,6 +175,71 @@ async fn a_gateway_that_dies_in_the_middle_resets_both_sides() {
     expect_reset(&mut stream.target).await;
     assert_eq!(stream.gateway.ended().await.cause, EndCause::Cut(ResetCode::Internal));
     assert_eq!(stream.local.end().await.cause, EndCause::LinkLost);
+}
+
+/// Sends until nothing is taken any more anywhere on the way.
+async fn fill(socket: &TcpStream) {
+    for _ in 0..20 {
+        while socket.try_write(&[7; 65536]).is_ok() {}
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gateway_that_dies_resets_the_program_though_it_reads_nothing() {
+    let stream = direct_stream().await;
+    fill(&stream.target).await;
+    stream.gateway.task.abort();
+    let end = within(stream.local.task).await.unwrap();
+    assert_eq!(end.cause, EndCause::LinkLost);
+    let mut app = stream.local.app;
+    expect_reset(&mut app).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_dies_resets_the_target_though_it_reads_nothing() {
+    let mut stream = direct_stream().await;
+    fill(&stream.local.app).await;
+    stream.local.task.abort();
+    assert_eq!(stream.gateway.ended().await.cause, EndCause::LinkLost);
+    expect_reset(&mut stream.target).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slow_program_gets_all_of_a_transfer_that_was_complete_before_its_gateway_died() {
+    let mut stream = direct_stream().await;
+    stream.local.app.shutdown().await.unwrap();
+    assert_eq!(within(stream.target.read(&mut [0])).await.unwrap(), 0);
+    let death = stream.gateway.task.abort_handle();
+    let (sent, mut received) = (noise(3, 24 << 20), vec![0; 24 << 20]);
+    // The program reads only until the gateway has got rid of everything, the end too.
+    let mut at = 0;
+    let sending = async {
+        stream.target.write_all(&sent).await.unwrap();
+        stream.target.shutdown().await.unwrap();
+        stream.gateway.ended().await
+    };
+    tokio::pin!(sending);
+    let end = loop {
+        tokio::select! {
+            biased;
+            end = &mut sending => break end,
+            () = tokio::time::sleep(Duration::from_millis(1)) => {
+                let most = received.len().min(at + 32768);
+                if let Ok(count) = stream.local.app.try_read(&mut received[at..most]) {
+                    at += count;
+                }
+            }
+        }
+    };
+    assert_eq!(end.cause, EndCause::Done);
+    death.abort();
+    // Long enough for its death to be noticed.
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    within(stream.local.app.read_exact(&mut received[at..])).await.unwrap();
+    assert_eq!(within(stream.local.app.read(&mut [0])).await.unwrap(), 0);
+    assert!(received == sent);
+    assert_eq!(stream.local.end().await.cause, EndCause::Done);
 }
 
 #[tokio::test(flavor = "multi_thread")]
