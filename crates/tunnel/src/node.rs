@@ -5,6 +5,7 @@
 //! is ever served.
 
 mod accept;
+mod admission;
 mod live;
 mod opened;
 mod session;

@@ -6,13 +6,16 @@ use postern_proto::frame::ResetCode;
 use tokio::{
     net::{TcpListener, TcpStream},
     pin,
-    sync::{OwnedSemaphorePermit, Semaphore},
     task::JoinSet,
     time::{sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{Server, StreamHandler, session, stranger};
+use super::{
+    Server, StreamHandler,
+    admission::{Admission, Admitted},
+    session, stranger,
+};
 use crate::{
     identity::PeerIdentity,
     link::{self, Established, LinkError},
@@ -22,8 +25,6 @@ use crate::{
 
 /// From the accepted connection to the end of the handshake.
 const HANDSHAKE: Duration = Duration::from_secs(10);
-/// Handshakes under way; further connections are closed at once. One that has sent nothing yet costs about 1 KiB.
-const HANDSHAKES: usize = 8192;
 /// When accepting fails for want of file descriptors or memory, it is tried again after this.
 const PAUSE: Duration = Duration::from_millis(50);
 /// How long streams have to end after they were cut.
@@ -35,7 +36,7 @@ pub(super) async fn run<H: StreamHandler>(
     stop: CancellationToken,
     drain: Duration,
 ) {
-    let handshakes = Arc::new(Semaphore::new(HANDSHAKES));
+    let admission = Admission::default();
     let mut tasks = JoinSet::new();
     let drained = async {
         stop.cancelled().await;
@@ -48,8 +49,8 @@ pub(super) async fn run<H: StreamHandler>(
             Some(_) = tasks.join_next() => {}
             accepted = listener.accept() => match accepted {
                 Ok((stream, client)) => {
-                    if let Ok(permit) = handshakes.clone().try_acquire_owned() {
-                        tasks.spawn(connection(server.clone(), stream, client, permit, stop.clone()));
+                    if let Some(admitted) = admission.admit(client.ip()) {
+                        tasks.spawn(connection(server.clone(), stream, client, admitted, stop.clone()));
                     }
                 }
                 Err(error) => {
@@ -77,13 +78,13 @@ async fn connection<H: StreamHandler>(
     server: Arc<Server<H>>,
     stream: TcpStream,
     client: SocketAddr,
-    permit: OwnedSemaphorePermit,
+    admitted: Admitted,
     stop: CancellationToken,
 ) {
     let tls = server.tls();
     // Boxed, so that what a handshake takes up is freed when it is over.
     let accepted = Box::pin(timeout(HANDSHAKE, handshake(stream, &tls))).await;
-    drop(permit);
+    drop(admitted);
     let Established { link, leaf, alpn } = match accepted {
         Ok(Ok(established)) => established,
         Ok(Err(error)) => return tracing::debug!(%client, %error, "no TLS connection"),
