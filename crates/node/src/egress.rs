@@ -79,16 +79,24 @@ impl Egress {
         let known = lock(&self.catalogue).resource(request.resource());
         let strict = known.as_ref().is_some_and(|resource| resource.strict);
         claims.check(holder, request.resource(), strict, contact, now)?;
-        self.still_good(&claims)?;
+        self.not_revoked(&claims)?;
         let resource = known.ok_or(Denial::UnknownResource)?;
-        let out_of_reach = |why| Denial::OutOfReach { name: resource.name.clone(), why };
-        let target = Target::of(&resource, request.wanted()).map_err(out_of_reach)?;
+        let target = reach(&resource, request)?;
         Ok(Permit { claims, resource, target })
     }
 
-    /// Whether no revocation has come meanwhile. A stream asks again once it can be found by revocations, so that none
-    /// falls between.
-    pub fn still_good(&self, claims: &Claims) -> Result<(), Denial> {
+    /// Whether neither a revocation nor a change of the resource has come meanwhile. A stream asks again once it can be
+    /// found by those, so that none falls between.
+    pub fn still_good(&self, permit: &Permit, request: &Request) -> Result<(), Denial> {
+        self.not_revoked(&permit.claims)?;
+        let known = lock(&self.catalogue).resource(request.resource()).ok_or(Denial::UnknownResource)?;
+        if !Arc::ptr_eq(&known, &permit.resource) {
+            reach(&known, request)?;
+        }
+        Ok(())
+    }
+
+    fn not_revoked(&self, claims: &Claims) -> Result<(), Denial> {
         match lock(&self.revocations).voids(claims) {
             Some(reason) => Err(Denial::Revoked(reason.to_owned())),
             None => Ok(()),
@@ -205,6 +213,12 @@ impl Denial {
                 )
         )
     }
+}
+
+/// What is to be dialled, when the resource includes it.
+fn reach(resource: &NodeResource, request: &Request) -> Result<Target, Denial> {
+    let out_of_reach = |why| Denial::OutOfReach { name: resource.name.clone(), why };
+    Target::of(resource, request.wanted()).map_err(out_of_reach)
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -7,8 +7,10 @@ use std::{
 
 use postern_proto::{
     frame::ResetCode,
+    head::Wanted,
     id::{ResourceId, StreamId},
     lease::{Claims, Revocation, RevokedSubject, StreamSubject},
+    resource::NodeResource,
     time::UnixMillis,
 };
 use postern_tunnel::stream::StreamControl;
@@ -26,13 +28,15 @@ pub struct LiveSession {
     /// When the lease was signed that it began with: a revocation before that does not concern it.
     pub leased_at: UnixMillis,
     pub grant_ends: Option<UnixMillis>,
+    /// Which port and host of the resource it reaches.
+    pub wanted: Wanted,
     pub control: StreamControl,
 }
 
 impl LiveSession {
     #[must_use]
-    pub fn new(claims: &Claims, subject: StreamSubject, control: StreamControl) -> Self {
-        Self { subject, leased_at: claims.issued_at, grant_ends: claims.grant_ends, control }
+    pub fn new(claims: &Claims, subject: StreamSubject, wanted: Wanted, control: StreamControl) -> Self {
+        Self { subject, leased_at: claims.issued_at, grant_ends: claims.grant_ends, wanted, control }
     }
 }
 
@@ -105,6 +109,23 @@ impl LiveSessions {
         self.revoke(&[Revocation { subject, at: UnixMillis(u64::MAX), reason }])
     }
 
+    /// Cuts the sessions of a resource that reach a port or host which it does not include any more.
+    pub fn cut_out_of_reach(&self, resource: &NodeResource) -> usize {
+        let mut table = self.table();
+        let subject = RevokedSubject::Resource { resource: resource.id };
+        let streams: Vec<StreamId> = table.by_subject.get(&subject).into_iter().flatten().copied().collect();
+        let mut cut = 0;
+        for stream in streams {
+            let Some(why) = table.sessions.get(&stream).and_then(|entry| resource.target(&entry.session.wanted).err())
+            else {
+                continue;
+            };
+            let reason = format!("of the resource as it is now, {why}");
+            cut += usize::from(table.cut(stream, ResetCode::Revoked, &reason, |_| true));
+        }
+        cut
+    }
+
     /// Cuts what may live only until now, and says when the next session ends.
     pub fn end_grants(&self, now: UnixMillis) -> (usize, Option<UnixMillis>) {
         let mut table = self.table();
@@ -174,7 +195,12 @@ fn subjects(stream: &StreamSubject) -> [RevokedSubject; 5] {
 
 #[cfg(test)]
 mod tests {
-    use postern_proto::id::{AccountId, DeviceId};
+    use std::collections::BTreeMap;
+
+    use postern_proto::{
+        id::{AccountId, DeviceId},
+        resource::Kind,
+    };
     use proptest::prelude::*;
     use ulid::Ulid;
 
@@ -191,7 +217,13 @@ mod tests {
             resource: ResourceId::from_ulid(ulid(resource)),
             grant: format!("grt_{grant}"),
         };
-        LiveSession { subject, leased_at: UnixMillis(10), grant_ends: None, control: StreamControl::new() }
+        LiveSession {
+            subject,
+            leased_at: UnixMillis(10),
+            grant_ends: None,
+            wanted: Wanted::default(),
+            control: StreamControl::new(),
+        }
     }
 
     fn revoked((kind, one, other): (u8, u8, u8)) -> RevokedSubject {
@@ -269,5 +301,40 @@ mod tests {
         assert!(live.insert(StreamId::from_ulid(ulid(1)), session((1, 1, 1, 1))));
         assert!(!live.insert(StreamId::from_ulid(ulid(1)), session((2, 2, 2, 2))));
         assert_eq!(live.subjects().len(), 1);
+    }
+
+    #[test]
+    fn a_narrowed_resource_loses_the_sessions_that_reach_beyond_it_and_no_others() {
+        let live = LiveSessions::default();
+        let resource = |ports: &str, hosts: &[&str]| NodeResource {
+            id: ResourceId::from_ulid(ulid(1)),
+            name: "cluster".into(),
+            kind: Kind::Tcp,
+            tags: BTreeMap::new(),
+            host: "n1.internal".into(),
+            port: 7000,
+            ports: ports.parse().unwrap(),
+            hosts: hosts.iter().map(|host| host.parse().unwrap()).collect(),
+            revision: 1,
+            allow_local: false,
+            strict: false,
+        };
+        let to = |port, host: Option<&str>| Wanted { port, host: host.map(|host| host.parse().unwrap()) };
+        let wishes = [to(0, None), to(7000, None), to(7003, None), to(7009, None), to(0, Some("n2.internal"))];
+        let sessions: Vec<_> =
+            wishes.into_iter().map(|wanted| LiveSession { wanted, ..session((1, 1, 1, 1)) }).collect();
+        let elsewhere = LiveSession { wanted: to(9999, None), ..session((1, 1, 2, 1)) };
+        for (index, session) in (0..).zip(sessions.iter().chain([&elsewhere])) {
+            assert!(live.insert(StreamId::from_ulid(ulid(index)), session.clone()));
+        }
+        let cut = || sessions.iter().map(|session| session.control.cut_code()).collect::<Vec<_>>();
+        assert_eq!(live.cut_out_of_reach(&resource("7000-7009", &["*.internal"])), 0);
+        assert_eq!(live.cut_out_of_reach(&resource("7000-7005", &["*.internal"])), 1);
+        let revoked = Some(ResetCode::Revoked);
+        assert_eq!(cut(), [None, None, None, revoked, None]);
+        assert_eq!(live.cut_out_of_reach(&resource("7000-7005", &[])), 1);
+        assert_eq!(cut(), [None, None, None, revoked, revoked]);
+        assert_eq!(elsewhere.control.cut_code(), None);
+        assert!(live.remove(StreamId::from_ulid(ulid(3))).unwrap().contains("7009"));
     }
 }

@@ -102,6 +102,22 @@ fn a_good_lease_opens_a_stream_and_is_verified_once() {
 }
 
 #[test]
+fn a_stream_that_was_decided_about_before_its_resource_became_narrower_is_refused() {
+    let egress = egress();
+    let request = request(1, &sign(&claims(1))).wanting(Wanted { port: 7003, host: None });
+    let permit = egress.decide(&holder(), &request, Contact::Connected, NOW).unwrap();
+    assert_eq!(egress.still_good(&permit, &request), Ok(()));
+    let change = |put: Vec<Item>, removed| Change { scope: "gateways".into(), snapshot: false, put, removed };
+    egress.apply(&change(vec![Item::Resource(NodeResource { revision: 2, ..resource(1, false) })], vec![]));
+    assert_eq!(egress.still_good(&permit, &request), Ok(()), "it still includes the port");
+    let narrower = NodeResource { ports: "7000-7002".parse().unwrap(), ..resource(1, false) };
+    egress.apply(&change(vec![Item::Resource(narrower)], vec![]));
+    assert!(matches!(egress.still_good(&permit, &request), Err(Denial::OutOfReach { .. })));
+    egress.apply(&change(vec![], vec![ItemKey::Resource { id: resource(1, false).id }]));
+    assert_eq!(egress.still_good(&permit, &request), Err(Denial::UnknownResource));
+}
+
+#[test]
 fn every_way_to_be_refused_has_its_status_and_code() {
     let past = NOW.plus(LIFETIME);
     let grant_over = Claims { grant_ends: Some(NOW), ..claims(1) };

@@ -133,6 +133,12 @@ impl Follower {
         if !effects.removed.is_empty() {
             self.wish(HealthWish::Forget(effects.removed));
         }
+        for resource in effects.put.iter().filter_map(|id| self.egress.resource(*id)) {
+            let cut = self.live.cut_out_of_reach(&resource);
+            if cut > 0 {
+                tracing::info!(resource = %resource.id, cut, "streams cut because the resource is narrower now");
+            }
+        }
         if !effects.put.is_empty() {
             self.wish(HealthWish::Watch(effects.put));
         }

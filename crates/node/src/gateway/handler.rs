@@ -101,14 +101,14 @@ impl Gateway {
     }
 
     /// Takes the session up, so that revocations find it, and looks once more whether one has come meanwhile.
-    fn take_up(&self, stream: StreamId, permit: &Permit, control: &StreamControl) -> Result<Recording, Problem> {
-        let parts = &self.0.parts;
-        let session = LiveSession::new(&permit.claims, permit.subject(), control.clone());
+    fn take_up(&self, request: &Request, permit: &Permit, control: &StreamControl) -> Result<Recording, Problem> {
+        let (parts, stream) = (&self.0.parts, request.stream());
+        let session = LiveSession::new(&permit.claims, permit.subject(), request.wanted().clone(), control.clone());
         if !parts.live.insert(stream, session) {
             return Err(Problem::new(409, "stream_in_use", "A connection with this identifier is running already"));
         }
         let recording = Recording { inner: Arc::clone(&self.0), stream, begun: false, dialled: None, ended: false };
-        parts.egress.still_good(&permit.claims).map_err(|denial| denial.problem())?;
+        parts.egress.still_good(permit, request).map_err(|denial| denial.problem())?;
         Ok(recording)
     }
 }
@@ -119,7 +119,7 @@ impl StreamHandler for Gateway {
         let permit = self.decide(&request, now)?;
         let stream = request.request.stream();
         let control = StreamControl::new();
-        let mut recording = self.take_up(stream, &permit, &control)?;
+        let mut recording = self.take_up(request.request, &permit, &control)?;
         let target = &permit.target;
         let start = start_record(&permit, stream, request.client);
         let parts = &self.0.parts;
