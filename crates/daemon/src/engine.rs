@@ -11,7 +11,9 @@ use std::{
     time::Duration,
 };
 
-use postern_proto::{api::IssuedLease, id::ResourceId, lease::Revocation, resource::ClientResource, time::UnixMillis};
+use postern_proto::{
+    api::IssuedLease, frame::ResetCode, id::ResourceId, lease::Revocation, resource::ClientResource, time::UnixMillis,
+};
 
 use crate::port_choice::PortChoices;
 
@@ -317,7 +319,7 @@ impl Engine {
         let wanted: BTreeSet<_> = wanted.map(|entry| entry.resource.id).collect();
         let before = std::mem::replace(&mut self.usable, wanted.clone());
         for id in before.difference(&wanted).copied() {
-            self.commands.push_back(Command::Cut { resource: id });
+            self.commands.push_back(Command::Cut { resource: id, code: ResetCode::Disconnected });
             self.changed.insert(id);
         }
         let (expired, request) = self.leases.next(&wanted, now);

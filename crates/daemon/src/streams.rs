@@ -60,8 +60,8 @@ impl Streams {
     }
 
     /// Cuts the streams of a resource, and says how many those were.
-    pub fn cut(&self, resource: ResourceId) -> usize {
-        self.cut_those(ResetCode::Disconnected, |stream| stream.resource == resource)
+    pub fn cut(&self, resource: ResourceId, code: ResetCode) -> usize {
+        self.cut_those(code, |stream| stream.resource == resource)
     }
 
     /// Cuts what a revocation matches. A stream whose grant is not known is hit by the revocation of any grant.
@@ -179,7 +179,7 @@ mod tests {
         let streams = Streams::default();
         let all = [stream(1, 1, None), stream(2, 2, None)];
         all.iter().for_each(|stream| streams.insert(Arc::clone(stream)));
-        assert_eq!(streams.cut(ResourceId::from_ulid(1.into())), 1);
+        assert_eq!(streams.cut(ResourceId::from_ulid(1.into()), ResetCode::Disconnected), 1);
         assert_eq!(all[0].control.cut_code(), Some(ResetCode::Disconnected));
         assert_eq!(all[1].control.cut_code(), None);
         streams.remove(all[0].id);

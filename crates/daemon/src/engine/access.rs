@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use postern_proto::{id::ResourceId, resource::ClientResource};
+use postern_proto::{frame::ResetCode, id::ResourceId, resource::ClientResource};
 
 use super::{Command, Engine, Entry, listener::Listener};
 use crate::port_choice::{Plane, PortChoices};
@@ -53,7 +53,7 @@ impl Engine {
             self.commands.push_back(Command::DropLease(id));
         }
         self.set_denied(id, false);
-        self.commands.push_back(Command::Cut { resource: id });
+        self.commands.push_back(Command::Cut { resource: id, code: ResetCode::Revoked });
     }
 
     /// What the user chose in an earlier run.
@@ -109,7 +109,7 @@ impl Engine {
             if connected {
                 entry.listener.retry_now();
             } else {
-                self.commands.push_back(Command::Cut { resource: *id });
+                self.commands.push_back(Command::Cut { resource: *id, code: ResetCode::Disconnected });
             }
             self.changed.insert(*id);
         }

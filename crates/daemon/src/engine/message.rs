@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 use postern_local_api::message::NetworkFault;
 use postern_proto::{
     api::IssuedLease,
+    frame::ResetCode,
     id::{AccountId, DeviceId, ResourceId},
     lease::Revocation,
     name::DnsName,
@@ -134,9 +135,10 @@ pub enum Command {
     Unbind {
         ticket: Ticket,
     },
-    /// Streams of this resource are cut.
+    /// Streams of this resource are cut. The code says to the other end whether its access was lost or the user gave it up.
     Cut {
         resource: ResourceId,
+        code: ResetCode,
     },
     /// Streams that match are cut.
     CutRevoked(Vec<Revocation>),

@@ -75,7 +75,7 @@ struct Shell {
     denied: BTreeSet<ResourceId>,
     request: Option<Vec<ResourceId>>,
     renewing: bool,
-    cut: BTreeSet<ResourceId>,
+    cut: BTreeMap<ResourceId, ResetCode>,
     cut_revoked: usize,
     sign_in_ended: bool,
     saved_choices: Option<BTreeMap<ResourceId, bool>>,
@@ -110,8 +110,9 @@ impl Shell {
                         self.stale.insert(ticket);
                     }
                 }
-                Command::Cut { resource } => {
-                    self.cut.insert(resource);
+                Command::Cut { resource, code } => {
+                    // The first one says why.
+                    self.cut.entry(resource).or_insert(code);
                 }
                 Command::CutRevoked(_) => self.cut_revoked += 1,
                 Command::RequestLeases(ids) => {
@@ -373,7 +374,7 @@ impl World {
         }
         let usable = self.model.usable();
         for id in before.difference(&usable) {
-            assert!(self.shell.cut.contains(id), "streams of {id} live on");
+            assert!(self.shell.cut.contains_key(id), "streams of {id} live on");
         }
         let known: BTreeSet<_> = self.model.access.keys().copied().collect();
         assert!(self.shell.leases.is_subset(&known), "a lease outlived its grant");
@@ -564,7 +565,7 @@ fn a_lost_grant_closes_and_cuts_in_the_same_breath_and_a_regained_one_opens_agai
     let mut world = connected();
     world.give(Input::Access(vec![resource(1, 2001)]));
     assert!(world.shell.listeners.is_empty() && world.shell.leases.is_empty());
-    assert!(world.shell.cut.contains(&id(0)));
+    assert_eq!(world.shell.cut.get(&id(0)), Some(&ResetCode::Revoked), "access was lost, nobody disconnected");
     world.give(Input::Access(vec![resource(0, 2000)]));
     assert_eq!(world.shell.listeners.len(), 1);
 }
@@ -573,7 +574,8 @@ fn a_lost_grant_closes_and_cuts_in_the_same_breath_and_a_regained_one_opens_agai
 fn locking_closes_and_cuts_everything_and_unlocking_brings_it_back() {
     let mut world = connected();
     world.give(Input::Locked);
-    assert!(world.shell.listeners.is_empty() && world.shell.cut.contains(&id(0)));
+    assert!(world.shell.listeners.is_empty());
+    assert_eq!(world.shell.cut.get(&id(0)), Some(&ResetCode::Disconnected));
     assert_eq!(connection(&world, 0), Connection::Suspended);
     assert_eq!(connection(&world, 1), Connection::Disconnected);
     world.give(Input::Unlocked);
@@ -604,7 +606,7 @@ fn two_resources_can_swap_their_addresses() {
 fn a_moved_address_keeps_the_running_streams() {
     let mut world = connected();
     world.give(Input::Access(vec![resource(0, 2009)]));
-    assert!(!world.shell.cut.contains(&id(0)));
+    assert!(!world.shell.cut.contains_key(&id(0)));
     assert_eq!(world.shell.listeners.values().next().unwrap().1.port(), 2009);
 }
 
@@ -740,7 +742,7 @@ fn the_end_of_the_sign_in_ends_everything_without_the_control_plane() {
     let mut world = connected();
     world.pass(Duration::from_secs(48 * 3600));
     assert!(world.shell.listeners.is_empty() && world.shell.leases.is_empty());
-    assert!(world.shell.cut.contains(&id(0)));
+    assert!(world.shell.cut.contains_key(&id(0)));
     assert_eq!(world.engine.poll_timeout(), None);
 }
 

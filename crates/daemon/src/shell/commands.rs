@@ -26,9 +26,9 @@ impl Shell {
                     }
                 }
                 Command::Unbind { ticket } => self.unbind(ticket).await,
-                Command::Cut { resource } => {
-                    let cut = self.parts.carriage.streams.cut(resource);
-                    tracing::debug!(%resource, cut, "cut");
+                Command::Cut { resource, code } => {
+                    let cut = self.parts.carriage.streams.cut(resource, code);
+                    tracing::debug!(%resource, cut, ?code, "cut");
                 }
                 Command::CutRevoked(revocations) => {
                     if let Some(account) = &self.account {

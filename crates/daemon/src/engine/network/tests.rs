@@ -154,7 +154,7 @@ impl World {
                 Command::Unbind { ticket } => {
                     self.listening.remove(&ticket);
                 }
-                Command::Cut { resource } => {
+                Command::Cut { resource, .. } => {
                     self.cut.insert(resource);
                 }
                 _ => {}
