@@ -26,6 +26,8 @@ export default defineConfig(({ mode }) => ({
     benchmark: { include: ['src/**/*.bench.ts'] },
     setupFiles: ['desktop/src/testing/setup.ts'],
     css: false,
+    // A scan of a screen takes a second on a slow machine; nothing here asserts on time.
+    testTimeout: 30_000,
     // Svelte sources among the packages go through the compiler.
     server: { deps: { inline: [/bits-ui/, /svelte-toolbelt/, /runed/] } },
   },
