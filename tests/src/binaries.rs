@@ -83,12 +83,32 @@ pub fn binaries() -> anyhow::Result<Binaries> {
     found.clone().map_err(|error| anyhow::anyhow!(error))
 }
 
+/// The desktop app with the front end that is built now. It is built only for tests that open the window: that takes
+/// minutes where it was not built before.
+pub fn desktop() -> anyhow::Result<PathBuf> {
+    static BUILT: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+    let built = BUILT.get_or_init(|| build_desktop().map_err(|error| format!("{error:#}")));
+    built.clone().map_err(|error| anyhow::anyhow!(error))
+}
+
+fn build_desktop() -> anyhow::Result<PathBuf> {
+    if let Some(folder) = std::env::var_os(FOLDER_VARIABLE) {
+        return Ok(PathBuf::from(folder).join("postern-desktop"));
+    }
+    let folder = profile_folder()?;
+    build_once_per_run(&folder, ".postern-desktop-built", || {
+        build(&folder, &["postern-desktop", "--features", "postern-desktop/custom-protocol"])
+    })?;
+    Ok(folder.join("postern-desktop"))
+}
+
 fn find() -> anyhow::Result<Binaries> {
     if let Some(folder) = std::env::var_os(FOLDER_VARIABLE) {
         return Ok(Binaries { folder: PathBuf::from(folder) });
     }
     let folder = profile_folder()?;
-    build_once_per_run(&folder)?;
+    let packages: Vec<&str> = PACKAGES.iter().flat_map(|package| ["--package", package]).skip(1).collect();
+    build_once_per_run(&folder, ".postern-tests-built", || build(&folder, &packages))?;
     Ok(Binaries { folder })
 }
 
@@ -101,14 +121,14 @@ fn profile_folder() -> anyhow::Result<PathBuf> {
 }
 
 /// nextest runs each test in a process of its own: a lock file that holds the id of the run makes them build once.
-fn build_once_per_run(folder: &Path) -> anyhow::Result<()> {
+fn build_once_per_run(folder: &Path, stamp: &str, build: impl FnOnce() -> anyhow::Result<()>) -> anyhow::Result<()> {
     let run = std::env::var("NEXTEST_RUN_ID").unwrap_or_else(|_| format!("process {}", std::process::id()));
     let mut stamp = File::options()
         .read(true)
         .write(true)
         .create(true)
         .truncate(false)
-        .open(folder.join(".postern-tests-built"))
+        .open(folder.join(stamp))
         .context("cannot open the lock file")?;
     stamp.lock().context("cannot lock the build folder")?;
     let mut built = String::new();
@@ -116,14 +136,15 @@ fn build_once_per_run(folder: &Path) -> anyhow::Result<()> {
     if built == run {
         return Ok(());
     }
-    build(folder)?;
+    build()?;
     stamp.set_len(0)?;
     stamp.rewind()?;
     stamp.write_all(run.as_bytes())?;
     Ok(())
 }
 
-fn build(folder: &Path) -> anyhow::Result<()> {
+/// `packages`: the name of the first, and whatever else selects what is built.
+fn build(folder: &Path, packages: &[&str]) -> anyhow::Result<()> {
     let profile = match folder.file_name().and_then(|name| name.to_str()) {
         Some("debug") => "dev",
         Some(other) => other,
@@ -133,9 +154,7 @@ fn build(folder: &Path) -> anyhow::Result<()> {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."));
     command.args(["build", "--locked", "--quiet", "--bins", "--profile", profile, "--target-dir"]).arg(target);
-    for package in PACKAGES {
-        command.args(["--package", package]);
-    }
+    command.arg("--package").args(packages);
     let output = command.output().context("cannot start cargo")?;
     anyhow::ensure!(output.status.success(), "cargo build failed\n{}", String::from_utf8_lossy(&output.stderr));
     Ok(())

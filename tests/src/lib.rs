@@ -13,6 +13,7 @@ pub mod client;
 pub mod clock;
 pub mod command;
 pub mod content;
+pub mod desk;
 pub mod device;
 pub mod figure;
 pub mod namespace;

@@ -1,0 +1,215 @@
+//! A desktop for one test: a screen that nobody looks at, a session bus of its own, a notification service and a host for
+//! tray icons that write down what they are told, and a driver that types and clicks in the window of `postern-desktop`.
+//!
+//! Everything is on ports, displays and folders of this test alone, and gone with it. Elements are found by what a
+//! screen reader would say, role and name: what cannot be found this way is a fault of the window.
+
+pub mod figures;
+mod notices;
+pub mod pictures;
+mod tray;
+mod window;
+
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+    process::Command,
+    time::{Duration, Instant},
+};
+
+use anyhow::Context as _;
+use zbus::Connection;
+
+pub use notices::{Notice, Notices};
+pub use tray::{MenuItem, Tray};
+pub use window::{Element, Window};
+
+use crate::{
+    command::find_program,
+    process::Process,
+    servers::{Folder, folder},
+};
+
+/// Names the driver's program where it is neither in `PATH` nor among the kept tools.
+pub const DRIVER_VARIABLE: &str = "POSTERN_TAURI_DRIVER";
+
+/// How long a desktop may take to do what it must. Generous: the machine may be busy.
+pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
+pub(crate) const POLL: Duration = Duration::from_millis(30);
+
+const NEEDED: [&str; 3] = ["Xvfb", "dbus-daemon", "WebKitWebDriver"];
+
+/// A bus that starts no services by itself: what answers is what the test put there.
+const BUS: &str = r#"<!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-Bus Bus Configuration 1.0//EN"
+ "http://www.freedesktop.org/standards/dbus/1.0/busconfig.dtd">
+<busconfig>
+  <type>session</type>
+  <listen>unix:path=FOLDER/bus</listen>
+  <auth>EXTERNAL</auth>
+  <policy context="default">
+    <allow send_destination="*" eavesdrop="true"/>
+    <allow eavesdrop="true"/>
+    <allow own="*"/>
+  </policy>
+</busconfig>
+"#;
+
+/// Leaves the test with an announcement where there can be no window.
+#[macro_export]
+macro_rules! need_desk {
+    () => {
+        if let Some(reason) = $crate::desk::missing() {
+            $crate::skip::skip(&$crate::skip::test_name(), &reason);
+            return Ok(());
+        }
+    };
+}
+
+/// What this machine lacks for a window.
+#[must_use]
+pub fn missing() -> Option<String> {
+    if let Some(program) = NEEDED.into_iter().find(|program| find_program(program).is_none()) {
+        return Some(format!("{program} is not installed (tests/debian-packages.txt lists what is needed)"));
+    }
+    if driver().is_none() {
+        return Some("tauri-driver is not installed (cargo install --locked tauri-driver@2.1.0)".to_owned());
+    }
+    let dist = Path::new(env!("CARGO_MANIFEST_DIR")).join("../ui/desktop/dist/assets");
+    (!dist.is_dir()).then(|| "the front end is not built (npm ci && npm run build in ui/)".to_owned())
+}
+
+fn driver() -> Option<PathBuf> {
+    let named = std::env::var_os(DRIVER_VARIABLE).map(PathBuf::from);
+    let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
+    let cache = cache.or_else(|| std::env::home_dir().map(|home| home.join(".cache")));
+    let kept = cache.map(|cache| cache.join("postern-ci/tools/bin/tauri-driver")).filter(|path| path.is_file());
+    named.or_else(|| find_program("tauri-driver")).or(kept)
+}
+
+/// The desktop. Dropping it ends everything on it.
+pub struct Desk {
+    notices: Notices,
+    tray: Tray,
+    display: String,
+    _screen: Process,
+    _bus: Process,
+    folder: Folder,
+}
+
+impl Desk {
+    /// With a host for tray icons and a notification service.
+    pub async fn start() -> anyhow::Result<Self> {
+        let folder = folder()?;
+        for name in ["home", "config", "data", "cache", "runtime"] {
+            let path = folder.path().join(name);
+            fs::create_dir(&path)?;
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o700))?;
+        }
+        let (screen, display) = start_screen(folder.path()).await?;
+        let bus = start_bus(folder.path()).await?;
+        let connection = connect(folder.path()).await?;
+        let notices = Notices::serve(&connection).await?;
+        let tray = Tray::serve(&connection).await?;
+        Ok(Self { notices, tray, display, _screen: screen, _bus: bus, folder })
+    }
+
+    #[must_use]
+    pub fn notices(&self) -> &Notices {
+        &self.notices
+    }
+
+    #[must_use]
+    pub fn tray(&self) -> &Tray {
+        &self.tray
+    }
+
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// The variables of a session on this desktop.
+    #[must_use]
+    pub fn environment(&self) -> Vec<(String, String)> {
+        let path = |name: &str| self.folder.path().join(name).display().to_string();
+        [
+            ("DISPLAY", self.display.clone()),
+            ("DBUS_SESSION_BUS_ADDRESS", format!("unix:path={}", path("bus"))),
+            ("HOME", path("home")),
+            ("XDG_CONFIG_HOME", path("config")),
+            ("XDG_DATA_HOME", path("data")),
+            ("XDG_CACHE_HOME", path("cache")),
+            ("XDG_RUNTIME_DIR", path("runtime")),
+            ("XDG_SESSION_TYPE", "x11".to_owned()),
+            ("GDK_BACKEND", "x11".to_owned()),
+            ("LIBGL_ALWAYS_SOFTWARE", "1".to_owned()),
+            ("NO_AT_BRIDGE", "1".to_owned()),
+            ("LANG", "en_US.UTF-8".to_owned()),
+            ("RUST_LOG", "info".to_owned()),
+        ]
+        .map(|(name, value)| (name.to_owned(), value))
+        .into()
+    }
+
+    /// Starts the app with `arguments` and attaches to its window.
+    pub async fn open(&self, arguments: &[&str], environment: &[(&str, &str)]) -> anyhow::Result<Window> {
+        Window::open(self, arguments, environment).await
+    }
+
+    /// A command on this desktop; the window's own variables (`POSTERN_HOME`, tokens) are not inherited.
+    #[must_use]
+    pub fn command(&self, program: &Path) -> Command {
+        let mut command = Command::new(program);
+        for name in ["POSTERN_HOME", "POSTERN_SERVICE_TOKEN", "POSTERN_CONTROL", "POSTERN_CA", "WAYLAND_DISPLAY"] {
+            command.env_remove(name);
+        }
+        command.envs(self.environment());
+        command
+    }
+}
+
+/// Xvfb takes the first display that is free and says which.
+async fn start_screen(folder: &Path) -> anyhow::Result<(Process, String)> {
+    let mut command = Command::new(find_program("Xvfb").context("Xvfb is not installed")?);
+    command.args(["-displayfd", "1", "-screen", "0", "1280x900x24", "-nolisten", "tcp", "-noreset"]);
+    let mut screen = Process::spawn("Xvfb", &mut command, folder)?;
+    let display = until("a display", || {
+        anyhow::ensure!(screen.is_running(), "Xvfb ended\n{}", screen.log_end());
+        let said = screen.output();
+        Ok(said.trim().parse::<u32>().ok().filter(|_| said.ends_with('\n')).map(|number| format!(":{number}")))
+    })
+    .await?;
+    Ok((screen, display))
+}
+
+async fn start_bus(folder: &Path) -> anyhow::Result<Process> {
+    let config = folder.join("bus.conf");
+    fs::write(&config, BUS.replace("FOLDER", &folder.display().to_string()))?;
+    let mut command = Command::new(find_program("dbus-daemon").context("dbus-daemon is not installed")?);
+    command.args(["--nofork", "--nopidfile", "--nosyslog"]).arg(format!("--config-file={}", config.display()));
+    let mut bus = Process::spawn("dbus-daemon", &mut command, folder)?;
+    until("the bus", || {
+        anyhow::ensure!(bus.is_running(), "dbus-daemon ended\n{}", bus.log_end());
+        Ok(folder.join("bus").exists().then_some(()))
+    })
+    .await?;
+    Ok(bus)
+}
+
+async fn connect(folder: &Path) -> anyhow::Result<Connection> {
+    let address = format!("unix:path={}", folder.join("bus").display());
+    zbus::connection::Builder::address(address.as_str()).build().await.context("cannot connect to the test's bus")
+}
+
+/// Asks until there is an answer.
+pub(crate) async fn until<T>(what: &str, mut ask: impl FnMut() -> anyhow::Result<Option<T>>) -> anyhow::Result<T> {
+    let deadline = Instant::now() + DEADLINE;
+    loop {
+        if let Some(answer) = ask()? {
+            return Ok(answer);
+        }
+        anyhow::ensure!(Instant::now() < deadline, "{what} did not come within {DEADLINE:?}");
+        tokio::time::sleep(POLL).await;
+    }
+}

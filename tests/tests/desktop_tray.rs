@@ -1,0 +1,110 @@
+//! The tray, over D-Bus as a panel does it: every item is clicked by its label, and the window shows what came of it.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, ensure};
+use postern_proto::resource::Kind;
+use postern_tests::{
+    desk::{Desk, MenuItem, Window},
+    need_desk,
+    stack::{PASSWORD, Stack},
+    target::{Behaviour, Target},
+};
+
+fn labels(menu: &MenuItem) -> Vec<String> {
+    menu.all().into_iter().map(|item| item.label.clone()).filter(|label| !label.is_empty()).collect()
+}
+
+fn has(menu: &MenuItem, label: &str) -> bool {
+    labels(menu).iter().any(|found| found.starts_with(label))
+}
+
+async fn open(desk: &Desk, stack: &Stack) -> anyhow::Result<Window> {
+    let home = stack.user().home().display().to_string();
+    desk.open(&[], &[("POSTERN_HOME", &home)]).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_item_of_the_tray_does_what_it_says() -> anyhow::Result<()> {
+    need_desk!();
+    let echo = Target::start(Behaviour::Echo).await?;
+    let stack = Stack::builder().resource("echo", Kind::Tcp, echo.address()).start().await?;
+    stack.user().connect("echo").await?;
+    let desk = Desk::start().await?;
+    let window = open(&desk, &stack).await?;
+    window.find("row", "echo").await?;
+
+    // The state in words first, then what was used last.
+    let menu = desk.tray().menu_when(|menu| has(menu, "1 of 1 connected") && has(menu, "echo")).await?;
+    let toggle = menu.items.iter().find(|item| item.label.starts_with("echo")).context("no item of the resource")?;
+    ensure!(toggle.checked == Some(true), "{menu:#?}");
+
+    desk.tray().click("echo ·").await?;
+    stack.user().resource_when("echo", |status| !status.wanted).await?;
+    let is_off =
+        |menu: &MenuItem| menu.all().iter().any(|item| item.label.starts_with("echo") && item.checked == Some(false));
+    desk.tray().menu_when(is_off).await?;
+    desk.tray().click("echo").await?;
+    stack.user().listens("echo").await?;
+
+    // The copy of the address is in a menu below.
+    let menu = desk.tray().menu_when(|menu| has(menu, "Copy address")).await?;
+    let copies = menu.items.iter().find(|item| item.label.starts_with("Copy address")).context("no copies")?;
+    ensure!(copies.items.iter().any(|item| item.label == "echo"), "{copies:#?}");
+
+    desk.tray().click("Settings").await?;
+    window.find("heading", "Settings").await?;
+    desk.tray().click("Open").await?;
+    window.find("row", "echo").await?;
+
+    desk.tray().click("Disconnect all").await?;
+    stack.user().resource_when("echo", |status| !status.wanted).await?;
+    desk.tray().menu_when(|menu| !has(menu, "Disconnect all")).await?;
+
+    desk.tray().click("Lock").await?;
+    window.find("heading", "Locked").await?;
+    desk.tray().menu_when(|menu| has(menu, "Unlock") && !has(menu, "Lock")).await?;
+    desk.tray().click("Unlock").await?;
+    window.fill("textbox", "Password", PASSWORD).await?;
+    window.click("button", "Unlock").await?;
+    window.find("row", "echo").await?;
+
+    // Nothing is connected: quitting asks nothing, and the app ends. The service goes on.
+    desk.tray().menu_when(|menu| has(menu, "Lock") && has(menu, "Quit")).await?;
+    desk.tray().click("Quit").await?;
+    let mut closed = false;
+    for _ in 0..200 {
+        closed = window.text().await.is_err();
+        if closed {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    ensure!(closed, "the window is still there after Quit");
+    stack.user().client().hello().await.context("the service went with the window")?;
+    window.close().await?;
+    stack.stop().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn signed_out_the_tray_offers_to_sign_in_and_quitting_while_connected_asks() -> anyhow::Result<()> {
+    need_desk!();
+    let desk = Desk::start().await?;
+    let window = desk.open(&["--mock", "signed-out"], &[]).await?;
+    window.find("heading", "Sign in").await?;
+    desk.tray().menu_when(|menu| has(menu, "Sign in")).await?;
+    desk.tray().click("Settings").await?;
+    window.find("heading", "Settings").await?;
+    desk.tray().click("Sign in").await?;
+    window.find("textbox", "Organisation address").await?;
+    window.close().await?;
+
+    let desk = Desk::start().await?;
+    let window = desk.open(&["--mock", "40"], &[]).await?;
+    window.find("grid", "Resources").await?;
+    desk.tray().click("Quit").await?;
+    window.find("heading", "Quit Postern?").await?;
+    window.click("button", "Cancel").await?;
+    window.gone("heading", "Quit Postern?").await?;
+    window.close().await
+}
