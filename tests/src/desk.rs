@@ -145,7 +145,7 @@ impl Desk {
             ("GDK_BACKEND", "x11".to_owned()),
             ("LIBGL_ALWAYS_SOFTWARE", "1".to_owned()),
             ("NO_AT_BRIDGE", "1".to_owned()),
-            ("LANG", "en_US.UTF-8".to_owned()),
+            ("LANG", "C.UTF-8".to_owned()),
             ("RUST_LOG", "info".to_owned()),
         ]
         .map(|(name, value)| (name.to_owned(), value))
@@ -191,7 +191,7 @@ async fn start_bus(folder: &Path) -> anyhow::Result<Process> {
     let mut bus = Process::spawn("dbus-daemon", &mut command, folder)?;
     until("the bus", || {
         anyhow::ensure!(bus.is_running(), "dbus-daemon ended\n{}", bus.log_end());
-        Ok(folder.join("bus").exists().then_some(()))
+        Ok(std::os::unix::net::UnixStream::connect(folder.join("bus")).is_ok().then_some(()))
     })
     .await?;
     Ok(bus)

@@ -68,6 +68,8 @@ enum What {
     Vnm(Options),
     /// The resolver beside dnsmasq
     Dns(dns::Args),
+    /// The desktop app: start to usable, search over 10,000 resources, memory, idle CPU
+    Desktop(crate::desktop::BenchArgs),
 }
 
 #[derive(Debug, clap::Args)]
@@ -133,6 +135,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         What::Loopback(options) => (Suite::Loopback, options),
         What::Vnm(options) => (Suite::Vnm, options),
         What::Dns(args) => return dns::run(args),
+        What::Desktop(args) => return crate::desktop::bench(args),
     };
     if options.measure { measure(suite, options) } else { prepare(suite, options) }
 }

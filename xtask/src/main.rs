@@ -1,4 +1,4 @@
-//! The commands of this repository: `cargo xtask demo`, `test`, `bench`, `fuzz`, `package`, `icons`.
+//! The commands of this repository: `cargo xtask demo`, `test`, `bench`, `fuzz`, `package`, `screenshots`, `icons`.
 //!
 //! Nothing here is part of the product. What it starts, it stops; what it installs, it asks for first.
 #![forbid(unsafe_code)]
@@ -10,6 +10,7 @@ use clap::{Parser, Subcommand};
 mod bench;
 mod consent;
 mod demo;
+mod desktop;
 mod front_end;
 mod fuzz;
 mod icons;
@@ -41,6 +42,8 @@ enum Command {
     Fuzz(fuzz::Args),
     /// Build the packages for Debian, Fedora and their relatives
     Package(package::Args),
+    /// Take a picture of each screen of the desktop app in both themes
+    Screenshots(desktop::ScreenshotArgs),
     /// Draw the app's icons anew from their SVG files
     Icons,
     /// Become a program that dies with its parent
@@ -64,6 +67,7 @@ fn main() -> ExitCode {
         Command::Bench(args) => bench::run(&args),
         Command::Fuzz(args) => fuzz::run(&args),
         Command::Package(args) => package::run(&args),
+        Command::Screenshots(args) => desktop::screenshots(&args),
         Command::Icons => icons::run(),
         Command::Launch(args) => process::launch(&args),
         Command::BenchCopy(args) => bench::copy::run(&args),

@@ -14,7 +14,7 @@ mod stage;
 mod summary;
 mod tally;
 
-pub(crate) use stage::Stage;
+pub(crate) use stage::{Stage, Tool};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {

@@ -4,6 +4,7 @@ const native = {
     button: "button, input[type=submit], summary",
     checkbox: "input[type=checkbox]:not([role])",
     combobox: "select",
+    complementary: "aside",
     dialog: "dialog[open]",
     heading: "h1, h2, h3, h4",
     link: "a[href]",

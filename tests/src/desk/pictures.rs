@@ -127,10 +127,10 @@ impl Way {
     async fn go(&self, desk: &Desk, window: &Window) -> anyhow::Result<()> {
         match self {
             Self::None => Ok(()),
-            Self::Search(text) => window.fill("searchbox", "Search", text).await,
+            Self::Search(text) => window.fill("textbox", "Search", text).await,
             Self::Details(state) => window.click("row", &format!(", {state}")).await,
             Self::Mark => {
-                window.find("searchbox", "Search").await?.send_keys(&char::from(Key::Down).to_string()).await?;
+                window.find("textbox", "Search").await?.send_keys(&char::from(Key::Down).to_string()).await?;
                 for _ in 0..3 {
                     window.press("x").await?;
                     window.press(&char::from(Key::Down).to_string()).await?;

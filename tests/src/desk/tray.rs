@@ -16,6 +16,9 @@ const WATCHER_PATH: &str = "/StatusNotifierWatcher";
 const ITEM: &str = "org.kde.StatusNotifierItem";
 const MENU: &str = "com.canonical.dbusmenu";
 
+/// An item as `GetLayout` gives it: number, properties, items below.
+type Layout = (i32, HashMap<String, OwnedVariant>, Vec<OwnedVariant>);
+
 /// One line of a menu.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MenuItem {
@@ -25,7 +28,7 @@ pub struct MenuItem {
     pub enabled: bool,
     /// `None`: cannot be checked.
     pub checked: Option<bool>,
-    pub items: Vec<MenuItem>,
+    pub items: Vec<Self>,
 }
 
 impl MenuItem {
@@ -70,8 +73,7 @@ impl Tray {
         let body = (0_i32, -1_i32, Vec::<String>::new());
         let reply = self.connection.call_method(Some(service.as_str()), path.as_str(), Some(MENU), "GetLayout", &body);
         let reply = reply.await.context("the menu does not answer")?;
-        let (_revision, root): (u32, (i32, HashMap<String, OwnedVariant>, Vec<OwnedVariant>)) =
-            reply.body().deserialize().context("the menu has another form")?;
+        let (_revision, root): (u32, Layout) = reply.body().deserialize().context("the menu has another form")?;
         let (id, properties, children) = root;
         let properties = properties.iter().map(|(key, value)| (key.as_str(), &**value)).collect();
         read_item(id, &properties, children.iter().map(|child| &**child))

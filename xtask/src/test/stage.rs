@@ -84,7 +84,13 @@ impl Stage {
                 cargo(setting, &args)
             }
             Self::Unit => tally::run_tests(setting, &["--lib", "--bins"]),
-            Self::Scenarios => tally::run_tests(setting, &["--test", "*"]),
+            Self::Scenarios => {
+                // Without it the tests of the window announce that they cannot run.
+                if let Err(reason) = Tool::TAURI_DRIVER.find_or_install(setting)? {
+                    anstream::println!("{reason}");
+                }
+                tally::run_tests(setting, &["--test", "*"])
+            }
             Self::DocTests => tally::run_doc_tests(setting),
             Self::Docs => build_docs(setting),
         }
@@ -184,7 +190,7 @@ fn outcome_of(command: &mut Command) -> anyhow::Result<Outcome> {
 }
 
 /// A cargo tool that is built from crates.io where it is missing: about a minute and a half each, once for a machine.
-struct Tool {
+pub(crate) struct Tool {
     name: &'static str,
     version: &'static str,
 }
@@ -192,14 +198,22 @@ struct Tool {
 impl Tool {
     const DENY: Self = Self { name: "cargo-deny", version: "0.20.2" };
     const AUDIT: Self = Self { name: "cargo-audit", version: "0.22.2" };
+    /// Drives the window of the desktop app.
+    pub(crate) const TAURI_DRIVER: Self = Self { name: "tauri-driver", version: "2.1.0" };
+
+    /// The program, where it is installed.
+    pub(crate) fn find(&self) -> anyhow::Result<Option<PathBuf>> {
+        let kept = tools_folder()?.join("bin").join(self.name);
+        Ok(find_program(self.name).or_else(|| is_executable(&kept).then_some(kept)))
+    }
 
     /// The program, or why there is none.
     fn find_or_install(&self, setting: &Setting) -> anyhow::Result<Result<PathBuf, String>> {
-        let folder = tools_folder()?;
-        let kept = folder.join("bin").join(self.name);
-        if let Some(found) = find_program(self.name).or_else(|| is_executable(&kept).then(|| kept.clone())) {
+        if let Some(found) = self.find()? {
             return Ok(Ok(found));
         }
+        let folder = tools_folder()?;
+        let kept = folder.join("bin").join(self.name);
         let line = format!("cargo install --locked {}@{}", self.name, self.version);
         if !setting.consent.allows(&format!("Build {} into {}?", self.name, folder.display())) {
             return Ok(Err(format!("{} is not installed; install it with: {line}", self.name)));
