@@ -24,8 +24,10 @@ use crate::{
 };
 
 mod sample;
+mod window;
 
 use sample::Samples;
+use window::Window;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -120,14 +122,19 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         }
     };
     let programs = Programs::in_folder(&programs)?;
+    let window = Window::prepare(args.headless, args.programs.as_deref(), Consent::from_environment(args.yes));
     let home = Home::open(args.home.as_deref(), args.fresh)?;
     let interrupt = Interrupt::on_signals()?;
     let steps = Steps::new();
     match start(args, &programs, &home, &interrupt, &steps) {
         Ok((mut stack, resources)) => {
             steps.done();
-            announce(args, &stack, &home, &resources)?;
+            let app = window.open(&home.path);
+            announce(args, &stack, &home, &resources, &window)?;
             let ended = wait(&mut stack, &interrupt);
+            if let Some(app) = app {
+                app.stop();
+            }
             stack.stop();
             ended?;
             Ok(ExitCode::SUCCESS)
@@ -197,7 +204,13 @@ fn wait(stack: &mut Stack, interrupt: &Interrupt) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn announce(args: &Args, stack: &Stack, home: &Home, resources: &[(String, SocketAddr)]) -> anyhow::Result<()> {
+fn announce(
+    args: &Args,
+    stack: &Stack,
+    home: &Home,
+    resources: &[(String, SocketAddr)],
+    window: &Window,
+) -> anyhow::Result<()> {
     if args.headless {
         let line = Ready {
             ready: true,
@@ -209,12 +222,12 @@ fn announce(args: &Args, stack: &Stack, home: &Home, resources: &[(String, Socke
         };
         anstream::println!("{}", serde_json::to_string(&line)?);
     } else {
-        anstream::print!("{}", welcome(stack, home, resources));
+        anstream::print!("{}", welcome(stack, home, resources, window));
     }
     std::io::stdout().flush().context("cannot write to stdout")
 }
 
-fn welcome(stack: &Stack, home: &Home, resources: &[(String, SocketAddr)]) -> String {
+fn welcome(stack: &Stack, home: &Home, resources: &[(String, SocketAddr)], window: &Window) -> String {
     let mut text = format!(
         "\nPostern is ready.\n\n  control plane  {}\n  administrator  {}, password {}\n  folder         {}\n\n",
         stack.url,
@@ -238,10 +251,11 @@ fn welcome(stack: &Stack, home: &Home, resources: &[(String, SocketAddr)]) -> St
          postern disconnect {name}   # and curl again: nothing listens any more\n  \
          postern admin sessions list         # who reached what\n  \
          postern admin --help\n\n\
-         There is no desktop app yet: the command line does everything.\n\
+         {window}\n\
          Ctrl-C ends the demo; the next one finds everything as it was (--fresh begins anew).\n",
         home = home.path.display(),
         name = sample::PAGE,
+        window = window.describe(),
     );
     text
 }
