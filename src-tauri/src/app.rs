@@ -124,7 +124,7 @@ impl App {
     /// The system's own entry decides whether the app starts at login; a person may have changed it elsewhere.
     fn look_at_autostart(&self) {
         let Some(shell) = self.shell.get().filter(|_| self.options.mock.is_none()) else { return };
-        let start_at_login = crate::window::starts_at_login(shell);
+        let start_at_login = crate::autostart::is_on(shell);
         self.with(|desk, _| {
             let settings = crate::view::Settings { start_at_login, ..desk.settings().clone() };
             desk.set_settings(settings);

@@ -14,6 +14,7 @@ use clap::Parser as _;
 use postern_local_api::paths::Paths;
 
 mod app;
+mod autostart;
 mod clipboard;
 mod command;
 mod desk;

@@ -6,7 +6,6 @@ use tauri::{
     AppHandle, Builder, Manager as _, RunEvent, WebviewUrl, WebviewWindow, WebviewWindowBuilder, WindowEvent, Wry,
     window::Color,
 };
-use tauri_plugin_autostart::ManagerExt as _;
 
 use crate::{app::App, command, view::CloseBehaviour};
 
@@ -42,8 +41,11 @@ pub(crate) fn run(app: Arc<App>, hidden: bool, when_up: impl FnOnce(&AppHandle) 
 
 fn builder(app: Arc<App>) -> Builder<Wry> {
     let closing = Arc::clone(&app);
-    Builder::default()
-        .plugin(tauri_plugin_autostart::Builder::new().arg("--hidden").app_name("postern-desktop").build())
+    let builder = Builder::default();
+    #[cfg(not(target_os = "linux"))]
+    let builder =
+        builder.plugin(tauri_plugin_autostart::Builder::new().arg("--hidden").app_name("postern-desktop").build());
+    builder
         .manage(app)
         .invoke_handler(tauri::generate_handler![
             command::watch,
@@ -137,22 +139,6 @@ pub(crate) fn say_ready(after: Duration) {
     let line = serde_json::json!({ "ready": true, "usable_ms": u64::try_from(after.as_millis()).unwrap_or(u64::MAX) });
     // Nobody may be listening.
     let _ = writeln!(std::io::stdout(), "{line}");
-}
-
-/// Makes or removes the system's own entry.
-pub(crate) fn set_start_at_login(shell: &AppHandle, on: bool) -> Result<(), String> {
-    let autostart = shell.autolaunch();
-    let done = if on { autostart.enable() } else { autostart.disable() };
-    // Taking away what is not there is no failure.
-    match done {
-        Err(_) if !on && !autostart.is_enabled().unwrap_or(false) => Ok(()),
-        done => done.map_err(|error| error.to_string()),
-    }
-}
-
-/// Whether the system has an entry, as a person may have changed it elsewhere.
-pub(crate) fn starts_at_login(shell: &AppHandle) -> bool {
-    shell.autolaunch().is_enabled().unwrap_or(false)
 }
 
 #[cfg(test)]

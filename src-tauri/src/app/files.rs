@@ -96,7 +96,7 @@ impl App {
             && self.options.mock.is_none()
             && let Some(shell) = self.shell.get()
         {
-            crate::window::set_start_at_login(shell, settings.start_at_login).map_err(|why| {
+            crate::autostart::set(shell, settings.start_at_login).map_err(|why| {
                 problem_of(
                     "autostart",
                     "Starting at login could not be changed.",
