@@ -5,7 +5,10 @@
 
 use aws_lc_rs::digest::{SHA256, digest};
 use http::Method;
-use postern_local_api::message::{Login, Trust as TrustWish};
+use postern_local_api::{
+    cause::Cause,
+    message::{Login, Trust as TrustWish},
+};
 use postern_proto::{
     api::{Credential, DeviceInfo, LoginRequest, LoginResponse},
     problem::Problem,
@@ -119,7 +122,10 @@ pub fn control_problem(error: CallError) -> Problem {
         CallError::Refused(problem) => return problem.clone(),
         CallError::Unreachable { .. } => ("control_unreachable", "The control plane cannot be reached"),
         CallError::Untrusted { .. } => ("control_untrusted", "The server is not the trusted control plane"),
-        CallError::Garbled { .. } => ("control_garbled", "The control plane's answer cannot be used"),
+        CallError::Garbled { url, reason } => {
+            let (address, reason) = (url.clone(), format!("It answered, but not as one: {reason}"));
+            return Cause::NotOurServer { address, reason }.problem(502);
+        }
     };
     Problem::new(502, code, title).with_detail(error.to_string())
 }
@@ -193,6 +199,18 @@ mod tests {
         assert_eq!(bad.code, "bad_control_url");
         let wish = TrustWish::Fingerprint { sha256: "12".to_owned() };
         assert_eq!(Target::of(&login(Some("https://a.example"), wish), None).unwrap_err().code, "bad_trust");
+    }
+
+    #[test]
+    fn a_server_that_answers_otherwise_is_not_ours() {
+        let url = "https://www.example.com".to_owned();
+        let problem = control_problem(CallError::Garbled { url, reason: "status 200 with text/html".to_owned() });
+        assert_eq!(problem.code, "not_our_server");
+        assert_eq!(
+            problem.to_string(),
+            "https://www.example.com is not a Postern control plane: It answered, but not as one: status 200 with \
+             text/html. Check the address with your admin."
+        );
     }
 
     #[test]

@@ -283,7 +283,7 @@ fn identity(cause: &Cause) -> Explanation {
             "Open connections go on, and new ones for about an hour. It is tried again by itself.",
         ),
         Cause::NotOurServer { address, reason } => said(
-            format!("{address} is not a Postern control plane that can be trusted."),
+            format!("{address} is not a Postern control plane."),
             sentence(reason),
             "Check the address with your admin.",
         ),
