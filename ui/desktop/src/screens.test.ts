@@ -291,6 +291,32 @@ describe('sign-in', () => {
     expect(backend.calls.filter((call) => call.name === 'sign_in')).toHaveLength(2);
     expect(document.querySelector('[role="grid"]')).not.toBeNull();
   });
+
+  it('takes Enter in the fingerprint for the button, not for a new line', async () => {
+    const { backend } = await mounted('new');
+    const type = (id: string, text: string): void => {
+      const field = document.querySelector<HTMLInputElement | HTMLTextAreaElement>(id)!;
+      field.value = text;
+      field.dispatchEvent(new Event('input', { bubbles: true }));
+      field.focus();
+    };
+    const submit = async (): Promise<void> => {
+      document.querySelector('form')?.requestSubmit();
+      await settle(10);
+    };
+    type('#address', 'private.example');
+    type('#email', 'mara@private.example');
+    await submit();
+    type('#password', 'right');
+    await submit();
+    type('#fingerprint', 'ab12');
+    await press('Enter');
+    await settle(10);
+    const asked = backend.calls.filter((call) => call.name === 'sign_in');
+    expect(asked).toHaveLength(2);
+    expect(JSON.stringify(asked[1])).toContain('"sha256":"ab12"');
+    expect(document.querySelector('[role="grid"]')).not.toBeNull();
+  });
 });
 
 describe('a larger text', () => {
