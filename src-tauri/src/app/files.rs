@@ -278,9 +278,9 @@ mod tests {
 
     #[test]
     fn the_download_folder_is_the_one_that_the_user_chose() {
-        let home = Path::new("/home/a");
+        let home = Path::new("/data/ana");
         let named = |text| named_download(text, home);
-        assert_eq!(named("# x\nXDG_DOWNLOAD_DIR=\"$HOME/Geladen\"\n"), Some("/home/a/Geladen".into()));
+        assert_eq!(named("# x\nXDG_DOWNLOAD_DIR=\"$HOME/Geladen\"\n"), Some("/data/ana/Geladen".into()));
         assert_eq!(named("XDG_DOWNLOAD_DIR=\"/data/in\""), Some("/data/in".into()));
         assert_eq!(named("XDG_DOWNLOAD_DIR=\"in\""), None);
     }
