@@ -192,7 +192,14 @@ impl Window {
     }
 
     async fn search(&self, role: &str, name: &str, exact: bool) -> anyhow::Result<Vec<Element>> {
-        let found = self.run(FIND, vec![json!(role), json!(name), json!(exact)]).await?;
+        let found = loop {
+            match self.run(FIND, vec![json!(role), json!(name), json!(exact)]).await {
+                // What was found left the page before the driver had a handle of it: look again. That ends, since each
+                // time an element has gone.
+                Err(error) if format!("{error:#}").contains("Stale element") => tokio::time::sleep(POLL).await,
+                found => break found?,
+            }
+        };
         let references = found.as_array().into_iter().flatten().filter_map(|found| found.get(ELEMENT)?.as_str());
         Ok(references
             .map(|id| Element::from_element_id(self.client.clone(), ElementRef::from(id.to_owned())))
