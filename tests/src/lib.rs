@@ -16,6 +16,7 @@ pub mod content;
 pub mod desk;
 pub mod device;
 pub mod figure;
+mod holder;
 pub mod namespace;
 pub mod network_bed;
 pub mod overlay;

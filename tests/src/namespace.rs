@@ -19,17 +19,19 @@ use std::{
     ffi::OsStr,
     fmt::Write as _,
     fs,
-    io::{BufRead as _, BufReader},
     os::fd::AsFd as _,
     os::unix::fs::{MetadataExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::{Command, Stdio},
 };
 
 use anyhow::Context as _;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
-use crate::command::{self, PATIENCE, find_program};
+use crate::{
+    command::{self, PATIENCE, find_program},
+    holder::Holder,
+};
 
 /// Programs without which there is no namespace to be had.
 const NEEDED: [&str; 4] = ["ip", "nsenter", "setpriv", "unshare"];
@@ -85,7 +87,7 @@ pub fn missing() -> Option<String> {
 
 /// A network and mount namespace, held by a process of its own.
 pub struct Namespace {
-    holder: Child,
+    holder: Holder,
     /// Holds `/etc`. After `holder`: gone when that is.
     folder: tempfile::TempDir,
 }
@@ -96,28 +98,14 @@ impl Namespace {
         let folder = tempfile::tempdir()?;
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755))?;
         fs::create_dir(folder.path().join("etc"))?;
-        let mut holder = Command::new("unshare")
-            .args(["-n", "-m", "--propagation", "private", "--", "sh", "-c", HOLDER, "holder"])
-            .arg(folder.path())
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .context("cannot start unshare")?;
-        let stdout = holder.stdout.take().context("no output")?;
-        let namespace = Self { holder, folder };
-        let mut line = String::new();
-        let read = tokio::task::spawn_blocking(move || BufReader::new(stdout).read_line(&mut line).map(|_| line));
-        let line = tokio::time::timeout(PATIENCE, read).await.context("the namespace takes too long")???;
-        anyhow::ensure!(line == "ready\n", "the namespace could not be set up");
-        Ok(namespace)
+        let holder = Holder::start(HOLDER, folder.path()).await?;
+        Ok(Self { holder, folder })
     }
 
     /// A program in this namespace, as root. The process that is started *is* the program: its id can be signalled.
     #[must_use]
     pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
-        let mut command = Command::new("nsenter");
-        command.args(["-t", &self.holder.id().to_string(), "-n", "-m", "--"]).arg(program);
-        command
+        self.holder.command(&["-n", "-m"], program)
     }
 
     /// The same as the user `uid`, with the group of that number, no other groups and no capabilities.
@@ -222,13 +210,6 @@ impl Namespace {
         }
         parts.push(("/etc/resolv.conf".to_owned(), resolver_state(&self.path("/etc/resolv.conf"))?));
         Ok(Snapshot { parts })
-    }
-}
-
-impl Drop for Namespace {
-    fn drop(&mut self) {
-        let _ = self.holder.kill();
-        let _ = self.holder.wait();
     }
 }
 

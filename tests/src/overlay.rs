@@ -1,16 +1,14 @@
 //! A whole system to install packages into: this machine's, with every change going to memory, and a network of its own.
 //! The machine itself never sees any of it.
 
-use std::{
-    ffi::OsStr,
-    io::{BufRead as _, BufReader},
-    path::PathBuf,
-    process::{Child, Command, Stdio},
-};
+use std::{ffi::OsStr, path::PathBuf, process::Command};
 
 use anyhow::Context as _;
 
-use crate::command::{self, PATIENCE, find_program};
+use crate::{
+    command::{self, PATIENCE, find_program},
+    holder::Holder,
+};
 
 const NEEDED: [&str; 4] = ["chroot", "mount", "nsenter", "unshare"];
 
@@ -46,34 +44,21 @@ pub fn missing() -> Option<String> {
 
 /// The system; gone when dropped.
 pub struct Overlay {
-    holder: Child,
+    holder: Holder,
     folder: tempfile::TempDir,
 }
 
 impl Overlay {
     pub async fn new() -> anyhow::Result<Self> {
         let folder = tempfile::tempdir()?;
-        let mut holder = Command::new("unshare")
-            .args(["-n", "-m", "--propagation", "private", "--", "sh", "-c", HOLDER, "holder"])
-            .arg(folder.path())
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .context("cannot start unshare")?;
-        let stdout = holder.stdout.take().context("no output")?;
-        let overlay = Self { holder, folder };
-        let mut line = String::new();
-        let read = tokio::task::spawn_blocking(move || BufReader::new(stdout).read_line(&mut line).map(|_| line));
-        let line = tokio::time::timeout(PATIENCE, read).await.context("the overlay takes too long")???;
-        anyhow::ensure!(line == "ready\n", "the overlay could not be set up");
-        Ok(overlay)
+        let holder = Holder::start(HOLDER, folder.path()).await?;
+        Ok(Self { holder, folder })
     }
 
-    /// A program of that system, as root. The process that is started *is* the program.
+    /// A program of that system, as root.
     #[must_use]
     pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
-        let mut command = Command::new("nsenter");
-        command.args(["-t", &self.holder.id().to_string(), "-n", "-m", "-r", "-w", "--"]).arg(program);
+        let mut command = self.holder.command(&["-n", "-m", "-r", "-w"], program);
         command.env("DEBIAN_FRONTEND", "noninteractive").env("LC_ALL", "C.UTF-8").env("HOME", "/root");
         command.env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
         command
@@ -95,19 +80,11 @@ impl Overlay {
     /// Every file that is not as on the machine itself: new, changed or taken away.
     pub async fn changed(&self) -> anyhow::Result<Vec<String>> {
         let upper = self.folder.path().join("upper");
-        let mut command = Command::new("nsenter");
-        command.args(["-t", &self.holder.id().to_string(), "-m", "--", "find"]);
+        let mut command = self.holder.command(&["-m"], "find");
         command.arg(&upper).args(["!", "-type", "d", "-printf", "/%P\\n"]);
         let mut found: Vec<String> =
             command::run(&mut command.into(), PATIENCE).await?.success()?.lines().map(str::to_owned).collect();
         found.sort();
         Ok(found)
-    }
-}
-
-impl Drop for Overlay {
-    fn drop(&mut self) {
-        let _ = self.holder.kill();
-        let _ = self.holder.wait();
     }
 }

@@ -1,29 +1,19 @@
 //! What an answer of the resolver costs by itself, without sockets: prints nanoseconds for each of 1,000 names.
 
-use std::{error::Error, net::Ipv4Addr, sync::Arc, time::Instant};
+use std::{error::Error, sync::Arc, time::Instant};
 
-use postern_netstack::dns::{Contents, HostAddresses, Known, Outcome, Range, Resolver, Table, Transport};
+use postern_netstack::dns::{HostAddresses, Outcome, Resolver, Table, Transport};
+
+#[path = "shared/names.rs"]
+mod names;
+
+use names::{SUBNET, contents};
 
 const NAMES: u16 = 1000;
 const ROUNDS: u32 = 3000;
-const SUBNET: &str = "100.72.0.0/16";
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let known = |host: u16| {
-        let [high, low] = host.to_be_bytes();
-        let addresses = vec![Ipv4Addr::new(100, 72, high, low).into()];
-        Ok(Known { name: format!("host-{host}.bench").parse()?, addresses, notice: None })
-    };
-    let table = Table::new(Contents {
-        zones: vec!["bench".parse()?],
-        names: (0..NAMES).map(known).collect::<Result<_, Box<dyn Error>>>()?,
-        wildcards: vec![],
-        bypass: vec![],
-        resolver: vec![Ipv4Addr::new(100, 72, 255, 254).into()],
-        range: Range { v4: SUBNET.parse()?, v6: None },
-        notice: None,
-        serial: 1,
-    })?;
+    let table = Table::new(contents(NAMES)?)?;
     let (resolver, mut hosts) = (Resolver::new(Arc::new(table)), HostAddresses::new(SUBNET.parse()?));
     let queries: Vec<Vec<u8>> = (0..NAMES).map(|host| query(&format!("host-{host}.bench"))).collect();
     let mut answer = Vec::new();

@@ -12,7 +12,12 @@ use std::{
     thread,
 };
 
-use postern_netstack::dns::{Contents, HostAddresses, Known, Outcome, Range, Resolver, Table, Transport};
+use postern_netstack::dns::{HostAddresses, Outcome, Resolver, Table, Transport};
+
+#[path = "shared/names.rs"]
+mod names;
+
+use names::{SUBNET, contents};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let mut args = std::env::args().skip(1);
@@ -44,24 +49,4 @@ fn serve(socket: &UdpSocket, resolver: &Resolver, mut hosts: HostAddresses) -> i
             let _ = socket.send_to(&answer, asker);
         }
     }
-}
-
-const SUBNET: &str = "100.72.0.0/16";
-
-fn contents(count: u16) -> Result<Contents, Box<dyn Error>> {
-    let known = |host: u16| {
-        let [high, low] = host.to_be_bytes();
-        let addresses = vec![Ipv4Addr::new(100, 72, high, low).into()];
-        Ok(Known { name: format!("host-{host}.bench").parse()?, addresses, notice: None })
-    };
-    Ok(Contents {
-        zones: vec!["bench".parse()?],
-        names: (0..count).map(known).collect::<Result<_, Box<dyn Error>>>()?,
-        wildcards: vec![],
-        bypass: vec![],
-        resolver: vec![Ipv4Addr::new(100, 72, 255, 254).into()],
-        range: Range { v4: SUBNET.parse()?, v6: None },
-        notice: None,
-        serial: 1,
-    })
 }

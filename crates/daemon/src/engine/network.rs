@@ -490,4 +490,4 @@ fn cidr(net: Ipv4Net) -> Option<Cidr> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -55,7 +55,8 @@ fn wish() -> NetworkWish {
     NetworkWish { subnet: "100.72.0.0/16".parse().unwrap(), ipv6: None, zone: "my-org".parse().unwrap() }
 }
 
-fn interface(plan: &NetworkPlan) -> Interface {
+/// What netd makes of a plan.
+pub(in crate::engine) fn interface(plan: &NetworkPlan) -> Interface {
     let subnet = net(plan.subnet);
     let addresses = tun_driver::interface::ipv4_addresses(subnet, 0).unwrap();
     Interface {

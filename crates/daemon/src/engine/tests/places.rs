@@ -2,16 +2,13 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use ipnet::{IpNet, Ipv4Net};
+use ipnet::IpNet;
 use postern_local_api::message::NetworkFault;
 use postern_proto::resource::{BindMode, LoopbackAddress};
-use tun_driver::{
-    dns::DnsState,
-    interface::{Interface, Pair, ipv4_addresses},
-    network::{HostInterface, HostRoute, Landscape},
-};
+use tun_driver::network::{HostInterface, HostRoute, Landscape};
 
 use super::*;
+pub(super) use crate::engine::network::tests::interface;
 
 /// Wishes of the organisation. The last one cannot be read.
 pub(super) const WISHES: usize = 4;
@@ -188,21 +185,4 @@ pub(super) fn landscape(n: usize) -> Landscape {
 
 pub(super) fn fault(n: usize) -> NetworkFault {
     [NetworkFault::NoService, NetworkFault::NotPermitted, NetworkFault::NoDevice, NetworkFault::Failed][n % 4]
-}
-
-/// What netd makes of a plan.
-pub(super) fn interface(plan: &NetworkPlan) -> Interface {
-    let subnet = Ipv4Net::new(plan.subnet.network(), plan.subnet.prefix()).unwrap();
-    let addresses = ipv4_addresses(subnet, 0).unwrap();
-    Interface {
-        index: 7,
-        name: "postern0".to_owned(),
-        slot: 0,
-        subnet,
-        addresses: Pair { device: addresses.device, resolver: addresses.resolver },
-        ipv6: None,
-        mtu: 1500,
-        dns: DnsState::NoZones,
-        second_lock: false,
-    }
 }
