@@ -41,7 +41,7 @@ pub(crate) fn screenshots(args: &ScreenshotArgs) -> anyhow::Result<ExitCode> {
         None => {
             build_front_end(&workspace)?;
             let mut command = workspace.cargo();
-            command.args(["build", "--locked", "--package", "postern-desktop"]).args(front_end::features(&workspace));
+            command.args(["build", "--locked", "--package", "postern-desktop"]).args(front_end::FEATURES);
             run(&mut command)?;
             workspace.target_folder()?.join("debug")
         }

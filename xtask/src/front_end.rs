@@ -11,10 +11,7 @@ const OLDEST: [(u32, u32); 2] = [(20, 19), (22, 12)];
 
 /// With these the desktop app loads the front end that is built into it, not that of a development server. Every build
 /// and test of the whole workspace names them, since Tauri is compiled anew when they change.
-pub(crate) fn features(workspace: &Workspace) -> &'static [&'static str] {
-    let is_there = workspace.root().join("src-tauri/Cargo.toml").is_file();
-    if is_there { &["--features", "postern-desktop/custom-protocol"] } else { &[] }
-}
+pub(crate) const FEATURES: [&str; 2] = ["--features", "postern-desktop/custom-protocol"];
 
 /// A node that the front end can be built with, and its npm.
 pub(crate) struct Node {

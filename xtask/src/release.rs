@@ -27,7 +27,7 @@ pub(crate) fn build(workspace: &Workspace, packages: &[&str], examples: &[&str])
         command.args(["--package", package]);
     }
     if packages.contains(&"postern-desktop") {
-        command.args(front_end::features(workspace));
+        command.args(front_end::FEATURES);
     }
     for example in examples {
         command.args(["--example", example]);

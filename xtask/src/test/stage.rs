@@ -80,7 +80,7 @@ impl Stage {
             // The tests start the programs, and nothing else would build those without features of their own.
             Self::Build => {
                 let mut args = vec!["build", "--locked", "--workspace", "--lib", "--bins", "--tests"];
-                args.extend(front_end::features(&setting.workspace));
+                args.extend(front_end::FEATURES);
                 cargo(setting, &args)
             }
             Self::Unit => tally::run_tests(setting, &["--lib", "--bins"]),

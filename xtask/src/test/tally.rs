@@ -40,16 +40,13 @@ pub(crate) fn run_tests(setting: &Setting, targets: &[&str]) -> Ran {
     if has_nextest(setting) {
         command
             .args(["nextest", "run", "--locked", "--workspace", "--no-tests", "pass"])
-            .args(front_end::features(&setting.workspace))
+            .args(front_end::FEATURES)
             .args(targets)
             .args(["--message-format", "libtest-json", "--status-level", "slow"])
             .env("NEXTEST_EXPERIMENTAL_LIBTEST_JSON", "1");
         run(setting, command, read_nextest_line)
     } else {
-        command
-            .args(["test", "--locked", "--workspace", "--no-fail-fast"])
-            .args(front_end::features(&setting.workspace))
-            .args(targets);
+        command.args(["test", "--locked", "--workspace", "--no-fail-fast"]).args(front_end::FEATURES).args(targets);
         run(setting, command, read_libtest_line)
     }
 }
@@ -57,9 +54,7 @@ pub(crate) fn run_tests(setting: &Setting, targets: &[&str]) -> Ran {
 /// Nextest runs no doc tests.
 pub(crate) fn run_doc_tests(setting: &Setting) -> Ran {
     let mut command = setting.workspace.cargo();
-    command
-        .args(["test", "--locked", "--workspace", "--no-fail-fast", "--doc"])
-        .args(front_end::features(&setting.workspace));
+    command.args(["test", "--locked", "--workspace", "--no-fail-fast", "--doc"]).args(front_end::FEATURES);
     run(setting, command, read_libtest_line)
 }
 
