@@ -9,21 +9,23 @@ use postern_proto::{
     time::UnixMillis,
 };
 use serde::Serialize;
-use sqlx::{Row as _, SqliteConnection};
 use utoipa::ToSchema;
 
 pub use self::ingest::{IngestError, MAX_RECORDS, ingest};
-use crate::store::{
-    Activity, Actor, Store, StoreError, Subject,
-    read::{self, count, parse, signed, unsigned, value},
+use crate::{
+    sql::{self, Connection},
+    store::{
+        Activity, Actor, Store, StoreError, Subject,
+        read::{self, count, parse, signed, unsigned, value},
+    },
 };
 
 /// Records that a verification reads at a time.
 const CHUNK: i64 = 1000;
 
 /// What is stored of a gateway's records.
-pub async fn stored(connection: &mut SqliteConnection, node: NodeId) -> Result<RecordAck, StoreError> {
-    let row = sqlx::query("SELECT seq, hash FROM node_chain WHERE node_id = $1")
+pub async fn stored(connection: &mut Connection, node: NodeId) -> Result<RecordAck, StoreError> {
+    let row = sql::query("SELECT seq, hash FROM node_chain WHERE node_id = $1")
         .bind(node.to_string())
         .fetch_optional(connection)
         .await?;
@@ -65,14 +67,14 @@ pub struct BrokenLink {
 /// Walks the chain of each gateway from its first record.
 pub async fn verify(store: &Store) -> Result<Verification, StoreError> {
     let statement = "SELECT node_id FROM session_record UNION SELECT node_id FROM node_chain";
-    let rows = sqlx::query(statement).fetch_all(store.reader()).await?;
+    let rows = sql::query(statement).fetch_all(store.reader()).await?;
     let catalogue = store.catalogue();
     let mut nodes = Vec::with_capacity(rows.len());
     for row in &rows {
         let node: NodeId = value(row, "node_id")?;
         let node_name = catalogue.nodes.get(&node).map_or_else(|| node.to_string(), |node| node.name.clone());
         // What is added meanwhile is left for the next time.
-        let head = stored(&mut *store.reader().acquire().await?, node).await?;
+        let head = stored(&mut store.reader().acquire().await?, node).await?;
         let (records, broken) = walk(store, node, &head).await?;
         nodes.push(ChainState { node, node_name, records, ok: broken.is_none(), broken });
     }
@@ -86,7 +88,7 @@ async fn walk(store: &Store, node: NodeId, head: &RecordAck) -> Result<(u64, Opt
     loop {
         let statement = "SELECT seq, at, record FROM session_record WHERE node_id = $1 AND seq > $2 AND seq <= $3
             ORDER BY seq LIMIT $4";
-        let rows = sqlx::query(statement)
+        let rows = sql::query(statement)
             .bind(node.to_string())
             .bind(signed(at.stored))
             .bind(signed(head.stored))
@@ -118,7 +120,7 @@ async fn walk(store: &Store, node: NodeId, head: &RecordAck) -> Result<(u64, Opt
 
 /// Writes an activity that belongs to no change of the configuration.
 pub async fn note(
-    connection: &mut SqliteConnection,
+    connection: &mut Connection,
     store: &Store,
     actor: &Actor,
     subject: Subject,

@@ -7,6 +7,7 @@ use postern_proto::{
 
 use crate::{
     catalogue::Account,
+    sql,
     store::{Activity, Change, StoreError, Subject, read},
 };
 
@@ -22,7 +23,7 @@ pub async fn set_password(
     let statement = "INSERT INTO account_credential (account_id, kind, secret, must_change, changed_at)
         VALUES ($1, 'password', $2, $3, $4)
         ON CONFLICT (account_id, kind) DO UPDATE SET secret = $2, must_change = $3, changed_at = $4";
-    sqlx::query(statement)
+    sql::query(statement)
         .bind(account.id.to_string())
         .bind(hash)
         .bind(must_change)
@@ -42,7 +43,7 @@ pub async fn end_logins(
     let now = read::signed(change.now().0);
     let statement = "UPDATE login SET revoked_at = $1
         WHERE account_id = $2 AND id <> $3 AND revoked_at IS NULL AND expires_at > $1 RETURNING device_id";
-    let rows = sqlx::query(statement)
+    let rows = sql::query(statement)
         .bind(now)
         .bind(account.to_string())
         .bind(but.map(|login| login.to_string()).unwrap_or_default())

@@ -9,13 +9,13 @@ use postern_proto::{
     time::UnixMillis,
 };
 use postern_tunnel::identity::PeerIdentity;
-use sqlx::{Row as _, SqliteConnection};
 
 use crate::{
     authority::RequestedKey,
     catalogue::Account,
     clock::Clock,
     secret::{NoEntropy, Token},
+    sql::{self, Connection},
     store::{
         Activity, Actor, Store, StoreError, Subject,
         read::{instant, optional_instant, signed, value},
@@ -88,14 +88,14 @@ pub struct Standing {
 }
 
 /// Reads a device; its certificate plays no part.
-pub async fn find(connection: &mut SqliteConnection, id: DeviceId) -> Result<Option<Device>, StoreError> {
+pub async fn find(connection: &mut Connection, id: DeviceId) -> Result<Option<Device>, StoreError> {
     let statement = "SELECT d.id, d.account_id, d.name, d.spki_sha256, d.revoked_at, l.id AS login_id,
             l.expires_at AS login_expires_at, l.revoked_at AS login_revoked_at
         FROM device d LEFT JOIN login l ON l.device_id = d.id
         WHERE d.id = $1 ORDER BY l.created_at DESC, l.id DESC LIMIT 1";
-    let row = sqlx::query(statement).bind(id.to_string()).fetch_optional(connection).await?;
+    let row = sql::query(statement).bind(id.to_string()).fetch_optional(connection).await?;
     let Some(row) = row else { return Ok(None) };
-    let login = match row.try_get::<Option<&str>, _>("login_id")? {
+    let login = match row.try_get::<Option<&str>>("login_id")? {
         Some(_) => Some(Login {
             id: value(&row, "login_id")?,
             expires_at: instant(&row, "login_expires_at")?,
@@ -134,7 +134,7 @@ pub async fn standing(store: &Store, certificate: &PeerIdentity) -> Result<Stand
 }
 
 /// Ends logins that are not ended yet.
-pub async fn end_logins(connection: &mut SqliteConnection, which: Logins, now: UnixMillis) -> Result<(), StoreError> {
+pub async fn end_logins(connection: &mut Connection, which: Logins, now: UnixMillis) -> Result<(), StoreError> {
     let (statement, id) = match which {
         Logins::Of(device) => (
             "UPDATE login SET revoked_at = $1 WHERE revoked_at IS NULL AND expires_at > $1 AND device_id = $2",
@@ -145,7 +145,7 @@ pub async fn end_logins(connection: &mut SqliteConnection, which: Logins, now: U
             login.to_string(),
         ),
     };
-    sqlx::query(statement).bind(signed(now.0)).bind(id).execute(connection).await?;
+    sql::query(statement).bind(signed(now.0)).bind(id).execute(connection).await?;
     Ok(())
 }
 
@@ -190,7 +190,7 @@ impl NewLogin<'_> {
     /// Makes the login, and the device if its key is new. It takes the place of the device's login before it.
     pub async fn insert(
         &self,
-        connection: &mut SqliteConnection,
+        connection: &mut Connection,
         clock: &Clock,
         actor: &Actor,
     ) -> Result<MadeLogin, LoginError> {
@@ -201,7 +201,7 @@ impl NewLogin<'_> {
         let expires_at = self.now.plus(LOGIN_LIFETIME);
         let statement = "INSERT INTO login (id, account_id, device_id, token_hash, created_at, expires_at, address)
             VALUES ($1, $2, $3, $4, $5, $6, $7)";
-        sqlx::query(statement)
+        sql::query(statement)
             .bind(login.to_string())
             .bind(self.account.id.to_string())
             .bind(device.to_string())
@@ -219,19 +219,14 @@ impl NewLogin<'_> {
     }
 
     /// The device with this key; its name and system are noted anew.
-    async fn device(
-        &self,
-        connection: &mut SqliteConnection,
-        clock: &Clock,
-        actor: &Actor,
-    ) -> Result<DeviceId, LoginError> {
+    async fn device(&self, connection: &mut Connection, clock: &Clock, actor: &Actor) -> Result<DeviceId, LoginError> {
         let statement = "INSERT INTO device (id, account_id, name, os, spki_sha256, agent, created_at, last_seen_at,
                 last_address)
             VALUES ($1, $2, $3, $4, $5, $6, $7, $7, $8)
             ON CONFLICT (account_id, spki_sha256) DO UPDATE SET name = $3, os = $4, agent = $6, last_seen_at = $7,
                 last_address = $8
             RETURNING id, revoked_at";
-        let row = sqlx::query(statement)
+        let row = sql::query(statement)
             .bind(DeviceId::from_ulid(clock.ulid()).to_string())
             .bind(self.account.id.to_string())
             .bind(shown(&self.info.name))
@@ -247,9 +242,9 @@ impl NewLogin<'_> {
             return Err(Barred::Revoked.into());
         }
         // Dropped with its transaction when it is one too many.
-        let devices: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM device WHERE account_id = $1")
+        let devices: i64 = sql::query("SELECT COUNT(*) FROM device WHERE account_id = $1")
             .bind(self.account.id.to_string())
-            .fetch_one(connection)
+            .scalar(connection)
             .await
             .map_err(StoreError::from)?;
         if devices > MAX_DEVICES {

@@ -11,6 +11,7 @@ use postern_proto::{
 use crate::{
     catalogue::{Catalogue, Node, NodeKind},
     secret::{NoEntropy, Token},
+    sql,
     store::{Activity, Change, StoreError, Subject, read},
 };
 
@@ -81,12 +82,12 @@ pub async fn issue_token(change: &mut Change, node: &Node) -> Result<EnrolToken,
     let token = Token::draw(TOKEN_PREFIX)?;
     let expires_at = change.now().plus(ENROL_WITHIN);
     let (id, now) = (node.id.to_string(), read::signed(change.now().0));
-    sqlx::query("DELETE FROM enrol_token WHERE node_id = $1 AND used_at IS NULL")
+    sql::query("DELETE FROM enrol_token WHERE node_id = $1 AND used_at IS NULL")
         .bind(&id)
         .execute(change.connection())
         .await
         .map_err(StoreError::from)?;
-    sqlx::query("INSERT INTO enrol_token (hash, node_id, created_at, expires_at) VALUES ($1, $2, $3, $4)")
+    sql::query("INSERT INTO enrol_token (hash, node_id, created_at, expires_at) VALUES ($1, $2, $3, $4)")
         .bind(token.hash().to_text())
         .bind(&id)
         .bind(now)

@@ -9,7 +9,10 @@ use std::time::Duration;
 use postern_proto::time::UnixMillis;
 use tokio_util::sync::CancellationToken;
 
-use crate::store::{Store, StoreError, read::signed};
+use crate::{
+    sql,
+    store::{Store, StoreError, read::signed},
+};
 
 /// How often it is done.
 const EVERY: Duration = Duration::from_secs(3600);
@@ -54,12 +57,7 @@ async fn delete(store: &Store, statement: &'static str, before: UnixMillis) -> R
     let mut rows = 0;
     loop {
         let mut append = store.append().await?;
-        let done = sqlx::query(statement)
-            .bind(signed(before.0))
-            .bind(BATCH)
-            .execute(append.connection())
-            .await?
-            .rows_affected();
+        let done = sql::query(statement).bind(signed(before.0)).bind(BATCH).execute(append.connection()).await?;
         append.commit().await?;
         rows += done;
         if done < BATCH.unsigned_abs() {

@@ -11,7 +11,10 @@ use postern_proto::{
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use crate::store::{Activity, Actor, Store, StoreError, read::signed};
+use crate::{
+    sql,
+    store::{Activity, Actor, Store, StoreError, read::signed},
+};
 
 /// Entries that may wait to be written. More are dropped, and the log says so: failed sign-ins are bounded by the
 /// password checks, which take far longer than a row, and the next sight of a device is as good.
@@ -89,7 +92,7 @@ impl JournalWriter {
                     let statement = "UPDATE device SET last_seen_at = $1, last_address = COALESCE($2, last_address),
                             agent = COALESCE($3, agent)
                         WHERE id = $4";
-                    sqlx::query(statement)
+                    sql::query(statement)
                         .bind(signed(at.0))
                         .bind(actor.address.map(|address| address.to_string()))
                         .bind(&actor.agent)

@@ -26,6 +26,7 @@ pub mod password;
 pub mod run;
 pub mod secret;
 pub mod server;
+pub mod sql;
 pub mod state;
 pub mod store;
 pub mod sync;

@@ -4,21 +4,18 @@
 //! revision, and appends change log, revocations and activities before it commits. What merely happened (session
 //! records, health, last use) is appended with [`Store::append`], which moves no revision.
 
-use std::{fs::OpenOptions, os::unix::fs::OpenOptionsExt as _, path::Path, sync::Arc, time::Duration};
+use std::{path::Path, sync::Arc};
 
 use postern_proto::{
     lease::Revocation,
     sync::{ItemKey, Scope},
-};
-use sqlx::{
-    Connection as _, Sqlite, SqlitePool, Transaction,
-    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
 use tokio::sync::{Mutex, OwnedMutexGuard, RwLock, RwLockReadGuard, broadcast, watch};
 
 use crate::{
     catalogue::{Catalogue, Org},
     clock::Clock,
+    sql::{self, Connection, Database},
 };
 
 pub use self::{
@@ -36,10 +33,6 @@ pub mod read;
 
 /// The database within the data folder.
 pub const FILE: &str = "postern.db";
-/// How long a writer waits for the writers before it.
-const PATIENCE: Duration = Duration::from_secs(15);
-/// Readers at the same time.
-const READERS: u32 = 8;
 /// Changes that a slow follower may be behind before it has to take a snapshot.
 const BACKLOG: usize = 1024;
 
@@ -50,8 +43,7 @@ pub struct Store {
 }
 
 struct Shared {
-    reader: SqlitePool,
-    writer: SqlitePool,
+    database: Database,
     /// Held from the begin of a change until its catalogue is published, so that catalogues follow each other.
     turn: Arc<Mutex<()>>,
     catalogue: watch::Sender<Arc<Catalogue>>,
@@ -142,24 +134,12 @@ impl Store {
         if matches!(absent, Absent::Refuse) && !path.exists() {
             return Err(OpenError::NoOrganisation(data.display().to_string()));
         }
-        // SQLite gives its other files the mode of this one.
-        let made = OpenOptions::new().append(true).create(true).mode(0o600).open(&path);
-        made.map_err(|source| OpenError::File { path: path.display().to_string(), source })?;
-        let options = SqliteConnectOptions::new()
-            .filename(&path)
-            .journal_mode(SqliteJournalMode::Wal)
-            .synchronous(SqliteSynchronous::Full)
-            .foreign_keys(true)
-            .busy_timeout(PATIENCE);
-        let pool = |size| {
-            let options = SqlitePoolOptions::new().max_connections(size).acquire_timeout(PATIENCE);
-            // A full disk makes SQLite roll back by itself; the connection goes on counting a transaction that is not
-            // there, and would never begin one again. Such a connection is closed, and the next one opens the database.
-            options.before_acquire(|connection, _| Box::pin(async move { Ok(!connection.is_in_transaction()) }))
-        };
-        let writer = pool(1).connect_with(options.clone()).await.map_err(StoreError::from)?;
-        sqlx::migrate!().run(&writer).await?;
-        let mut tx = writer.begin_with("BEGIN IMMEDIATE").await.map_err(StoreError::from)?;
+        let database = Database::open_file(&path).await.map_err(|error| match error {
+            sql::OpenError::File(source) => OpenError::File { path: path.display().to_string(), source },
+            sql::OpenError::Database(error) => StoreError::from(error).into(),
+        })?;
+        database.migrate().await?;
+        let mut tx = database.begin_write().await.map_err(StoreError::from)?;
         if load::org(&mut tx).await?.is_none() {
             match absent {
                 Absent::Create { org } => load::create_org(&mut tx, org, &clock).await?,
@@ -168,10 +148,8 @@ impl Store {
         }
         let catalogue = load::catalogue(&mut tx).await?;
         tx.commit().await.map_err(StoreError::from)?;
-        let reader = pool(READERS).connect_with(options).await.map_err(StoreError::from)?;
         let shared = Shared {
-            reader,
-            writer,
+            database,
             turn: Arc::default(),
             catalogue: watch::Sender::new(Arc::new(catalogue)),
             changes: broadcast::Sender::new(BACKLOG),
@@ -212,8 +190,8 @@ impl Store {
 
     /// Where reading queries go.
     #[must_use]
-    pub fn reader(&self) -> &SqlitePool {
-        &self.shared.reader
+    pub fn reader(&self) -> &Database {
+        &self.shared.database
     }
 
     /// Keeps changes from being published while the guard lives. Whoever hands out something that a revocation voids by
@@ -240,7 +218,7 @@ impl Store {
     /// Begins another epoch: what devices and nodes hold of this organisation is void.
     pub async fn begin_epoch(&self) -> Result<(), StoreError> {
         let (mut tx, _turn) = self.write().await?;
-        sqlx::query("UPDATE org SET epoch = $1").bind(self.clock().ulid().to_string()).execute(&mut *tx).await?;
+        sql::query("UPDATE org SET epoch = $1").bind(self.clock().ulid().to_string()).execute(&mut tx).await?;
         let catalogue = load::catalogue(&mut tx).await?;
         tx.commit().await?;
         self.shared.catalogue.send_replace(Arc::new(catalogue));
@@ -249,7 +227,7 @@ impl Store {
 
     /// Takes over what another process wrote to the database (the offline commands do), and announces it.
     pub async fn catch_up(&self) -> Result<(), StoreError> {
-        let revision: i64 = sqlx::query_scalar("SELECT rev FROM org").fetch_one(self.reader()).await?;
+        let revision: i64 = sql::query("SELECT rev FROM org").scalar(self.reader()).await?;
         if read::unsigned(revision)? <= self.catalogue().revision {
             return Ok(());
         }
@@ -260,21 +238,20 @@ impl Store {
 
     /// Finishes what is under way and closes the files.
     pub async fn close(&self) {
-        let turn = tokio::time::timeout(PATIENCE, self.shared.turn.lock()).await;
-        self.shared.reader.close().await;
-        self.shared.writer.close().await;
+        let turn = tokio::time::timeout(sql::PATIENCE, self.shared.turn.lock()).await;
+        self.shared.database.close().await;
         drop(turn);
     }
 
-    async fn write(&self) -> Result<(Transaction<'static, Sqlite>, OwnedMutexGuard<()>), StoreError> {
+    async fn write(&self) -> Result<(Connection, OwnedMutexGuard<()>), StoreError> {
         let turn = Arc::clone(&self.shared.turn).lock_owned();
-        let turn = tokio::time::timeout(PATIENCE, turn).await.map_err(|_| StoreError::Busy)?;
-        let tx = self.shared.writer.begin_with("BEGIN IMMEDIATE").await?;
+        let turn = tokio::time::timeout(sql::PATIENCE, turn).await.map_err(|_| StoreError::Busy)?;
+        let tx = self.shared.database.begin_write().await?;
         Ok((tx, turn))
     }
 
     /// Reads the catalogue again and announces every change since the one in memory.
-    async fn reload(&self, tx: &mut Transaction<'static, Sqlite>) -> Result<Arc<Catalogue>, StoreError> {
+    async fn reload(&self, tx: &mut Connection) -> Result<Arc<Catalogue>, StoreError> {
         let known = self.catalogue().revision;
         let catalogue = Arc::new(load::catalogue(tx).await?);
         let missed = log::changes_since(tx, known).await?;
@@ -296,12 +273,12 @@ impl Store {
 /// A write that is no change of the configuration.
 pub struct Append {
     // Dropped before the turn: the next writer finds the connection free.
-    tx: Transaction<'static, Sqlite>,
+    tx: Connection,
     _turn: OwnedMutexGuard<()>,
 }
 
 impl Append {
-    pub fn connection(&mut self) -> &mut sqlx::SqliteConnection {
+    pub fn connection(&mut self) -> &mut Connection {
         &mut self.tx
     }
 

@@ -11,7 +11,6 @@ use postern_proto::{
     time::UnixMillis,
 };
 use serde::Serialize;
-use sqlx::{Row as _, sqlite::SqliteRow};
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
@@ -22,6 +21,7 @@ use super::{
     refusal::unknown,
 };
 use crate::{
+    sql::{self, Row},
     state::AppState,
     store::{Store, StoreError, read},
 };
@@ -126,7 +126,7 @@ async fn export(State(state): State<AppState>, _: Admin) -> Response {
     params(("id" = String, Path,)), responses((status = 200, body = ActivityView)))]
 /// Show an activity
 async fn show(State(state): State<AppState>, _: Admin, Path(id): Path<String>) -> Answer<Json<ActivityView>> {
-    let query = sqlx::query("SELECT * FROM activity WHERE id = $1").bind(&id);
+    let query = sql::query("SELECT * FROM activity WHERE id = $1").bind(&id);
     let row = query.fetch_optional(state.store.reader()).await?.ok_or_else(|| unknown("activity", &id))?;
     Ok(Json(view(&row)?.1))
 }
@@ -137,12 +137,12 @@ async fn rows(
     after: i64,
     limit: i64,
 ) -> Result<Vec<(i64, ActivityView)>, StoreError> {
-    let rows = sqlx::query(statement).bind(after).bind(limit).fetch_all(store.reader()).await?;
+    let rows = sql::query(statement).bind(after).bind(limit).fetch_all(store.reader()).await?;
     rows.iter().map(view).collect()
 }
 
-fn view(row: &SqliteRow) -> Result<(i64, ActivityView), StoreError> {
-    let state = |column| match row.try_get::<Option<&str>, _>(column)? {
+fn view(row: &Row) -> Result<(i64, ActivityView), StoreError> {
+    let state = |column| match row.try_get::<Option<&str>>(column)? {
         Some(text) => read::parse(text),
         None => Ok(serde_json::Value::Null),
     };

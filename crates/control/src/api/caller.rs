@@ -12,12 +12,12 @@ use postern_proto::{
     sync::Peer,
     time::UnixMillis,
 };
-use sqlx::Row as _;
 
 use super::refusal::{Answer, Refusal};
 use crate::{
     catalogue::Account,
     secret::TokenHash,
+    sql::{self, Row},
     state::AppState,
     store::{Actor, StoreError, Who, read},
 };
@@ -110,7 +110,7 @@ async fn login(state: &AppState, hash: &TokenHash, peer: Option<Peer>, now: Unix
     let statement = "SELECT l.id, l.account_id, l.device_id, l.token_hash, d.revoked_at AS device_revoked_at
         FROM login l LEFT JOIN device d ON d.id = l.device_id
         WHERE l.token_hash = $1 AND l.revoked_at IS NULL AND l.expires_at > $2";
-    let row = sqlx::query(statement)
+    let row = sql::query(statement)
         .bind(hash.to_text())
         .bind(read::signed(now.0))
         .fetch_optional(state.store.reader())
@@ -143,7 +143,7 @@ pub async fn find_service_token(
 ) -> Result<Option<AccountId>, StoreError> {
     let statement = "SELECT id, account_id, hash, last_used_at FROM account_token
         WHERE hash = $1 AND (expires_at IS NULL OR expires_at > $2)";
-    let row = sqlx::query(statement)
+    let row = sql::query(statement)
         .bind(hash.to_text())
         .bind(read::signed(now.0))
         .fetch_optional(state.store.reader())
@@ -156,7 +156,7 @@ pub async fn find_service_token(
     if last.is_none_or(|last| now.0.saturating_sub(last.0) > LAST_USE) {
         let id: String = row.try_get("id")?;
         let mut append = state.store.append().await?;
-        sqlx::query("UPDATE account_token SET last_used_at = $1 WHERE id = $2")
+        sql::query("UPDATE account_token SET last_used_at = $1 WHERE id = $2")
             .bind(read::signed(now.0))
             .bind(id)
             .execute(append.connection())
@@ -167,7 +167,7 @@ pub async fn find_service_token(
 }
 
 /// The row was found by its hash; it is compared once more in constant time.
-fn same_hash(row: &sqlx::sqlite::SqliteRow, column: &str, hash: &TokenHash) -> Result<bool, StoreError> {
+fn same_hash(row: &Row, column: &str, hash: &TokenHash) -> Result<bool, StoreError> {
     let stored: &str = row.try_get(column)?;
     Ok(TokenHash::from_text(stored).is_some_and(|stored| stored == *hash))
 }

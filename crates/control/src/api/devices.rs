@@ -12,13 +12,13 @@ use postern_proto::{
     time::UnixMillis,
 };
 use serde::Serialize;
-use sqlx::{Row as _, sqlite::SqliteRow};
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{Admin, Answer, List, Page, page::ListParams, refusal::unknown};
 use crate::{
     catalogue::Catalogue,
+    sql::{self, Row},
     state::AppState,
     store::{Activity, StoreError, Subject as Of, read},
 };
@@ -72,7 +72,7 @@ impl Subject for DeviceView {
     responses((status = 200, body = Page<DeviceView>)))]
 /// List devices, oldest first
 async fn list(State(state): State<AppState>, _: Admin, list: List) -> Answer<Json<Page<DeviceView>>> {
-    let rows = sqlx::query("SELECT * FROM device").fetch_all(state.store.reader()).await?;
+    let rows = sql::query("SELECT * FROM device").fetch_all(state.store.reader()).await?;
     let catalogue = state.store.catalogue();
     let devices = rows.iter().map(|row| view(&catalogue, row)).collect::<Result<Vec<_>, _>>()?;
     Ok(Json(list.page(devices.into_iter(), FIELDS, |device| device.id.to_string())?))
@@ -82,7 +82,7 @@ async fn list(State(state): State<AppState>, _: Admin, list: List) -> Answer<Jso
     params(("id" = String, Path,)), responses((status = 200, body = DeviceView)))]
 /// Show a device
 async fn show(State(state): State<AppState>, _: Admin, Path(id): Path<String>) -> Answer<Json<DeviceView>> {
-    let row = sqlx::query("SELECT * FROM device WHERE id = $1").bind(&id).fetch_optional(state.store.reader()).await?;
+    let row = sql::query("SELECT * FROM device WHERE id = $1").bind(&id).fetch_optional(state.store.reader()).await?;
     let row = row.ok_or_else(|| unknown("device", &id))?;
     Ok(Json(view(&state.store.catalogue(), &row)?))
 }
@@ -94,11 +94,11 @@ async fn show(State(state): State<AppState>, _: Admin, Path(id): Path<String>) -
 /// Its sessions end at once and its key cannot sign in. It stays in the list until it is deleted once more.
 async fn revoke(State(state): State<AppState>, Admin(caller): Admin, Path(id): Path<String>) -> Answer<StatusCode> {
     let mut change = state.store.change(caller.actor).await?;
-    let row = sqlx::query("SELECT * FROM device WHERE id = $1").bind(&id).fetch_optional(change.connection()).await?;
+    let row = sql::query("SELECT * FROM device WHERE id = $1").bind(&id).fetch_optional(change.connection()).await?;
     let before = view(change.catalogue(), &row.ok_or_else(|| unknown("device", &id))?)?;
     let subject = Of { kind: "device", id: id.clone(), name: format!("{} of {}", before.name, before.email) };
     if before.revoked_at.is_some() {
-        sqlx::query("DELETE FROM device WHERE id = $1").bind(&id).execute(change.connection()).await?;
+        sql::query("DELETE FROM device WHERE id = $1").bind(&id).execute(change.connection()).await?;
         change.note(&Activity::new("device.deleted", subject).before(&before)).await?;
         change.commit().await?;
         return Ok(StatusCode::NO_CONTENT);
@@ -109,7 +109,7 @@ async fn revoke(State(state): State<AppState>, Admin(caller): Admin, Path(id): P
         "UPDATE device SET revoked_at = $1 WHERE id = $2",
         "UPDATE login SET revoked_at = $1 WHERE device_id = $2 AND revoked_at IS NULL",
     ] {
-        sqlx::query(statement).bind(read::signed(now.0)).bind(&id).execute(change.connection()).await?;
+        sql::query(statement).bind(read::signed(now.0)).bind(&id).execute(change.connection()).await?;
     }
     change.revoke(RevokedSubject::Device { device: before.id }, "the device was revoked");
     change.note(&Activity::new("device.revoked", subject).before(&before).after(&after)).await?;
@@ -117,7 +117,7 @@ async fn revoke(State(state): State<AppState>, Admin(caller): Admin, Path(id): P
     Ok(StatusCode::NO_CONTENT)
 }
 
-fn view(catalogue: &Catalogue, row: &SqliteRow) -> Result<DeviceView, StoreError> {
+fn view(catalogue: &Catalogue, row: &Row) -> Result<DeviceView, StoreError> {
     let account = read::value(row, "account_id")?;
     Ok(DeviceView {
         id: read::value(row, "id")?,

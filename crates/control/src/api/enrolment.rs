@@ -6,7 +6,6 @@ use postern_proto::{
     id::NodeId,
     problem::Problem,
 };
-use sqlx::{Row as _, SqliteConnection, sqlite::SqliteRow};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
@@ -19,6 +18,7 @@ use crate::{
     catalogue::Node,
     gateway::check_address,
     secret::TokenHash,
+    sql::{self, Connection, Row},
     state::AppState,
     store::{Activity, Subject, Who, read},
 };
@@ -84,27 +84,18 @@ async fn certificate(
     Ok(Json(state.authority.sign_node(&key, caller.node.id, state.clock.now())?))
 }
 
-async fn find(connection: &mut SqliteConnection, hash: &TokenHash) -> Answer<Option<SqliteRow>> {
+async fn find(connection: &mut Connection, hash: &TokenHash) -> Answer<Option<Row>> {
     let statement = "SELECT hash, node_id, expires_at, used_at FROM enrol_token WHERE hash = $1";
-    let row = sqlx::query(statement).bind(hash.to_text()).fetch_optional(connection).await?;
+    let row = sql::query(statement).bind(hash.to_text()).fetch_optional(connection).await?;
     // Found by its hash; compared once more in constant time.
-    let fits = |row: &SqliteRow| row.try_get("hash").is_ok_and(|text| TokenHash::from_text(text) == Some(*hash));
+    let fits = |row: &Row| row.try_get("hash").is_ok_and(|text| TokenHash::from_text(text) == Some(*hash));
     Ok(row.filter(fits))
 }
 
 /// Checks and uses a token in one statement of the only write transaction: of any number of tries one succeeds.
-async fn consume(
-    connection: &mut SqliteConnection,
-    hash: &TokenHash,
-    now: postern_proto::time::UnixMillis,
-) -> Answer<()> {
+async fn consume(connection: &mut Connection, hash: &TokenHash, now: postern_proto::time::UnixMillis) -> Answer<()> {
     let statement = "UPDATE enrol_token SET used_at = $1 WHERE hash = $2 AND used_at IS NULL AND expires_at > $1";
-    let used = sqlx::query(statement)
-        .bind(read::signed(now.0))
-        .bind(hash.to_text())
-        .execute(&mut *connection)
-        .await?
-        .rows_affected();
+    let used = sql::query(statement).bind(read::signed(now.0)).bind(hash.to_text()).execute(&mut *connection).await?;
     if used == 1 {
         return Ok(());
     }

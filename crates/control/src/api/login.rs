@@ -9,7 +9,6 @@ use postern_proto::{
     problem::Problem,
 };
 use serde::Deserialize;
-use sqlx::Row as _;
 use ulid::Ulid;
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
@@ -27,6 +26,7 @@ use crate::{
     devices::{self, Logins, NewLogin},
     password::{Password, Verdict},
     secret::TokenHash,
+    sql::{self, Connection},
     state::AppState,
     store::{Activity, Who},
 };
@@ -180,7 +180,7 @@ struct Proved {
 
 impl Proved {
     /// Checks within the write transaction that neither account nor password has changed since.
-    async fn check_still(&self, state: &AppState, connection: &mut sqlx::SqliteConnection) -> Answer<()> {
+    async fn check_still(&self, state: &AppState, connection: &mut Connection) -> Answer<()> {
         let account = state.store.catalogue().accounts.get(&self.account.id).cloned();
         let account = account.ok_or_else(failed)?;
         if account.suspended {
@@ -235,9 +235,9 @@ async fn stored_password(state: &AppState, account: AccountId) -> Answer<Option<
     password_row(&mut connection, account).await
 }
 
-async fn password_row(connection: &mut sqlx::SqliteConnection, account: AccountId) -> Answer<Option<StoredPassword>> {
+async fn password_row(connection: &mut Connection, account: AccountId) -> Answer<Option<StoredPassword>> {
     let statement = "SELECT secret, must_change FROM account_credential WHERE account_id = $1 AND kind = 'password'";
-    let row = sqlx::query(statement).bind(account.to_string()).fetch_optional(connection).await?;
+    let row = sql::query(statement).bind(account.to_string()).fetch_optional(connection).await?;
     let Some(row) = row else { return Ok(None) };
     Ok(Some(StoredPassword { hash: row.try_get("secret")?, must_change: row.try_get("must_change")? }))
 }

@@ -12,7 +12,6 @@ use postern_proto::{
     time::UnixMillis,
 };
 use serde::Serialize;
-use sqlx::{Row as _, sqlite::SqliteRow};
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
@@ -24,6 +23,7 @@ use super::{
 };
 use crate::{
     audit::{self, Verification},
+    sql::{self, Row},
     state::AppState,
     store::{Store, StoreError, read},
 };
@@ -126,7 +126,7 @@ async fn list(State(state): State<AppState>, _: Admin, list: List) -> Answer<Jso
 /// Show a session
 async fn show(State(state): State<AppState>, _: Admin, Path(id): Path<String>) -> Answer<Json<Session>> {
     let statement = "SELECT * FROM session WHERE id = $1 ORDER BY seq DESC LIMIT 1";
-    let row = sqlx::query(statement).bind(&id).fetch_optional(state.store.reader()).await?;
+    let row = sql::query(statement).bind(&id).fetch_optional(state.store.reader()).await?;
     Ok(Json(view(&row.ok_or_else(|| unknown("session", &id))?)?.1))
 }
 
@@ -166,12 +166,12 @@ async fn rows(
     after: i64,
     limit: i64,
 ) -> Result<Vec<(i64, Session)>, StoreError> {
-    let rows = sqlx::query(statement).bind(after).bind(limit).fetch_all(store.reader()).await?;
+    let rows = sql::query(statement).bind(after).bind(limit).fetch_all(store.reader()).await?;
     rows.iter().map(view).collect()
 }
 
-fn view(row: &SqliteRow) -> Result<(i64, Session), StoreError> {
-    let bytes = |column| row.try_get::<Option<i64>, _>(column)?.map(read::unsigned).transpose();
+fn view(row: &Row) -> Result<(i64, Session), StoreError> {
+    let bytes = |column| row.try_get::<Option<i64>>(column)?.map(read::unsigned).transpose();
     let session = Session {
         id: read::value(row, "id")?,
         account: read::value(row, "account_id")?,

@@ -12,7 +12,6 @@ use postern_proto::{
     time::UnixMillis,
 };
 use serde::{Deserialize, Serialize};
-use sqlx::sqlite::SqliteRow;
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
@@ -27,6 +26,7 @@ use crate::{
     catalogue::{Account, AccountKind},
     credential,
     secret::Token,
+    sql::{self, Row},
     state::AppState,
     store::{Activity, Change, StoreError, read},
 };
@@ -100,7 +100,7 @@ async fn list(
 ) -> Answer<Json<Page<TokenView>>> {
     let account = find(&state.store.catalogue(), &id)?;
     let statement = "SELECT id, name, created_at, expires_at, last_used_at FROM account_token WHERE account_id = $1";
-    let rows = sqlx::query(statement).bind(account.id.to_string()).fetch_all(state.store.reader()).await?;
+    let rows = sql::query(statement).bind(account.id.to_string()).fetch_all(state.store.reader()).await?;
     let tokens = rows.iter().map(view).collect::<Result<Vec<_>, _>>()?;
     Ok(Json(list.page(tokens.into_iter(), &["id", "name"], |token| token.id.to_string())?))
 }
@@ -127,9 +127,9 @@ async fn create(
     broken.check("name", &name, check_name(&name));
     let expires_at = broken.optional("expires_at", body.expires_at).map(|Instant(end)| end);
     check_end(&mut broken, "expires_at", expires_at, change.now());
-    let count: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM account_token WHERE account_id = $1")
+    let count: i64 = sql::query("SELECT COUNT(*) FROM account_token WHERE account_id = $1")
         .bind(account.id.to_string())
-        .fetch_one(change.connection())
+        .scalar(change.connection())
         .await?;
     if count >= MAX_TOKENS {
         broken.add("id", &account.id, format_args!("must not have more than {MAX_TOKENS} tokens: delete old ones"));
@@ -159,7 +159,7 @@ async fn delete(
     let statement = "DELETE FROM account_token WHERE account_id = $1 AND id = $2
         RETURNING id, name, created_at, expires_at, last_used_at";
     let row =
-        sqlx::query(statement).bind(account.id.to_string()).bind(&token).fetch_optional(change.connection()).await?;
+        sql::query(statement).bind(account.id.to_string()).bind(&token).fetch_optional(change.connection()).await?;
     let view = view(&row.ok_or_else(|| unknown("token", &token))?)?;
     credential::end_logins(&mut change, account.id, None, "a token of the account was deleted").await?;
     change.note(&Activity::new("account.token_deleted", credential::subject(&account)).before(&view)).await?;
@@ -170,7 +170,7 @@ async fn delete(
 async fn insert(change: &mut Change, account: &Account, view: &TokenView, token: &Token) -> Result<(), StoreError> {
     let statement = "INSERT INTO account_token (id, account_id, name, hash, created_at, expires_at)
         VALUES ($1, $2, $3, $4, $5, $6)";
-    sqlx::query(statement)
+    sql::query(statement)
         .bind(view.id.to_string())
         .bind(account.id.to_string())
         .bind(&view.name)
@@ -182,8 +182,7 @@ async fn insert(change: &mut Change, account: &Account, view: &TokenView, token:
     Ok(())
 }
 
-fn view(row: &SqliteRow) -> Result<TokenView, StoreError> {
-    use sqlx::Row as _;
+fn view(row: &Row) -> Result<TokenView, StoreError> {
     Ok(TokenView {
         id: read::value(row, "id")?,
         name: row.try_get("name")?,

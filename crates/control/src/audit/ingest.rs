@@ -10,11 +10,11 @@ use postern_proto::{
     time::UnixMillis,
 };
 use serde::Serialize;
-use sqlx::{QueryBuilder, Sqlite, SqliteConnection};
 
 use super::stored;
 use crate::{
     catalogue::{Catalogue, Node},
+    sql::{self, Connection, Query, Statement},
     store::{
         Activity, Actor, Store, StoreError, Subject,
         read::{json, parse, signed},
@@ -75,7 +75,7 @@ pub async fn ingest(store: &Store, node: &Node, actor: &Actor, records: Vec<Reco
     join.store(connection).await?;
     let statement = "INSERT INTO node_chain (node_id, seq, hash) VALUES ($1, $2, $3)
         ON CONFLICT (node_id) DO UPDATE SET seq = $2, hash = $3";
-    sqlx::query(statement)
+    sql::query(statement)
         .bind(node.id.to_string())
         .bind(signed(ack.stored))
         .bind(&ack.hash)
@@ -86,14 +86,13 @@ pub async fn ingest(store: &Store, node: &Node, actor: &Actor, records: Vec<Reco
     Ok(ack)
 }
 
-async fn check_same(connection: &mut SqliteConnection, record: &Record) -> Result<(), IngestError> {
-    let stored: Option<String> =
-        sqlx::query_scalar("SELECT record FROM session_record WHERE node_id = $1 AND seq = $2")
-            .bind(record.node.to_string())
-            .bind(signed(record.seq))
-            .fetch_optional(connection)
-            .await
-            .map_err(StoreError::from)?;
+async fn check_same(connection: &mut Connection, record: &Record) -> Result<(), IngestError> {
+    let stored: Option<String> = sql::query("SELECT record FROM session_record WHERE node_id = $1 AND seq = $2")
+        .bind(record.node.to_string())
+        .bind(signed(record.seq))
+        .scalar_optional(connection)
+        .await
+        .map_err(StoreError::from)?;
     let stored: Option<Record> = stored.as_deref().map(parse).transpose()?;
     if stored.as_ref() == Some(record) { Ok(()) } else { Err(IngestError::Forked { seq: record.seq }) }
 }
@@ -140,7 +139,7 @@ struct EndedRow<'a> {
 }
 
 impl<'a> Join<'a> {
-    async fn add(&mut self, connection: &mut SqliteConnection, record: &'a Record) -> Result<(), StoreError> {
+    async fn add(&mut self, connection: &mut Connection, record: &'a Record) -> Result<(), StoreError> {
         let stream = match &record.event {
             Event::Start(start) => Some(start.stream),
             Event::End(end) => Some(end.stream),
@@ -168,20 +167,20 @@ impl<'a> Join<'a> {
 
     /// Stores what was gathered. Sessions begin before others end, which changes nothing: a session is never ended by a
     /// record from before its own.
-    async fn store(self, connection: &mut SqliteConnection) -> Result<(), StoreError> {
+    async fn store(self, connection: &mut Connection) -> Result<(), StoreError> {
         for rows in self.rows.chunks(ROWS) {
-            insert_records(rows).build().execute(&mut *connection).await?;
+            insert_records(rows).execute(&mut *connection).await?;
         }
         if !self.begun.is_empty() {
             let statement = "SELECT COALESCE(MAX(seq), 0) FROM session";
-            let mut last: i64 = sqlx::query_scalar(statement).fetch_one(&mut *connection).await?;
+            let mut last: i64 = sql::query(statement).scalar(&mut *connection).await?;
             for rows in self.begun.chunks(ROWS) {
-                insert_sessions(rows, self.node, last).build().execute(&mut *connection).await?;
+                insert_sessions(rows, self.node, last).execute(&mut *connection).await?;
                 last = last.saturating_add(i64::try_from(rows.len()).unwrap_or(i64::MAX));
             }
         }
         for rows in each_stream_once(&self.ended) {
-            let ended = end_sessions(rows, self.node).build().execute(&mut *connection).await?.rows_affected();
+            let ended = end_sessions(rows, self.node).execute(&mut *connection).await?;
             let missing = (rows.len() as u64).saturating_sub(ended);
             if let Some(first) = rows.first().filter(|_| missing > 0) {
                 tracing::warn!(node = %self.node.id, missing, from = first.record.seq, among = rows.len(),
@@ -193,7 +192,7 @@ impl<'a> Join<'a> {
 
     async fn refused(
         &self,
-        connection: &mut SqliteConnection,
+        connection: &mut Connection,
         at: UnixMillis,
         refused: &StreamRefused,
     ) -> Result<(), StoreError> {
@@ -211,7 +210,7 @@ impl<'a> Join<'a> {
     /// The gateway's machine died while sessions may have been beginning.
     async fn unaccounted(
         &self,
-        connection: &mut SqliteConnection,
+        connection: &mut Connection,
         at: UnixMillis,
         settlement: &Settlement,
     ) -> Result<(), StoreError> {
@@ -225,7 +224,7 @@ impl<'a> Join<'a> {
     /// E-mail address and device name now; of what is deleted since, those of an earlier session.
     async fn names(
         &mut self,
-        connection: &mut SqliteConnection,
+        connection: &mut Connection,
         account: AccountId,
         device: DeviceId,
     ) -> Result<Names, StoreError> {
@@ -254,9 +253,9 @@ impl<'a> Join<'a> {
     }
 }
 
-fn insert_records(rows: &[RecordRow<'_>]) -> QueryBuilder<Sqlite> {
-    let mut statement = QueryBuilder::new("INSERT INTO session_record (node_id, seq, at, stream, record) ");
-    statement.push_values(rows, |mut values, row| {
+fn insert_records(rows: &[RecordRow<'_>]) -> Query {
+    let mut statement = Statement::new("INSERT INTO session_record (node_id, seq, at, stream, record) ");
+    statement.push_values(rows, |values, row| {
         values
             .push_bind(row.record.node.to_string())
             .push_bind(signed(row.record.seq))
@@ -264,16 +263,16 @@ fn insert_records(rows: &[RecordRow<'_>]) -> QueryBuilder<Sqlite> {
             .push_bind(row.stream.clone())
             .push_bind(row.json.clone());
     });
-    statement
+    statement.build()
 }
 
 /// `last`: the number of the session before these.
-fn insert_sessions(rows: &[BegunRow<'_>], node: &Node, last: i64) -> QueryBuilder<Sqlite> {
-    let mut statement = QueryBuilder::new(
+fn insert_sessions(rows: &[BegunRow<'_>], node: &Node, last: i64) -> Query {
+    let mut statement = Statement::new(
         "INSERT INTO session (seq, id, node_id, start_seq, node_name, account_id, account_email, device_id, device_name,
             resource_id, resource_name, resource_tags, granted_by, client, target, started_at) ",
     );
-    statement.push_values((1..).zip(rows), |mut values, (number, row): (i64, _)| {
+    statement.push_values((1..).zip(rows), |values, (number, row): (i64, _)| {
         let BegunRow { record, start, names, tags } = row;
         values
             .push_bind(last.saturating_add(number))
@@ -293,18 +292,18 @@ fn insert_sessions(rows: &[BegunRow<'_>], node: &Node, last: i64) -> QueryBuilde
             .push_bind(start.target.clone())
             .push_bind(signed(record.at.0));
     });
-    statement
+    statement.build()
 }
 
 /// Each ends the oldest open session of its stream at this gateway. A stream's id is the client's choice, so it may come
 /// twice; each start is a session of its own.
-fn end_sessions(rows: &[EndedRow<'_>], node: &Node) -> QueryBuilder<Sqlite> {
-    let mut statement = QueryBuilder::new(
+fn end_sessions(rows: &[EndedRow<'_>], node: &Node) -> Query {
+    let mut statement = Statement::new(
         "UPDATE session SET ended_at = ended.column3, bytes_up = ended.column4, bytes_down = ended.column5,
             reason = ended.column6, detail = ended.column7, dialled = ended.column8
         FROM (",
     );
-    statement.push_values(rows, |mut values, EndedRow { record, end, reason }| {
+    statement.push_values(rows, |values, EndedRow { record, end, reason }| {
         values
             .push_bind(end.stream.to_string())
             .push_bind(signed(record.seq))
@@ -322,7 +321,7 @@ fn end_sessions(rows: &[EndedRow<'_>], node: &Node) -> QueryBuilder<Sqlite> {
                 AND open.node_id = ",
     );
     statement.push_bind(node.id.to_string()).push(")");
-    statement
+    statement.build()
 }
 
 /// In order, in parts in which no stream ends twice: rows of one statement do not see each other.
@@ -338,16 +337,12 @@ fn each_stream_once<'r, 'a>(rows: &'r [EndedRow<'a>]) -> impl Iterator<Item = &'
 }
 
 /// A name by an id; the id itself when there is none.
-async fn lookup(connection: &mut SqliteConnection, statement: &'static str, id: String) -> Result<String, StoreError> {
+async fn lookup(connection: &mut Connection, statement: &'static str, id: String) -> Result<String, StoreError> {
     Ok(named(connection, statement, id.clone()).await?.unwrap_or(id))
 }
 
-async fn named(
-    connection: &mut SqliteConnection,
-    statement: &'static str,
-    id: String,
-) -> Result<Option<String>, StoreError> {
-    Ok(sqlx::query_scalar(statement).bind(id).fetch_optional(connection).await?)
+async fn named(connection: &mut Connection, statement: &'static str, id: String) -> Result<Option<String>, StoreError> {
+    Ok(sql::query(statement).bind(id).scalar_optional(connection).await?)
 }
 
 /// An enum without content as its word in JSON.

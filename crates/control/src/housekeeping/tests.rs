@@ -13,12 +13,13 @@ use super::*;
 use crate::{
     catalogue::{Account, AccountKind},
     clock::Clock,
+    sql,
     store::{Absent, Actor},
 };
 
 async fn count(store: &Store, table: &str) -> i64 {
     let statement = format!("SELECT COUNT(*) FROM {table}");
-    sqlx::query_scalar(sqlx::AssertSqlSafe(statement)).fetch_one(store.reader()).await.unwrap()
+    sql::query(sqlx::AssertSqlSafe(statement)).scalar(store.reader()).await.unwrap()
 }
 
 #[tokio::test]
@@ -48,7 +49,7 @@ async fn only_what_is_old_goes_and_activities_stay() {
     for (n, expires_at) in [(1, change.now().0), (2, change.now().plus(KEEP_ENDED).0)] {
         let statement =
             "INSERT INTO login (id, account_id, token_hash, created_at, expires_at) VALUES ($1, $2, $1, 0, $3)";
-        sqlx::query(statement)
+        sql::query(statement)
             .bind(n.to_string())
             .bind(id.to_string())
             .bind(signed(expires_at))

@@ -1,5 +1,6 @@
 use crate::{
     clock::Clock,
+    sql,
     store::{Absent, Subject},
 };
 
@@ -18,7 +19,7 @@ async fn what_waits_at_the_end_is_still_written() {
     let cancel = CancellationToken::new();
     cancel.cancel();
     writer.run(cancel).await;
-    let count: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM activity").fetch_one(store.reader()).await.unwrap();
+    let count: i64 = sql::query("SELECT COUNT(*) FROM activity").scalar(store.reader()).await.unwrap();
     assert_eq!(count, 1000);
 }
 

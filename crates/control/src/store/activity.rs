@@ -8,12 +8,12 @@ use postern_proto::{
 };
 use serde::Serialize;
 use serde_json::Value;
-use sqlx::SqliteConnection;
 
 use super::{
     StoreError,
     read::{json, signed},
 };
+use crate::sql::{self, Connection};
 
 /// Who changes something, and from where.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -122,7 +122,7 @@ impl Activity {
     /// the connection of an [`super::Append`].
     pub async fn insert(
         &self,
-        connection: &mut SqliteConnection,
+        connection: &mut Connection,
         actor: &Actor,
         revision: u64,
         (id, now): (ActivityId, UnixMillis),
@@ -131,7 +131,7 @@ impl Activity {
                 subject_id, subject_name, before_state, after_state, address, agent)
             VALUES ((SELECT COALESCE(MAX(seq), 0) + 1 FROM activity), $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12,
                 $13, $14)";
-        sqlx::query(statement)
+        sql::query(statement)
             .bind(id.to_string())
             .bind(signed(now.0))
             .bind(signed(revision))

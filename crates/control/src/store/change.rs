@@ -8,7 +8,6 @@ use postern_proto::{
     sync::{ItemKey, NetworkSettings},
     time::UnixMillis,
 };
-use sqlx::{Sqlite, SqliteConnection, Transaction};
 use tokio::sync::OwnedMutexGuard;
 use ulid::Ulid;
 
@@ -19,6 +18,7 @@ use super::{
 use crate::{
     access::{self, Effect, Touched},
     catalogue::{Account, Catalogue, Grant, Member, Resource, Role, Rule, RuleTarget},
+    sql::{self, Connection},
 };
 
 /// A change of the configuration under way: the write transaction, and the catalogue as it will be.
@@ -28,7 +28,7 @@ use crate::{
 pub struct Change {
     store: Store,
     // Dropped before the turn: the next writer finds the connection free.
-    tx: Transaction<'static, Sqlite>,
+    tx: Connection,
     _turn: OwnedMutexGuard<()>,
     actor: Actor,
     now: UnixMillis,
@@ -43,19 +43,19 @@ pub struct Change {
 impl Change {
     pub(super) async fn begin(
         store: Store,
-        mut tx: Transaction<'static, Sqlite>,
+        mut tx: Connection,
         turn: OwnedMutexGuard<()>,
         actor: Actor,
     ) -> Result<Self, StoreError> {
         let statement = "UPDATE org SET rev = rev + 1 RETURNING rev";
-        let revision: i64 = sqlx::query_scalar(statement).fetch_one(&mut *tx).await?;
+        let revision: i64 = sql::query(statement).scalar(&mut tx).await?;
         let revision = unsigned(revision)?;
         let mut before = store.catalogue();
         if before.revision.saturating_add(1) != revision {
             // Another process wrote; its changes come first.
-            sqlx::query("UPDATE org SET rev = rev - 1").execute(&mut *tx).await?;
+            sql::query("UPDATE org SET rev = rev - 1").execute(&mut tx).await?;
             before = store.reload(&mut tx).await?;
-            sqlx::query("UPDATE org SET rev = rev + 1").execute(&mut *tx).await?;
+            sql::query("UPDATE org SET rev = rev + 1").execute(&mut tx).await?;
         }
         let mut after = Catalogue::clone(&before);
         after.revision = revision;
@@ -105,7 +105,7 @@ impl Change {
     }
 
     /// The connection, for rows that are not in the catalogue (credentials, tokens, logins, devices).
-    pub fn connection(&mut self) -> &mut SqliteConnection {
+    pub fn connection(&mut self) -> &mut Connection {
         &mut self.tx
     }
 
@@ -190,7 +190,7 @@ impl Change {
             return Ok(());
         }
         let text = json(&settings)?;
-        sqlx::query("UPDATE org SET settings = $1").bind(text).execute(&mut *self.tx).await?;
+        sql::query("UPDATE org SET settings = $1").bind(text).execute(&mut self.tx).await?;
         let before = std::mem::replace(&mut self.after.settings, Arc::new(settings));
         self.touched.settings = true;
         let subject = Subject { kind: "network", id: self.after.org.id.to_string(), name: self.after.org.name.clone() };

@@ -7,7 +7,6 @@ use postern_proto::{
     name::name_key,
 };
 use serde::Serialize;
-use sqlx::{SqliteConnection, sqlite::SqliteQueryResult};
 
 use super::{
     StoreError,
@@ -16,6 +15,7 @@ use super::{
 use crate::{
     access::Touched,
     catalogue::{Account, Catalogue, Grant, Member, Node, Resource, Role, Rule, RuleTarget, Table},
+    sql::{self, Connection},
 };
 
 /// A kind of thing that is configured.
@@ -36,8 +36,8 @@ pub trait Entity: Serialize + Clone + Send + Sync + 'static {
     /// Brings the index up to date and notes what was touched.
     fn settle(catalogue: &mut Catalogue, touched: &mut Touched, before: Option<&Self>, after: Option<&Self>);
     /// Inserts or replaces its row.
-    fn save(&self, connection: &mut SqliteConnection) -> impl Future<Output = Result<(), StoreError>> + Send;
-    fn erase(id: Self::Id, connection: &mut SqliteConnection) -> impl Future<Output = Result<(), StoreError>> + Send;
+    fn save(&self, connection: &mut Connection) -> impl Future<Output = Result<(), StoreError>> + Send;
+    fn erase(id: Self::Id, connection: &mut Connection) -> impl Future<Output = Result<(), StoreError>> + Send;
 }
 
 /// The table of an entity, and its `revision` field.
@@ -78,16 +78,12 @@ fn email(catalogue: &Catalogue, id: AccountId) -> String {
     catalogue.accounts.get(&id).map_or_else(|| id.to_string(), |account| account.email.to_string())
 }
 
-fn done(result: Result<SqliteQueryResult, sqlx::Error>) -> Result<(), StoreError> {
+fn done(result: Result<u64, sqlx::Error>) -> Result<(), StoreError> {
     Ok(result.map(drop)?)
 }
 
-async fn delete(
-    statement: &'static str,
-    id: impl Display,
-    connection: &mut SqliteConnection,
-) -> Result<(), StoreError> {
-    done(sqlx::query(statement).bind(id.to_string()).execute(connection).await)
+async fn delete(statement: &'static str, id: impl Display, connection: &mut Connection) -> Result<(), StoreError> {
+    done(sql::query(statement).bind(id.to_string()).execute(connection).await)
 }
 
 impl Entity for Account {
@@ -106,12 +102,12 @@ impl Entity for Account {
         touched.accounts.extend(before.or(after).map(|account| account.id));
     }
 
-    async fn save(&self, connection: &mut SqliteConnection) -> Result<(), StoreError> {
+    async fn save(&self, connection: &mut Connection) -> Result<(), StoreError> {
         let statement = "INSERT INTO account (id, kind, email, name, admin, suspended, tags, created_at, rev)
             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
             ON CONFLICT (id) DO UPDATE SET kind = $2, email = $3, name = $4, admin = $5, suspended = $6, tags = $7,
                 rev = $9";
-        let query = sqlx::query(statement)
+        let query = sql::query(statement)
             .bind(self.id.to_string())
             .bind(self.kind.as_str())
             .bind(self.email.as_str())
@@ -124,7 +120,7 @@ impl Entity for Account {
         done(query.execute(connection).await)
     }
 
-    async fn erase(id: AccountId, connection: &mut SqliteConnection) -> Result<(), StoreError> {
+    async fn erase(id: AccountId, connection: &mut Connection) -> Result<(), StoreError> {
         delete("DELETE FROM account WHERE id = $1", id, connection).await
     }
 }
@@ -145,10 +141,10 @@ impl Entity for Role {
         touched.roles.extend(before.or(after).map(|role| role.id));
     }
 
-    async fn save(&self, connection: &mut SqliteConnection) -> Result<(), StoreError> {
+    async fn save(&self, connection: &mut Connection) -> Result<(), StoreError> {
         let statement = "INSERT INTO role (id, name, name_key, tags, rev) VALUES ($1, $2, $3, $4, $5)
             ON CONFLICT (id) DO UPDATE SET name = $2, name_key = $3, tags = $4, rev = $5";
-        let query = sqlx::query(statement)
+        let query = sql::query(statement)
             .bind(self.id.to_string())
             .bind(&self.name)
             .bind(name_key(&self.name))
@@ -157,7 +153,7 @@ impl Entity for Role {
         done(query.execute(connection).await)
     }
 
-    async fn erase(id: RoleId, connection: &mut SqliteConnection) -> Result<(), StoreError> {
+    async fn erase(id: RoleId, connection: &mut Connection) -> Result<(), StoreError> {
         delete("DELETE FROM role WHERE id = $1", id, connection).await
     }
 }
@@ -183,14 +179,14 @@ impl Entity for Rule {
         touched.roles.extend(before.into_iter().chain(after).map(|rule| rule.role));
     }
 
-    async fn save(&self, connection: &mut SqliteConnection) -> Result<(), StoreError> {
+    async fn save(&self, connection: &mut Connection) -> Result<(), StoreError> {
         let statement = "INSERT INTO access_rule (id, role_id, resources, query, rev) VALUES ($1, $2, $3, $4, $5)
             ON CONFLICT (id) DO UPDATE SET role_id = $2, resources = $3, query = $4, rev = $5";
         let (resources, query) = match &self.what {
             RuleTarget::Resources(ids) => (Some(json(ids)?), None),
             RuleTarget::Query(query) => (None, Some(query)),
         };
-        let query = sqlx::query(statement)
+        let query = sql::query(statement)
             .bind(self.id.to_string())
             .bind(self.role.to_string())
             .bind(resources)
@@ -199,7 +195,7 @@ impl Entity for Rule {
         done(query.execute(connection).await)
     }
 
-    async fn erase(id: RuleId, connection: &mut SqliteConnection) -> Result<(), StoreError> {
+    async fn erase(id: RuleId, connection: &mut Connection) -> Result<(), StoreError> {
         delete("DELETE FROM access_rule WHERE id = $1", id, connection).await
     }
 }
@@ -229,18 +225,18 @@ impl Entity for Member {
         }
     }
 
-    async fn save(&self, connection: &mut SqliteConnection) -> Result<(), StoreError> {
+    async fn save(&self, connection: &mut Connection) -> Result<(), StoreError> {
         let statement = "INSERT INTO role_member (role_id, account_id, rev) VALUES ($1, $2, $3)
             ON CONFLICT (role_id, account_id) DO UPDATE SET rev = $3";
-        let query = sqlx::query(statement)
+        let query = sql::query(statement)
             .bind(self.role.to_string())
             .bind(self.account.to_string())
             .bind(signed(self.revision));
         done(query.execute(connection).await)
     }
 
-    async fn erase((role, account): Self::Id, connection: &mut SqliteConnection) -> Result<(), StoreError> {
-        let query = sqlx::query("DELETE FROM role_member WHERE role_id = $1 AND account_id = $2");
+    async fn erase((role, account): Self::Id, connection: &mut Connection) -> Result<(), StoreError> {
+        let query = sql::query("DELETE FROM role_member WHERE role_id = $1 AND account_id = $2");
         done(query.bind(role.to_string()).bind(account.to_string()).execute(connection).await)
     }
 }
@@ -264,11 +260,11 @@ impl Entity for Grant {
         touched.grants.extend(before.into_iter().chain(after).map(|grant| (grant.account, grant.resource)));
     }
 
-    async fn save(&self, connection: &mut SqliteConnection) -> Result<(), StoreError> {
+    async fn save(&self, connection: &mut Connection) -> Result<(), StoreError> {
         let statement = "INSERT INTO account_grant (id, account_id, resource_id, ends_at, reason, created_at, rev)
             VALUES ($1, $2, $3, $4, $5, $6, $7)
             ON CONFLICT (id) DO UPDATE SET account_id = $2, resource_id = $3, ends_at = $4, reason = $5, rev = $7";
-        let query = sqlx::query(statement)
+        let query = sql::query(statement)
             .bind(self.id.to_string())
             .bind(self.account.to_string())
             .bind(self.resource.to_string())
@@ -279,7 +275,7 @@ impl Entity for Grant {
         done(query.execute(connection).await)
     }
 
-    async fn erase(id: GrantId, connection: &mut SqliteConnection) -> Result<(), StoreError> {
+    async fn erase(id: GrantId, connection: &mut Connection) -> Result<(), StoreError> {
         delete("DELETE FROM account_grant WHERE id = $1", id, connection).await
     }
 }
@@ -306,7 +302,7 @@ impl Entity for Resource {
         }
     }
 
-    async fn save(&self, connection: &mut SqliteConnection) -> Result<(), StoreError> {
+    async fn save(&self, connection: &mut Connection) -> Result<(), StoreError> {
         let statement =
             "INSERT INTO resource (id, name, name_key, kind, host, port, tags, bind_mode, bind_ip, bind_port,
                 dns_name, allow_local, strict, created_at, rev, ports, hosts, loopback_ip, loopback_port)
@@ -315,7 +311,7 @@ impl Entity for Resource {
                 bind_mode = $8, bind_ip = $9, bind_port = $10, dns_name = $11, allow_local = $12, strict = $13,
                 rev = $15, ports = $16, hosts = $17, loopback_ip = $18, loopback_port = $19";
         let loopback = self.bind.loopback_address();
-        let query = sqlx::query(statement)
+        let query = sql::query(statement)
             .bind(self.id.to_string())
             .bind(&self.name)
             .bind(name_key(&self.name))
@@ -342,11 +338,11 @@ impl Entity for Resource {
         let statement = "INSERT INTO vnm_address (ip, resource_id, rev) VALUES ($1, $2, $3)
             ON CONFLICT (ip, resource_id) DO NOTHING";
         let query =
-            sqlx::query(statement).bind(self.bind.ip.to_string()).bind(self.id.to_string()).bind(signed(self.revision));
+            sql::query(statement).bind(self.bind.ip.to_string()).bind(self.id.to_string()).bind(signed(self.revision));
         done(query.execute(connection).await)
     }
 
-    async fn erase(id: ResourceId, connection: &mut SqliteConnection) -> Result<(), StoreError> {
+    async fn erase(id: ResourceId, connection: &mut Connection) -> Result<(), StoreError> {
         delete("DELETE FROM resource WHERE id = $1", id, connection).await
     }
 }
@@ -367,13 +363,13 @@ impl Entity for Node {
         touched.nodes.extend(before.or(after).map(|node| node.id));
     }
 
-    async fn save(&self, connection: &mut SqliteConnection) -> Result<(), StoreError> {
+    async fn save(&self, connection: &mut Connection) -> Result<(), StoreError> {
         let statement =
             "INSERT INTO node (id, kind, name, name_key, advertise, spki_sha256, enrolled_at, created_at, rev)
             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
             ON CONFLICT (id) DO UPDATE SET kind = $2, name = $3, name_key = $4, advertise = $5, spki_sha256 = $6,
                 enrolled_at = $7, rev = $9";
-        let query = sqlx::query(statement)
+        let query = sql::query(statement)
             .bind(self.id.to_string())
             .bind(self.kind.as_str())
             .bind(&self.name)
@@ -386,7 +382,7 @@ impl Entity for Node {
         done(query.execute(connection).await)
     }
 
-    async fn erase(id: NodeId, connection: &mut SqliteConnection) -> Result<(), StoreError> {
+    async fn erase(id: NodeId, connection: &mut Connection) -> Result<(), StoreError> {
         delete("DELETE FROM node WHERE id = $1", id, connection).await
     }
 }

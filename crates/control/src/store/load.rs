@@ -11,7 +11,6 @@ use postern_proto::{
     resource::{BindAddress, BindMode, LoopbackAddress},
     sync::NetworkSettings,
 };
-use sqlx::{Row as _, SqliteConnection, sqlite::SqliteRow};
 
 use super::{
     Entity, StoreError,
@@ -22,11 +21,12 @@ use crate::{
         Account, AccountKind, Catalogue, Grant, Member, Node, NodeKind, Org, Resource, Role, Rule, RuleTarget,
     },
     clock::Clock,
+    sql::{self, Connection, Row},
 };
 
 /// The organisation, its revision and its settings; `None` in a new database.
-pub(super) async fn org(connection: &mut SqliteConnection) -> Result<Option<(Org, u64, NetworkSettings)>, StoreError> {
-    let row = sqlx::query("SELECT id, name, epoch, rev, settings FROM org").fetch_optional(connection).await?;
+pub(super) async fn org(connection: &mut Connection) -> Result<Option<(Org, u64, NetworkSettings)>, StoreError> {
+    let row = sql::query("SELECT id, name, epoch, rev, settings FROM org").fetch_optional(connection).await?;
     let Some(row) = row else { return Ok(None) };
     let org = Org { id: value(&row, "id")?, name: row.try_get("name")?, epoch: row.try_get("epoch")? };
     let mut settings: serde_json::Value = parse(row.try_get("settings")?)?;
@@ -38,9 +38,9 @@ pub(super) async fn org(connection: &mut SqliteConnection) -> Result<Option<(Org
     Ok(Some((org, count(&row, "rev")?, settings)))
 }
 
-pub(super) async fn create_org(connection: &mut SqliteConnection, name: &str, clock: &Clock) -> Result<(), StoreError> {
+pub(super) async fn create_org(connection: &mut Connection, name: &str, clock: &Clock) -> Result<(), StoreError> {
     let statement = "INSERT INTO org (id, name, rev, epoch, settings, created_at) VALUES ($1, $2, 0, $3, $4, $5)";
-    sqlx::query(statement)
+    sql::query(statement)
         .bind(OrgId::from_ulid(clock.ulid()).to_string())
         .bind(name)
         .bind(clock.ulid().to_string())
@@ -51,7 +51,7 @@ pub(super) async fn create_org(connection: &mut SqliteConnection, name: &str, cl
     Ok(())
 }
 
-pub(super) async fn catalogue(connection: &mut SqliteConnection) -> Result<Catalogue, StoreError> {
+pub(super) async fn catalogue(connection: &mut Connection) -> Result<Catalogue, StoreError> {
     let (org, revision, settings) =
         org(connection).await?.ok_or_else(|| StoreError::Unreadable("no organisation".to_owned()))?;
     let mut catalogue = Catalogue::empty(org, revision, settings);
@@ -63,7 +63,7 @@ pub(super) async fn catalogue(connection: &mut SqliteConnection) -> Result<Catal
     fill(connection, &mut catalogue, "SELECT * FROM node", node).await?;
     fill(connection, &mut catalogue, "SELECT * FROM access_rule", rule).await?;
     let mut had: BTreeMap<_, BTreeSet<_>> = BTreeMap::new();
-    for row in &sqlx::query("SELECT ip, resource_id FROM vnm_address").fetch_all(connection).await? {
+    for row in &sql::query("SELECT ip, resource_id FROM vnm_address").fetch_all(connection).await? {
         had.entry(value(row, "ip")?).or_default().insert(value(row, "resource_id")?);
     }
     catalogue.had = Arc::new(had);
@@ -72,12 +72,12 @@ pub(super) async fn catalogue(connection: &mut SqliteConnection) -> Result<Catal
 }
 
 async fn fill<E: Entity>(
-    connection: &mut SqliteConnection,
+    connection: &mut Connection,
     catalogue: &mut Catalogue,
     statement: &'static str,
-    read: fn(&SqliteRow) -> Result<E, StoreError>,
+    read: fn(&Row) -> Result<E, StoreError>,
 ) -> Result<(), StoreError> {
-    let rows = sqlx::query(statement).fetch_all(connection).await?;
+    let rows = sql::query(statement).fetch_all(connection).await?;
     let mut table = BTreeMap::new();
     for row in &rows {
         let entity = read(row)?;
@@ -87,7 +87,7 @@ async fn fill<E: Entity>(
     Ok(())
 }
 
-fn account(row: &SqliteRow) -> Result<Account, StoreError> {
+fn account(row: &Row) -> Result<Account, StoreError> {
     let kind = match row.try_get("kind")? {
         "user" => AccountKind::User,
         "service" => AccountKind::Service,
@@ -106,7 +106,7 @@ fn account(row: &SqliteRow) -> Result<Account, StoreError> {
     })
 }
 
-fn role(row: &SqliteRow) -> Result<Role, StoreError> {
+fn role(row: &Row) -> Result<Role, StoreError> {
     Ok(Role {
         id: value(row, "id")?,
         name: row.try_get("name")?,
@@ -115,7 +115,7 @@ fn role(row: &SqliteRow) -> Result<Role, StoreError> {
     })
 }
 
-fn rule(row: &SqliteRow) -> Result<Rule, StoreError> {
+fn rule(row: &Row) -> Result<Rule, StoreError> {
     let (resources, query): (Option<&str>, Option<String>) = (row.try_get("resources")?, row.try_get("query")?);
     let what = match (resources, query) {
         (Some(resources), None) => RuleTarget::Resources(parse(resources)?),
@@ -125,11 +125,11 @@ fn rule(row: &SqliteRow) -> Result<Rule, StoreError> {
     Ok(Rule { id: value(row, "id")?, role: value(row, "role_id")?, what, revision: count(row, "rev")? })
 }
 
-fn member(row: &SqliteRow) -> Result<Member, StoreError> {
+fn member(row: &Row) -> Result<Member, StoreError> {
     Ok(Member { role: value(row, "role_id")?, account: value(row, "account_id")?, revision: count(row, "rev")? })
 }
 
-fn grant(row: &SqliteRow) -> Result<Grant, StoreError> {
+fn grant(row: &Row) -> Result<Grant, StoreError> {
     Ok(Grant {
         id: value(row, "id")?,
         account: value(row, "account_id")?,
@@ -141,7 +141,7 @@ fn grant(row: &SqliteRow) -> Result<Grant, StoreError> {
     })
 }
 
-fn resource(row: &SqliteRow) -> Result<Resource, StoreError> {
+fn resource(row: &Row) -> Result<Resource, StoreError> {
     let mode = match row.try_get("bind_mode")? {
         "loopback" => BindMode::Loopback,
         "vnm" => BindMode::Vnm,
@@ -176,7 +176,7 @@ fn resource(row: &SqliteRow) -> Result<Resource, StoreError> {
     })
 }
 
-fn node(row: &SqliteRow) -> Result<Node, StoreError> {
+fn node(row: &Row) -> Result<Node, StoreError> {
     let kind = match row.try_get("kind")? {
         "gateway" => NodeKind::Gateway,
         other => return Err(StoreError::Unreadable(other.to_owned())),

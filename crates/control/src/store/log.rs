@@ -3,20 +3,21 @@
 use std::collections::BTreeMap;
 
 use postern_proto::{lease::Revocation, time::UnixMillis};
-use sqlx::{Row as _, SqliteConnection};
 
 use super::{
     ChangeEntry, Changes, Op, Store, StoreError,
     read::{json, parse, signed, unsigned},
 };
 
+use crate::sql::{self, Connection, Row};
+
 impl Store {
     /// The changes of every revision after `revision`, in order; `None` when the log does not reach back that far, so
     /// that a snapshot must be taken.
     pub async fn changes_since(&self, revision: u64) -> Result<Option<Vec<Changes>>, StoreError> {
         // One transaction, so that entries and revocations are of the same state.
-        let mut tx = self.reader().begin().await?;
-        let oldest: Option<i64> = sqlx::query_scalar("SELECT MIN(rev) FROM change_log").fetch_one(&mut *tx).await?;
+        let mut tx = self.reader().begin_read().await?;
+        let oldest: Option<i64> = sql::query("SELECT MIN(rev) FROM change_log").scalar(&mut tx).await?;
         let reaches = match oldest {
             Some(oldest) => unsigned(oldest)? <= revision.saturating_add(1),
             None => revision >= self.catalogue().revision,
@@ -26,7 +27,7 @@ impl Store {
 
     /// Every revocation at or after an instant, oldest first.
     pub async fn revocations_since(&self, at: UnixMillis) -> Result<Vec<Revocation>, StoreError> {
-        let rows = sqlx::query("SELECT subject, at, reason FROM revocation WHERE at >= $1 ORDER BY rev, n")
+        let rows = sql::query("SELECT subject, at, reason FROM revocation WHERE at >= $1 ORDER BY rev, n")
             .bind(signed(at.0))
             .fetch_all(self.reader())
             .await?;
@@ -34,13 +35,9 @@ impl Store {
     }
 }
 
-pub(super) async fn append(
-    connection: &mut SqliteConnection,
-    changes: &Changes,
-    now: UnixMillis,
-) -> Result<(), StoreError> {
+pub(super) async fn append(connection: &mut Connection, changes: &Changes, now: UnixMillis) -> Result<(), StoreError> {
     for (n, entry) in changes.entries.iter().enumerate() {
-        sqlx::query("INSERT INTO change_log (rev, n, scope, op, item, at) VALUES ($1, $2, $3, $4, $5, $6)")
+        sql::query("INSERT INTO change_log (rev, n, scope, op, item, at) VALUES ($1, $2, $3, $4, $5, $6)")
             .bind(signed(changes.revision))
             .bind(signed(n as u64))
             .bind(&entry.scope)
@@ -54,7 +51,7 @@ pub(super) async fn append(
             .await?;
     }
     for (n, revocation) in changes.revocations.iter().enumerate() {
-        sqlx::query("INSERT INTO revocation (rev, n, subject, at, reason) VALUES ($1, $2, $3, $4, $5)")
+        sql::query("INSERT INTO revocation (rev, n, subject, at, reason) VALUES ($1, $2, $3, $4, $5)")
             .bind(signed(changes.revision))
             .bind(signed(n as u64))
             .bind(json(&revocation.subject)?)
@@ -66,12 +63,9 @@ pub(super) async fn append(
     Ok(())
 }
 
-pub(super) async fn changes_since(
-    connection: &mut SqliteConnection,
-    revision: u64,
-) -> Result<Vec<Changes>, StoreError> {
+pub(super) async fn changes_since(connection: &mut Connection, revision: u64) -> Result<Vec<Changes>, StoreError> {
     let mut changes = BTreeMap::new();
-    let rows = sqlx::query("SELECT rev, scope, op, item FROM change_log WHERE rev > $1 ORDER BY rev, n")
+    let rows = sql::query("SELECT rev, scope, op, item FROM change_log WHERE rev > $1 ORDER BY rev, n")
         .bind(signed(revision))
         .fetch_all(&mut *connection)
         .await?;
@@ -84,7 +78,7 @@ pub(super) async fn changes_since(
         };
         of_revision(&mut changes, unsigned(row.try_get("rev")?)?).entries.push(entry);
     }
-    let rows = sqlx::query("SELECT rev, subject, at, reason FROM revocation WHERE rev > $1 ORDER BY rev, n")
+    let rows = sql::query("SELECT rev, subject, at, reason FROM revocation WHERE rev > $1 ORDER BY rev, n")
         .bind(signed(revision))
         .fetch_all(&mut *connection)
         .await?;
@@ -99,7 +93,7 @@ fn of_revision(changes: &mut BTreeMap<u64, Changes>, revision: u64) -> &mut Chan
     changes.entry(revision).or_insert_with(|| Changes { revision, entries: Vec::new(), revocations: Vec::new() })
 }
 
-fn revocation(row: &sqlx::sqlite::SqliteRow) -> Result<Revocation, StoreError> {
+fn revocation(row: &Row) -> Result<Revocation, StoreError> {
     Ok(Revocation {
         subject: parse(row.try_get("subject")?)?,
         at: UnixMillis(unsigned(row.try_get("at")?)?),

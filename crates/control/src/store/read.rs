@@ -3,9 +3,10 @@
 use std::str::FromStr;
 
 use postern_proto::time::UnixMillis;
-use sqlx::{Row as _, sqlite::SqliteRow};
 
 use super::StoreError;
+
+use crate::sql::Row;
 
 /// SQL has no unsigned numbers; ours stay far below the sign.
 #[must_use]
@@ -32,31 +33,31 @@ pub fn parse<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, StoreError
 }
 
 /// A column that holds the text of a value.
-pub fn value<T: FromStr>(row: &SqliteRow, column: &str) -> Result<T, StoreError> {
+pub fn value<T: FromStr>(row: &Row, column: &str) -> Result<T, StoreError> {
     let text: &str = row.try_get(column)?;
     text.parse().map_err(|_| StoreError::Unreadable(format!("{column}: {text}")))
 }
 
 /// The same where it may be missing.
-pub fn optional_value<T: FromStr>(row: &SqliteRow, column: &str) -> Result<Option<T>, StoreError> {
+pub fn optional_value<T: FromStr>(row: &Row, column: &str) -> Result<Option<T>, StoreError> {
     let text: Option<&str> = row.try_get(column)?;
     text.map(|text| text.parse().map_err(|_| StoreError::Unreadable(format!("{column}: {text}")))).transpose()
 }
 
-pub fn count(row: &SqliteRow, column: &str) -> Result<u64, StoreError> {
+pub fn count(row: &Row, column: &str) -> Result<u64, StoreError> {
     unsigned(row.try_get(column)?)
 }
 
-pub fn instant(row: &SqliteRow, column: &str) -> Result<UnixMillis, StoreError> {
+pub fn instant(row: &Row, column: &str) -> Result<UnixMillis, StoreError> {
     count(row, column).map(UnixMillis)
 }
 
-pub fn optional_instant(row: &SqliteRow, column: &str) -> Result<Option<UnixMillis>, StoreError> {
+pub fn optional_instant(row: &Row, column: &str) -> Result<Option<UnixMillis>, StoreError> {
     let at: Option<i64> = row.try_get(column)?;
     at.map(|at| unsigned(at).map(UnixMillis)).transpose()
 }
 
-pub fn port(row: &SqliteRow, column: &str) -> Result<u16, StoreError> {
+pub fn port(row: &Row, column: &str) -> Result<u16, StoreError> {
     let port: i64 = row.try_get(column)?;
     u16::try_from(port).map_err(|_| StoreError::Unreadable(format!("{column}: {port}")))
 }

@@ -113,10 +113,12 @@ async fn the_database_itself_refuses_what_two_entities_cannot_share() {
     let store = open(&folder).await;
     let mut change = store.change(Actor::operator()).await.unwrap();
     // A row that the catalogue does not know of, as if a check had been forgotten.
-    sqlx::query("INSERT INTO role (id, name, name_key, tags, rev) VALUES ('rol_x', 'Ops', 'ops', '{}', 1)")
-        .execute(change.connection())
-        .await
-        .unwrap();
+    postern_control::sql::query(
+        "INSERT INTO role (id, name, name_key, tags, rev) VALUES ('rol_x', 'Ops', 'ops', '{}', 1)",
+    )
+    .execute(change.connection())
+    .await
+    .unwrap();
     let id = RoleId::from_ulid(change.ulid());
     let refused = change.put(Role { id, name: "OPS".to_owned(), tags: Tags::new(), revision: 0 }).await;
     assert!(matches!(refused, Err(postern_control::store::StoreError::Taken(_))), "{refused:?}");

@@ -23,7 +23,8 @@ impl Old {
         let folder = tempfile::tempdir().unwrap();
         let options = SqliteConnectOptions::new().filename(folder.path().join("postern.db")).create_if_missing(true);
         let mut connection = SqliteConnection::connect_with(&options).await.unwrap();
-        let first = sqlx::migrate!().iter().filter(|migration| migration.version == 1).cloned().collect();
+        let first =
+            sqlx::migrate!("migrations/sqlite").iter().filter(|migration| migration.version == 1).cloned().collect();
         Migrator::with_migrations(first).run(&mut connection).await.unwrap();
         sqlx::query("INSERT INTO org VALUES ('org_01JABCDEFGHJKMNPQRSTVWXYZ0', $1, 7, 'epoch', $2, 0)")
             .bind(org)

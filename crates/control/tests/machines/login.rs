@@ -240,7 +240,7 @@ async fn a_revoked_device_never_signs_in_again() {
     world.create_account("ada@example.org").await;
     let device = world.sign_in("ada@example.org").await;
     let mut change = world.change().await;
-    sqlx::query("UPDATE device SET revoked_at = 1 WHERE id = $1")
+    postern_control::sql::query("UPDATE device SET revoked_at = 1 WHERE id = $1")
         .bind(device.given.device.to_string())
         .execute(change.connection())
         .await

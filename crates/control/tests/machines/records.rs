@@ -251,7 +251,11 @@ async fn verification_names_the_first_record_that_was_touched() {
 
     let touch = async |statement: &'static str| {
         let mut append = world.state().store.append().await.unwrap();
-        sqlx::query(statement).bind(gateway.given.to_string()).execute(append.connection()).await.unwrap();
+        postern_control::sql::query(statement)
+            .bind(gateway.given.to_string())
+            .execute(append.connection())
+            .await
+            .unwrap();
         append.commit().await.unwrap();
         let found = verify().await;
         assert_eq!(found["ok"], false, "{statement}");

@@ -133,13 +133,15 @@ impl World {
         let mut change = self.change().await;
         let account = put_account(&mut change, email, AccountKind::Service).await;
         let token = postern_control::secret::Token::draw("postern_").unwrap();
-        sqlx::query("INSERT INTO account_token (id, account_id, name, hash, created_at) VALUES ($1, $2, 't', $3, 0)")
-            .bind(format!("tok_{}", change.ulid()))
-            .bind(account.id.to_string())
-            .bind(token.hash().to_text())
-            .execute(change.connection())
-            .await
-            .unwrap();
+        postern_control::sql::query(
+            "INSERT INTO account_token (id, account_id, name, hash, created_at) VALUES ($1, $2, 't', $3, 0)",
+        )
+        .bind(format!("tok_{}", change.ulid()))
+        .bind(account.id.to_string())
+        .bind(token.hash().to_text())
+        .execute(change.connection())
+        .await
+        .unwrap();
         change.commit().await.unwrap();
         (account.id, token.expose().to_owned())
     }

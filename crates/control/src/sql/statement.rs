@@ -1,0 +1,66 @@
+//! Statements with many rows of values.
+
+use std::fmt::Write as _;
+
+use sqlx::{AssertSqlSafe, SqlSafeStr as _};
+
+use super::{Query, Value};
+
+/// A statement that is put together. Its texts are ours; what comes from elsewhere is bound.
+#[derive(Debug)]
+pub struct Statement {
+    text: String,
+    values: Vec<Value>,
+}
+
+/// One row of values of a [`Statement`].
+#[derive(Debug)]
+pub struct Tuple<'s> {
+    statement: &'s mut Statement,
+    empty: bool,
+}
+
+impl Statement {
+    #[must_use]
+    pub fn new(text: &'static str) -> Self {
+        Self { text: text.to_owned(), values: Vec::new() }
+    }
+
+    pub fn push(&mut self, text: &'static str) -> &mut Self {
+        self.text.push_str(text);
+        self
+    }
+
+    /// The next placeholder, and its value.
+    pub fn push_bind(&mut self, value: impl Into<Value>) -> &mut Self {
+        self.values.push(value.into());
+        // Writing to a string never fails.
+        let _ = write!(self.text, "${}", self.values.len());
+        self
+    }
+
+    /// `VALUES (…), (…)`, one for each of `rows`.
+    pub fn push_values<T>(&mut self, rows: impl IntoIterator<Item = T>, mut fill: impl FnMut(&mut Tuple<'_>, T)) {
+        self.text.push_str("VALUES ");
+        for (number, row) in rows.into_iter().enumerate() {
+            self.text.push_str(if number == 0 { "(" } else { ", (" });
+            fill(&mut Tuple { statement: self, empty: true }, row);
+            self.text.push(')');
+        }
+    }
+
+    #[must_use]
+    pub fn build(self) -> Query {
+        Query { text: AssertSqlSafe(self.text).into_sql_str(), values: self.values }
+    }
+}
+
+impl Tuple<'_> {
+    pub fn push_bind(&mut self, value: impl Into<Value>) -> &mut Self {
+        if !std::mem::replace(&mut self.empty, false) {
+            self.statement.text.push_str(", ");
+        }
+        self.statement.push_bind(value);
+        self
+    }
+}
