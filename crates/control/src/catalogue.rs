@@ -15,13 +15,15 @@ use postern_proto::{
     id::{AccountId, GrantId, NodeId, ResourceId, RoleId, RuleId},
     name::{DnsName, HostPattern},
     resource::{ClientResource, Health, NodeResource},
-    sync::{GatewayInfo, NetworkSettings},
+    sync::{GatewayInfo, NetworkSettings, ParkedAt, RelayInfo},
 };
 
+pub use self::egress::verdicts;
 pub use self::entity::{
     Account, AccountKind, BindAddressSchema, Grant, Member, Node, NodeKind, Org, Resource, Role, Rule, RuleTarget,
 };
 
+mod egress;
 mod entity;
 
 /// A table that is cheap to copy: only what a change touches is copied.
@@ -258,9 +260,9 @@ impl Resource {
     /// What a dynamic rule may ask for: what the resource is, not how it is bound or how it feels.
     pub const RULE_FIELDS: &[&str] = &["name", "kind", "tags", "id", "host", "port"];
 
-    /// As a client that may reach it is told. `health` is known to the caller.
+    /// As a client that may reach it is told. `health`, and `via` which nodes, are known to the caller.
     #[must_use]
-    pub fn for_client(&self, health: Health) -> ClientResource {
+    pub fn for_client(&self, health: Health, via: Vec<NodeId>) -> ClientResource {
         ClientResource {
             id: self.id,
             name: self.name.clone(),
@@ -269,7 +271,7 @@ impl Resource {
             bind: self.bind.clone(),
             ports: self.ports.clone(),
             revision: self.revision,
-            via: Vec::new(),
+            via,
             health,
         }
     }
@@ -283,9 +285,9 @@ impl Resource {
         }
     }
 
-    /// As a gateway is told.
+    /// As a node is told. `egress` is known to the caller.
     #[must_use]
-    pub fn for_node(&self) -> NodeResource {
+    pub fn for_node(&self, egress: Option<Vec<NodeId>>) -> NodeResource {
         NodeResource {
             id: self.id,
             name: self.name.clone(),
@@ -298,6 +300,7 @@ impl Resource {
             revision: self.revision,
             allow_local: self.allow_local,
             strict: self.strict,
+            egress,
         }
     }
 }
@@ -314,6 +317,7 @@ impl filter::Subject for Resource {
             "ports" => self.ports.to_string().into(),
             "allow_local" => self.allow_local.into(),
             "strict" => self.strict.into(),
+            "egress" => self.egress.as_deref().map_or(Value::None, Value::from),
             _ => self.bind.value(field),
         }
     }
@@ -323,8 +327,22 @@ impl Node {
     /// As clients are told: `None` while it cannot be dialled. Whether it drains is known to the caller.
     #[must_use]
     pub fn entry(&self, draining: bool) -> Option<GatewayInfo> {
+        if self.kind != NodeKind::Gateway {
+            return None;
+        }
         self.enrolled_at?;
         let address = self.advertise.clone()?;
         Some(GatewayInfo { id: self.id, name: self.name.clone(), address, draining })
+    }
+
+    /// As clients and gateways are told of a relay: `None` while it has not enrolled. Where it has parked links and whether
+    /// it drains is known to the caller.
+    #[must_use]
+    pub fn relay(&self, draining: bool, parked: &[ParkedAt]) -> Option<RelayInfo> {
+        if self.kind != NodeKind::Relay {
+            return None;
+        }
+        self.enrolled_at?;
+        Some(RelayInfo { id: self.id, name: self.name.clone(), parked: parked.to_vec(), draining })
     }
 }

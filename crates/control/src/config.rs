@@ -18,6 +18,8 @@ pub enum Command {
     Serve(Serve),
     /// Print a one-time token that enrols a gateway; makes the gateway when there is none of that name
     GatewayToken(GatewayToken),
+    /// Make a one-time token that enrols a relay, and the relay if there is none of that name
+    RelayToken(RelayToken),
     /// Give an administrator a new one-time password, and let it act again
     AdminReset(AdminReset),
     /// Print the OpenAPI document
@@ -65,6 +67,29 @@ pub struct GatewayToken {
     /// Where clients dial it; otherwise the gateway says so itself
     #[arg(long, value_name = "HOST:PORT")]
     pub advertise: Option<String>,
+    /// Its peering group; relays of the same group park links there
+    #[arg(long, value_name = "GROUP")]
+    pub group: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct RelayToken {
+    #[command(flatten)]
+    pub data: Data,
+    /// Name of the relay
+    #[arg(long)]
+    pub name: String,
+    /// Its peering group: it parks links at the gateways of the same one
+    #[arg(long, value_name = "GROUP")]
+    pub group: Option<String>,
+    /// A tag, by which egress filters of resources may name it (may be repeated)
+    #[arg(long = "tag", value_name = "KEY=VALUE", value_parser = read_tag)]
+    pub tags: Vec<(String, String)>,
+}
+
+fn read_tag(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').unwrap_or((text, ""));
+    if key.is_empty() { Err("a tag has the form key=value".to_owned()) } else { Ok((key.to_owned(), value.to_owned())) }
 }
 
 #[derive(Debug, Args)]

@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 use postern_proto::{
     id::NodeId,
     name::{HostError, check_host, name_key},
+    resource::Tags,
     time::UnixMillis,
 };
 
@@ -62,12 +63,34 @@ pub fn by_name(catalogue: &Catalogue, name: &str) -> Option<Arc<Node>> {
     catalogue.nodes.values().find(|node| name_key(&node.name) == key).cloned()
 }
 
-/// Makes a gateway that waits for its enrolment. The name was checked.
-pub async fn create(change: &mut Change, name: String, advertise: Option<String>) -> Result<Arc<Node>, StoreError> {
+/// What a node is made from.
+pub struct NewNode {
+    /// It was checked.
+    pub name: String,
+    pub kind: NodeKind,
+    pub group: String,
+    pub tags: Tags,
+    pub advertise: Option<String>,
+}
+
+impl NewNode {
+    /// A gateway of the group without a name.
+    #[must_use]
+    pub fn gateway(name: impl Into<String>, advertise: Option<String>) -> Self {
+        let (group, tags) = (String::new(), Tags::new());
+        Self { name: name.into(), kind: NodeKind::Gateway, group, tags, advertise }
+    }
+}
+
+/// Makes a node that waits for its enrolment.
+pub async fn create(change: &mut Change, new: NewNode) -> Result<Arc<Node>, StoreError> {
+    let NewNode { name, kind, group, tags, advertise } = new;
     let node = Node {
         id: NodeId::from_ulid(change.ulid()),
         name,
-        kind: NodeKind::Gateway,
+        kind,
+        group,
+        tags,
         advertise,
         spki_sha256: None,
         enrolled_at: None,
@@ -95,8 +118,8 @@ pub async fn issue_token(change: &mut Change, node: &Node) -> Result<EnrolToken,
         .execute(change.connection())
         .await
         .map_err(StoreError::from)?;
-    let subject = Subject { kind: "gateway", id, name: node.name.clone() };
-    change.note(&Activity::new("gateway.enrol_token_issued", subject)).await?;
+    let subject = Subject { kind: node.kind.as_str(), id, name: node.name.clone() };
+    change.note(&Activity::new(format!("{}.enrol_token_issued", node.kind.as_str()), subject)).await?;
     Ok(EnrolToken { token, expires_at })
 }
 

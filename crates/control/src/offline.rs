@@ -13,10 +13,11 @@ use postern_proto::{
 use serde::Serialize;
 
 use crate::{
-    catalogue::{Account, AccountKind, Node},
+    catalogue::{Account, AccountKind, Node, NodeKind},
     clock::Clock,
-    config::{AdminReset, GatewayToken},
-    credential, gateway,
+    config::{AdminReset, GatewayToken, RelayToken},
+    credential,
+    gateway::{self, NewNode},
     password::{Password, Passwords},
     run,
     state::AppState,
@@ -58,17 +59,42 @@ pub(crate) async fn first_admin(state: &AppState, email: &Email) -> anyhow::Resu
 
 /// `postern-control gateway-token`: prints one line of JSON.
 pub(crate) async fn gateway_token(command: GatewayToken) -> anyhow::Result<()> {
-    check_name(&command.name).with_context(|| format!("--name {}", command.name))?;
     let advertise = command.advertise.as_deref().map(gateway::check_address).transpose();
     let advertise = advertise.with_context(|| format!("--advertise {:?}", command.advertise))?;
-    let store = open(&command.data.data).await?;
+    let new = NewNode {
+        name: command.name,
+        kind: NodeKind::Gateway,
+        group: command.group.unwrap_or_default(),
+        tags: Tags::new(),
+        advertise,
+    };
+    node_token(&command.data.data, new).await
+}
+
+/// `postern-control relay-token`: prints one line of JSON.
+pub(crate) async fn relay_token(command: RelayToken) -> anyhow::Result<()> {
+    let new = NewNode {
+        name: command.name,
+        kind: NodeKind::Relay,
+        group: command.group.unwrap_or_default(),
+        tags: command.tags.into_iter().collect(),
+        advertise: None,
+    };
+    node_token(&command.data.data, new).await
+}
+
+/// What is known of a node of that name stays.
+async fn node_token(data: &Path, new: NewNode) -> anyhow::Result<()> {
+    check_name(&new.name).with_context(|| format!("--name {}", new.name))?;
+    let store = open(data).await?;
     let mut change = store.change(Actor::operator()).await?;
-    let node = match gateway::by_name(change.catalogue(), &command.name) {
+    let node = match gateway::by_name(change.catalogue(), &new.name) {
+        Some(node) if node.kind != new.kind => bail!("{} is a {}", node.name, node.kind.as_str()),
         Some(node) => {
-            let advertise = advertise.or_else(|| node.advertise.clone());
+            let advertise = new.advertise.or_else(|| node.advertise.clone());
             change.put(Node { advertise, ..Node::clone(&node) }).await?
         }
-        None => gateway::create(&mut change, command.name, advertise).await?,
+        None => gateway::create(&mut change, new).await?,
     };
     let token = gateway::issue_token(&mut change, &node).await?;
     change.commit().await?;

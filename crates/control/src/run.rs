@@ -69,6 +69,7 @@ pub fn run(command: Command) -> anyhow::Result<()> {
                 Ok(())
             }
             Command::GatewayToken(command) => offline::gateway_token(command).await,
+            Command::RelayToken(command) => offline::relay_token(command).await,
             Command::AdminReset(command) => offline::admin_reset(command).await,
             Command::Openapi => Ok(std::io::stdout().write_all(openapi::text()?.as_bytes())?),
         }

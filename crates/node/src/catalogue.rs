@@ -124,6 +124,7 @@ mod tests {
             revision: 1,
             allow_local: false,
             strict: false,
+            egress: None,
         }
     }
 

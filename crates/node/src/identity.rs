@@ -6,7 +6,7 @@ use std::{fmt, time::Duration};
 
 use http::Method;
 use postern_proto::{
-    api::{CertificateRequest, CertificateResponse, EnrolRequest, EnrolResponse},
+    api::{CertificateRequest, CertificateResponse, EnrolRequest, EnrolResponse, NodeKind},
     id::{NodeId, OrgId},
     sync::Peer,
     time::UnixMillis,
@@ -63,16 +63,16 @@ impl NodeIdentity {
         Ok(Some(identity))
     }
 
-    /// Enrols with a one-time token; the identity is on disk when this returns.
+    /// Enrols as a node of this kind with a one-time token; the identity is on disk when this returns.
     pub async fn enrol(
         state: &StateFolder,
         client: &ControlClient,
-        token: &str,
+        (kind, token): (NodeKind, &str),
         advertise: Option<String>,
         now: UnixMillis,
     ) -> Result<Self, IdentityError> {
         let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
-        let request = EnrolRequest { token: token.to_owned(), csr: request(&key)?, advertise };
+        let request = EnrolRequest { token: token.to_owned(), kind, csr: request(&key)?, advertise };
         let answer: EnrolResponse = client.call(Method::POST, "/api/v1/nodes/enrol", Some(&request)).await?;
         let identity = Self {
             org: answer.ca.org,

@@ -318,6 +318,7 @@ mod tests {
             revision: 1,
             allow_local: false,
             strict: false,
+            egress: None,
         };
         let to = |port, host: Option<&str>| Wanted { port, host: host.map(|host| host.parse().unwrap()) };
         let wishes = [to(0, None), to(7000, None), to(7003, None), to(7009, None), to(0, Some("n2.internal"))];

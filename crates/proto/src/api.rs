@@ -137,10 +137,34 @@ impl fmt::Debug for IssuedLease {
     }
 }
 
+/// The role of a node.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum NodeKind {
+    /// Listens for clients.
+    #[default]
+    Gateway,
+    /// Listens nowhere: it is reached through gateways.
+    Relay,
+}
+
+impl NodeKind {
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Gateway => "gateway",
+            Self::Relay => "relay",
+        }
+    }
+}
+
 #[derive(Clone, Serialize, Deserialize)]
 pub struct EnrolRequest {
     /// The one-time token.
     pub token: String,
+    /// What the program is; the token must be one for that.
+    #[serde(default)]
+    pub kind: NodeKind,
     pub csr: String,
     /// Where clients will dial this node, as `host:port`; `None` keeps what the administrator set.
     #[serde(default)]

@@ -104,6 +104,10 @@ pub enum HeadError {
     NoProblem,
 }
 
+mod passage;
+
+pub use self::passage::{Head, Passage};
+
 const HOST: &str = "Host";
 const LEASE: &str = "Postern-Lease";
 const STREAM: &str = "Postern-Stream";

@@ -13,6 +13,7 @@ pub mod head;
 pub mod id;
 pub mod lease;
 pub mod name;
+pub mod park;
 pub mod port;
 pub mod problem;
 pub mod record;

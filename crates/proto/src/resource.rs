@@ -169,7 +169,7 @@ pub struct ClientResource {
     pub ports: PortSet,
     /// Goes up with each change of the resource; leases name it.
     pub revision: u64,
-    /// The nodes that can carry streams to it, best first. Empty: any gateway.
+    /// The nodes that can dial it, gateways and relays, best first. Empty: any gateway.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub via: Vec<NodeId>,
     pub health: Health,
@@ -200,6 +200,9 @@ pub struct NodeResource {
     /// Whether new streams need a control plane heard from within 15 s (DESIGN §4.4).
     #[serde(default)]
     pub strict: bool,
+    /// The nodes that may dial it; `None`: every node.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub egress: Option<Vec<NodeId>>,
 }
 
 impl ClientResource {
@@ -274,6 +277,7 @@ mod tests {
             revision: 1,
             allow_local: false,
             strict: false,
+            egress: None,
         }
     }
 

@@ -48,6 +48,10 @@ pub enum ClientFrame {
         advertise: Option<String>,
         draining: bool,
     },
+    /// Relays, after each welcome and when it changes: the gateways at which links are parked.
+    Parked {
+        at: Vec<ParkedAt>,
+    },
     /// Nodes: what their health checks saw.
     Health {
         reports: Vec<HealthReport>,
@@ -132,6 +136,8 @@ pub enum Item {
     LeaseKey { id: String, public: String },
     /// Scope `org`: an entry into the data path.
     Gateway(GatewayInfo),
+    /// Scope `org`: a node behind gateways.
+    Relay(RelayInfo),
     /// Scope `account:…`: who the account is.
     Account { id: AccountId, email: String, name: String },
     /// Scope `account:…`: a resource that the account may reach.
@@ -140,6 +146,8 @@ pub enum Item {
     Resource(NodeResource),
     /// Scope `node:…`: the node's own record.
     Node { id: NodeId, name: String },
+    /// Scope `node:…`: of a relay the gateways where it may park links, of a gateway the relays that may do so.
+    Neighbours { nodes: Vec<NodeId> },
 }
 
 /// What names an item within its scope.
@@ -149,10 +157,12 @@ pub enum ItemKey {
     Settings,
     LeaseKey { id: String },
     Gateway { id: NodeId },
+    Relay { id: NodeId },
     Account { id: AccountId },
     Access { id: ResourceId },
     Resource { id: ResourceId },
     Node { id: NodeId },
+    Neighbours,
 }
 
 impl Item {
@@ -162,10 +172,12 @@ impl Item {
             Self::Settings(_) => ItemKey::Settings,
             Self::LeaseKey { id, .. } => ItemKey::LeaseKey { id: id.clone() },
             Self::Gateway(gateway) => ItemKey::Gateway { id: gateway.id },
+            Self::Relay(relay) => ItemKey::Relay { id: relay.id },
             Self::Account { id, .. } => ItemKey::Account { id: *id },
             Self::Access(resource) => ItemKey::Access { id: resource.id },
             Self::Resource(resource) => ItemKey::Resource { id: resource.id },
             Self::Node { id, .. } => ItemKey::Node { id: *id },
+            Self::Neighbours { .. } => ItemKey::Neighbours,
         }
     }
 }
@@ -212,6 +224,27 @@ pub struct GatewayInfo {
     /// Set while the gateway takes no new streams.
     #[serde(default)]
     pub draining: bool,
+}
+
+/// A relay: it is reached through the gateways where it has parked links.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RelayInfo {
+    pub id: NodeId,
+    pub name: String,
+    /// Where it can be reached now; empty while it is away.
+    #[serde(default)]
+    pub parked: Vec<ParkedAt>,
+    /// Set while the relay takes no new streams.
+    #[serde(default)]
+    pub draining: bool,
+}
+
+/// A gateway at which a relay has parked links.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ParkedAt {
+    pub gateway: NodeId,
+    /// How long a message takes there and back, rounded so that it seldom changes.
+    pub latency_micros: u64,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

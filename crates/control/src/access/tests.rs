@@ -287,6 +287,7 @@ fn resource(n: u8, prod: bool, kind: Kind) -> Resource {
         bind: BindAddress::loopback([127, 0, 0, 1].into(), 10000 + u16::from(n)),
         allow_local: false,
         strict: false,
+        egress: None,
         created_at: UnixMillis(0),
         revision: 0,
     }

@@ -49,6 +49,10 @@ async fn enrol(
     drop(connection);
     let id: NodeId = read::value(&token, "node_id")?;
     let known = state.store.catalogue().nodes.get(&id).cloned().ok_or_else(|| refused("Its gateway was deleted."))?;
+    if known.kind.as_str() != request.kind.as_str() {
+        let (kind, asked) = (known.kind.as_str(), request.kind.as_str());
+        return Err(refused(&format!("It is for a {kind}, and this is a {asked}.")));
+    }
     let who = Who::Node { id, name: known.name.clone() };
     let mut change = state.store.change(origin(who, &parts)).await?;
     let now = change.now();
@@ -62,8 +66,8 @@ async fn enrol(
             ..Node::clone(&node)
         })
         .await?;
-    let subject = Subject { kind: "gateway", id: id.to_string(), name: node.name.clone() };
-    change.note(&Activity::new("gateway.enrolled", subject)).await?;
+    let subject = Subject { kind: node.kind.as_str(), id: id.to_string(), name: node.name.clone() };
+    change.note(&Activity::new(format!("{}.enrolled", node.kind.as_str()), subject)).await?;
     let certificate = state.authority.sign_node(&key, id, now)?;
     change.commit().await?;
     // A connection with the key before this one counts no more.

@@ -11,6 +11,7 @@ use postern_proto::{
     filter::{Subject, Value},
     id::NodeId,
     name::{DnsName, check_name, name_key},
+    resource::Tags,
     time::UnixMillis,
 };
 use serde::{Deserialize, Serialize};
@@ -19,8 +20,8 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{Admin, Answer, Given, Input, List, Page, Violations, input::Unknown, page::ListParams, refusal::unknown};
 use crate::{
-    catalogue::{Catalogue, Node},
-    gateway::{self, EnrolToken},
+    catalogue::{Catalogue, Node, NodeKind},
+    gateway::{self, EnrolToken, NewNode},
     state::AppState,
 };
 
@@ -31,11 +32,15 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
         .routes(routes!(issue_token))
 }
 
+/// What a gateway may be given.
+const KNOWN: &[&str] = &["name", "kind", "group", "tags", "advertise"];
+
 impl Subject for GatewayView {
     fn value(&self, field: &str) -> Value<'_> {
         match field {
             "name" => self.gateway.name.as_str().into(),
             "id" => self.gateway.id.to_string().into(),
+            "kind" | "group" | "tags" => self.gateway.value(field),
             "advertise" => self.gateway.advertise.as_deref().map_or(Value::None, Value::from),
             "state" => self.state.as_str().into(),
             _ => Value::None,
@@ -99,6 +104,18 @@ struct GatewayInput {
     #[serde(default)]
     #[schema(value_type = Option<String>)]
     name: Given<String>,
+    /// `gateway` when left out, or `relay`. It cannot be changed.
+    #[serde(default)]
+    #[schema(value_type = Option<String>)]
+    kind: Given<NodeKind>,
+    /// Its peering group: relays park links at gateways of the same group. Empty when left out.
+    #[serde(default)]
+    #[schema(value_type = Option<String>)]
+    group: Given<String>,
+    /// Replaces all tags.
+    #[serde(default)]
+    #[schema(value_type = Option<std::collections::BTreeMap<String, String>>)]
+    tags: Given<Tags>,
     /// Where clients dial it, as `host:port`; null: the gateway says so itself when it enrols.
     #[serde(default)]
     #[schema(value_type = Option<String>)]
@@ -138,7 +155,9 @@ impl From<&EnrolToken> for EnrolTokenView {
 async fn list(State(state): State<AppState>, _: Admin, list: List) -> Answer<Json<Page<GatewayView>>> {
     let catalogue = state.store.catalogue();
     let gateways = catalogue.nodes.values().map(|node| GatewayView::of(&state, node));
-    Ok(Json(list.page(gateways, &["name", "id", "advertise", "state"], |view| name_key(&view.gateway.name))?))
+    Ok(Json(list.page(gateways, &["name", "id", "kind", "group", "tags", "advertise", "state"], |view| {
+        name_key(&view.gateway.name)
+    })?))
 }
 
 #[utoipa::path(get, path = "/api/v1/gateways/{id}", operation_id = "show_gateway", tag = "gateways",
@@ -160,13 +179,20 @@ async fn create(
 ) -> Answer<(StatusCode, Json<NewGateway>)> {
     let mut change = state.store.change(caller.actor).await?;
     let mut broken = Violations::default();
-    broken.unknown(&body.unknown, &["name", "advertise"]);
+    broken.unknown(&body.unknown, KNOWN);
     let name = broken.required("name", body.name);
     let name = name.filter(|name| read_name(&mut broken, change.catalogue(), name, None));
     let advertise = broken.optional("advertise", body.advertise);
     let advertise = advertise.and_then(|address| read_address(&mut broken, change.catalogue(), &address));
+    let kind = broken.optional("kind", body.kind).unwrap_or(NodeKind::Gateway);
+    if let Some(advertise) = advertise.as_deref().filter(|_| kind == NodeKind::Relay) {
+        broken.add("advertise", advertise, "must not be given: nobody dials a relay");
+    }
+    let group = broken.optional("group", body.group).filter(|group| read_group(&mut broken, group)).unwrap_or_default();
+    let tags = broken.optional("tags", body.tags).unwrap_or_default();
+    broken.tags(&tags);
     let name = broken.take(name)?;
-    let node = gateway::create(&mut change, name, advertise).await?;
+    let node = gateway::create(&mut change, NewNode { name, kind, group, tags, advertise }).await?;
     let token = gateway::issue_token(&mut change, &node).await?;
     change.commit().await?;
     let view = NewGateway { gateway: GatewayView::of(&state, &node), token: EnrolTokenView::from(&token) };
@@ -185,7 +211,7 @@ async fn update(
     let mut change = state.store.change(caller.actor).await?;
     let mut node = Node::clone(&*find(change.catalogue(), &id)?);
     let mut broken = Violations::default();
-    broken.unknown(&body.unknown, &["name", "advertise"]);
+    broken.unknown(&body.unknown, KNOWN);
     if let Some(name) = broken.change("name", body.name)
         && read_name(&mut broken, change.catalogue(), &name, Some(node.id))
     {
@@ -194,6 +220,16 @@ async fn update(
     if !matches!(body.advertise, Given::Absent) {
         let advertise = broken.optional("advertise", body.advertise);
         node.advertise = advertise.and_then(|address| read_address(&mut broken, change.catalogue(), &address));
+    }
+    if let Some(kind) = broken.change("kind", body.kind).filter(|kind| *kind != node.kind) {
+        broken.add("kind", kind.as_str(), "cannot be changed");
+    }
+    if let Some(group) = broken.change("group", body.group).filter(|group| read_group(&mut broken, group)) {
+        node.group = group;
+    }
+    if let Some(tags) = broken.change("tags", body.tags) {
+        broken.tags(&tags);
+        node.tags = tags;
     }
     broken.none()?;
     let node = change.put(node).await?;
@@ -242,6 +278,10 @@ fn read_name(broken: &mut Violations, catalogue: &Catalogue, name: &str, own: Op
         return false;
     }
     broken.check("name", name, check_name(name)).is_some()
+}
+
+fn read_group(broken: &mut Violations, group: &str) -> bool {
+    group.is_empty() || broken.check("group", group, check_name(group)).is_some()
 }
 
 fn read_address(broken: &mut Violations, catalogue: &Catalogue, address: &str) -> Option<String> {

@@ -9,7 +9,7 @@ use axum::{
 };
 use postern_proto::{
     bind::{self, Asker, Network, Wish},
-    filter::{Subject, Value},
+    filter::{Filter, Subject, Value},
     id::ResourceId,
     name::{check_host, check_name, name_key},
     port::PortSet,
@@ -22,7 +22,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use self::input::{PortsInput, ResourceInput, wish};
 use super::{Admin, Answer, Given, Input, List, Page, Violations, page::ListParams, refusal::unknown};
 use crate::{
-    catalogue::{Catalogue, Resource},
+    catalogue::{Catalogue, Node, Resource},
     state::AppState,
 };
 
@@ -39,13 +39,15 @@ const FIELDS: &[&str] = &[
     "ports",
     "allow_local",
     "strict",
+    "egress",
     "bind.mode",
     "bind.ip",
     "bind.port",
     "bind.dns_name",
     "health",
 ];
-const KNOWN: &[&str] = &["name", "kind", "host", "port", "ports", "hosts", "tags", "bind", "allow_local", "strict"];
+const KNOWN: &[&str] =
+    &["name", "kind", "host", "port", "ports", "hosts", "tags", "bind", "allow_local", "strict", "egress"];
 
 pub(super) fn routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new().routes(routes!(list, create)).routes(routes!(show, update, delete))
@@ -122,6 +124,7 @@ async fn create(
     broken.tags(&tags);
     let allow_local = broken.optional("allow_local", body.allow_local).unwrap_or_default();
     let strict = broken.optional("strict", body.strict).unwrap_or_default();
+    let egress = broken.optional("egress", body.egress).and_then(|filter| read_egress(&mut broken, &filter));
     let wish = wish(&mut broken, body.bind, None);
     let mut change = state.store.change(caller.actor).await?;
     let id = ResourceId::from_ulid(change.ulid());
@@ -140,6 +143,7 @@ async fn create(
         bind,
         allow_local,
         strict,
+        egress,
         created_at,
         revision,
     };
@@ -192,6 +196,10 @@ async fn update(
     }
     resource.allow_local = broken.change("allow_local", body.allow_local).unwrap_or(resource.allow_local);
     resource.strict = broken.change("strict", body.strict).unwrap_or(resource.strict);
+    if !matches!(body.egress, Given::Absent) {
+        let egress = broken.optional("egress", body.egress);
+        resource.egress = egress.and_then(|filter| read_egress(&mut broken, &filter));
+    }
     let asked = match body.bind {
         Given::Absent => ports_given.then(|| Wish::keep(&before.bind)),
         given => wish(&mut broken, given, Some(&before.bind)),
@@ -250,6 +258,16 @@ fn read_host(broken: &mut Violations, host: &str) -> Option<String> {
 fn read_port(broken: &mut Violations, port: i64) -> Option<u16> {
     let checked = u16::try_from(port).ok().filter(|port| *port > 0).ok_or("must be from 1 to 65535");
     broken.check("port", port, checked)
+}
+
+/// An empty filter is none.
+fn read_egress(broken: &mut Violations, filter: &str) -> Option<String> {
+    let filter = filter.trim();
+    if filter.is_empty() {
+        return None;
+    }
+    broken.check("egress", filter, Filter::parse(filter, Node::EGRESS_FIELDS))?;
+    Some(filter.to_owned())
 }
 
 /// Its own port when only a list is given.

@@ -57,6 +57,9 @@ struct Follower {
     until: UnixMillis,
 }
 
+/// A relay parks links at two or three gateways.
+const MAX_PARKED: usize = 16;
+
 impl Follower {
     async fn of(state: &AppState, parts: &Parts) -> Answer<Self> {
         let certificate = certificate(parts).ok_or_else(|| none("a device or a gateway"))?;
@@ -105,6 +108,11 @@ impl Follower {
             }
             (ClientFrame::Health { reports }, Some(node)) => {
                 state.exchange.report_health(node, reports);
+                Ok(Vec::new())
+            }
+            (ClientFrame::Parked { mut at }, Some(node)) => {
+                at.truncate(MAX_PARKED);
+                state.exchange.set_parked(node, at);
                 Ok(Vec::new())
             }
             (ClientFrame::Presence { advertise, draining }, Some(node)) => {

@@ -146,6 +146,9 @@ pub struct Resource {
     pub allow_local: bool,
     /// Whether new streams need a control plane heard from within 15 s.
     pub strict: bool,
+    /// Which nodes may dial it, in the filter grammar over `name`, `id`, `kind`, `group` and `tags` of nodes; null: all.
+    #[schema(example = "kind:relay tags:site=fra")]
+    pub egress: Option<String>,
     #[schema(value_type = u64)]
     pub created_at: UnixMillis,
     pub revision: u64,
@@ -177,13 +180,17 @@ pub(super) struct LoopbackAddressSchema {
     port: u16,
 }
 
-/// A gateway.
+/// A gateway or a relay.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Node {
     #[schema(value_type = String, example = "nod_01JABCDEFGHJKMNPQRSTVWXYZ0")]
     pub id: NodeId,
     pub name: String,
     pub kind: NodeKind,
+    /// Its peering group: relays park links at gateways of the same group. Empty: the group without a name.
+    pub group: String,
+    #[schema(value_type = std::collections::BTreeMap<String, String>)]
+    pub tags: Tags,
     /// Where clients dial it, as `host:port`; null until an administrator or the gateway itself says so.
     pub advertise: Option<String>,
     /// SHA-256 of its public key; null: it waits for its enrolment.
@@ -199,6 +206,8 @@ pub struct Node {
 #[serde(rename_all = "lowercase")]
 pub enum NodeKind {
     Gateway,
+    /// Listens nowhere: it is reached through gateways.
+    Relay,
 }
 
 impl NodeKind {
@@ -206,6 +215,7 @@ impl NodeKind {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Gateway => "gateway",
+            Self::Relay => "relay",
         }
     }
 }

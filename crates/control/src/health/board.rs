@@ -55,7 +55,14 @@ impl HealthBoard {
         reports.map(|(node, received)| (*node, &received.report))
     }
 
-    /// Takes what a gateway saw. The resources whose health is another one now; reports on resources that `known`
+    /// Its health, and who reaches it and who does not.
+    fn standing(&self, resource: ResourceId) -> (Health, BTreeMap<NodeId, bool>) {
+        let reports = self.reports(resource);
+        let reached = reports.map(|(node, report)| (node, report.health == Health::Healthy)).collect();
+        (self.health(resource), reached)
+    }
+
+    /// Takes what a gateway saw. The resources whose health, or the nodes that reach them, are others now; reports on resources that `known`
     /// denies are dropped.
     pub fn report(
         &mut self,
@@ -73,9 +80,9 @@ impl HealthBoard {
             if let Health::Unhealthy { error } = &mut report.health {
                 *error = error.chars().filter(|c| !c.is_control()).take(MAX_ERROR).collect();
             }
-            let before = self.health(resource);
+            let before = self.standing(resource);
             self.reports.entry(resource).or_default().insert(node, Received { report, at: now });
-            if self.health(resource) != before {
+            if self.standing(resource) != before {
                 changed.insert(resource);
             }
         }
@@ -107,14 +114,14 @@ impl HealthBoard {
         let resources: Vec<ResourceId> = self.reports.keys().copied().collect();
         let mut changed = BTreeSet::new();
         for resource in resources {
-            let before = self.health(resource);
+            let before = self.standing(resource);
             if let Some(reports) = self.reports.get_mut(&resource) {
                 reports.retain(|node, received| age(received.at) < FRESH && !lost.contains(node) && known(resource));
                 if reports.is_empty() {
                     self.reports.remove(&resource);
                 }
             }
-            if self.health(resource) != before {
+            if self.standing(resource) != before {
                 changed.insert(resource);
             }
         }

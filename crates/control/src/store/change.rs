@@ -272,6 +272,8 @@ impl Change {
             let node = self.after.nodes.get(id);
             let dialled = node.is_some_and(|node| node.entry(false).is_some());
             entries.push(entry("org".to_owned(), dialled, ItemKey::Gateway { id: *id }));
+            let relay = node.is_some_and(|node| node.relay(false, &[]).is_some());
+            entries.push(entry("org".to_owned(), relay, ItemKey::Relay { id: *id }));
             entries.push(entry(format!("node:{id}"), node.is_some(), ItemKey::Node { id: *id }));
         }
         for id in &self.touched.resources {

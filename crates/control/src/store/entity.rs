@@ -305,11 +305,12 @@ impl Entity for Resource {
     async fn save(&self, connection: &mut Connection) -> Result<(), StoreError> {
         let statement =
             "INSERT INTO resource (id, name, name_key, kind, host, port, tags, bind_mode, bind_ip, bind_port,
-                dns_name, allow_local, strict, created_at, rev, ports, hosts, loopback_ip, loopback_port)
-            VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19)
+                dns_name, allow_local, strict, created_at, rev, ports, hosts, loopback_ip, loopback_port, egress)
+            VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20)
             ON CONFLICT (id) DO UPDATE SET name = $2, name_key = $3, kind = $4, host = $5, port = $6, tags = $7,
                 bind_mode = $8, bind_ip = $9, bind_port = $10, dns_name = $11, allow_local = $12, strict = $13,
-                rev = $15, ports = $16, hosts = $17, loopback_ip = $18, loopback_port = $19";
+                rev = $15, ports = $16, hosts = $17, loopback_ip = $18, loopback_port = $19,
+                egress = $20";
         let loopback = self.bind.loopback_address();
         let query = sql::query(statement)
             .bind(self.id.to_string())
@@ -330,7 +331,8 @@ impl Entity for Resource {
             .bind(json(&self.ports)?)
             .bind(json(&self.hosts)?)
             .bind(loopback.map(|address| address.ip().to_string()))
-            .bind(loopback.map(|address| i64::from(address.port())));
+            .bind(loopback.map(|address| i64::from(address.port())))
+            .bind(&self.egress);
         query.execute(&mut *connection).await?;
         if !self.bind.mode.is_virtual() {
             return Ok(());
@@ -365,10 +367,10 @@ impl Entity for Node {
 
     async fn save(&self, connection: &mut Connection) -> Result<(), StoreError> {
         let statement =
-            "INSERT INTO node (id, kind, name, name_key, advertise, spki_sha256, enrolled_at, created_at, rev)
-            VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+            "INSERT INTO node (id, kind, name, name_key, advertise, spki_sha256, enrolled_at, created_at, rev, peering, tags)
+            VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
             ON CONFLICT (id) DO UPDATE SET kind = $2, name = $3, name_key = $4, advertise = $5, spki_sha256 = $6,
-                enrolled_at = $7, rev = $9";
+                enrolled_at = $7, rev = $9, peering = $10, tags = $11";
         let query = sql::query(statement)
             .bind(self.id.to_string())
             .bind(self.kind.as_str())
@@ -378,7 +380,9 @@ impl Entity for Node {
             .bind(&self.spki_sha256)
             .bind(millis(self.enrolled_at))
             .bind(signed(self.created_at.0))
-            .bind(signed(self.revision));
+            .bind(signed(self.revision))
+            .bind(&self.group)
+            .bind(json(&self.tags)?);
         done(query.execute(connection).await)
     }
 

@@ -171,6 +171,7 @@ fn resource(row: &Row) -> Result<Resource, StoreError> {
         },
         allow_local: row.try_get("allow_local")?,
         strict: row.try_get("strict")?,
+        egress: row.try_get("egress")?,
         created_at: instant(row, "created_at")?,
         revision: count(row, "rev")?,
     })
@@ -179,12 +180,15 @@ fn resource(row: &Row) -> Result<Resource, StoreError> {
 fn node(row: &Row) -> Result<Node, StoreError> {
     let kind = match row.try_get("kind")? {
         "gateway" => NodeKind::Gateway,
+        "relay" => NodeKind::Relay,
         other => return Err(StoreError::Unreadable(other.to_owned())),
     };
     Ok(Node {
         id: value(row, "id")?,
         name: row.try_get("name")?,
         kind,
+        group: row.try_get("peering")?,
+        tags: parse(row.try_get("tags")?)?,
         advertise: row.try_get("advertise")?,
         spki_sha256: row.try_get("spki_sha256")?,
         enrolled_at: optional_instant(row, "enrolled_at")?,

@@ -14,7 +14,7 @@ use postern_proto::{
     id::{NodeId, ResourceId},
     lease::{self, Revocation},
     resource::Health,
-    sync::{HealthReport, Hello, Item, Peer, ServerFrame},
+    sync::{HealthReport, Hello, Item, ParkedAt, Peer, ServerFrame},
     time::UnixMillis,
 };
 use tokio::sync::{
@@ -200,6 +200,15 @@ impl Exchange {
         }
     }
 
+    /// A relay has parked links there, and nowhere else.
+    pub fn set_parked(&self, node: NodeId, at: Vec<ParkedAt>) {
+        let mut state = self.lock();
+        let before = if at.is_empty() { state.parked.remove(&node) } else { state.parked.insert(node, at.clone()) };
+        if before.unwrap_or_default() != at && state.hub.view(ORG).is_some() {
+            state.refresh(&self.shared.store, &[ORG.to_owned()]);
+        }
+    }
+
     /// What is known of a node's connection; `None` when it has not connected since this program started.
     #[must_use]
     pub fn presence(&self, node: NodeId) -> Option<Presence> {
@@ -244,6 +253,7 @@ impl Exchange {
         state.health_changed(&self.shared.store, &changed);
         state.presence.retain(|node, _| catalogue.nodes.contains_key(node));
         state.draining.retain(|node| catalogue.nodes.contains_key(node));
+        state.parked.retain(|node, _| catalogue.nodes.contains_key(node));
     }
 
     fn lock(&self) -> Locked<'_> {

@@ -1,10 +1,10 @@
 //! What each scope holds, from what is configured and what is known at this instant.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use postern_proto::{
     id::{AccountId, NodeId, ResourceId},
-    sync::{Item, ItemKey},
+    sync::{Item, ItemKey, ParkedAt},
     time::UnixMillis,
 };
 
@@ -12,7 +12,11 @@ use super::{
     feed::{View, view},
     hub::{GATEWAYS, ORG},
 };
-use crate::{access, catalogue::Catalogue, health::board::HealthBoard};
+use crate::{
+    access,
+    catalogue::{Catalogue, Resource, verdicts},
+    health::board::HealthBoard,
+};
 
 /// Everything that scopes are made of.
 pub struct Sources<'a> {
@@ -22,6 +26,8 @@ pub struct Sources<'a> {
     pub health: &'a HealthBoard,
     /// Gateways that take no new streams.
     pub draining: &'a BTreeSet<NodeId>,
+    /// Where relays have parked links.
+    pub parked: &'a BTreeMap<NodeId, Vec<ParkedAt>>,
     pub now: UnixMillis,
 }
 
@@ -31,9 +37,9 @@ impl Sources<'_> {
     pub fn view(&self, scope: &str) -> View {
         match Named::parse(scope) {
             Some(Named::Org) => self.org(),
-            Some(Named::Gateways) => view(self.catalogue.resources.values().map(|r| Item::Resource(r.for_node()))),
+            Some(Named::Gateways) => view(self.catalogue.resources.values().map(|resource| self.dialled(resource))),
             Some(Named::Account(account)) => self.account(account),
-            Some(Named::Node(node)) => view(self.node(node)),
+            Some(Named::Node(node)) => view(self.node(node).into_iter().chain(self.neighbours(node))),
             None => View::new(),
         }
     }
@@ -45,22 +51,24 @@ impl Sources<'_> {
             (Named::Org, ItemKey::Settings) => Some(self.settings()),
             (Named::Org, ItemKey::LeaseKey { .. }) => self.lease_keys.iter().find(|item| item.key() == *key).cloned(),
             (Named::Org, ItemKey::Gateway { id }) => self.gateway(*id),
-            (Named::Gateways, ItemKey::Resource { id }) => {
-                Some(Item::Resource(self.catalogue.resources.get(id)?.for_node()))
-            }
+            (Named::Org, ItemKey::Relay { id }) => self.relay(*id),
+            (Named::Gateways, ItemKey::Resource { id }) => Some(self.dialled(self.catalogue.resources.get(id)?)),
             (Named::Account(account), ItemKey::Account { .. }) => self.who(account),
             (Named::Account(account), ItemKey::Access { id }) => {
                 access::reason(self.catalogue, account, *id, self.now)?;
                 self.access(*id)
             }
             (Named::Node(node), ItemKey::Node { .. }) => self.node(node),
+            (Named::Node(node), ItemKey::Neighbours) => self.neighbours(node),
             _ => None,
         }
     }
 
     fn org(&self) -> View {
         let gateways = self.catalogue.nodes.keys().filter_map(|node| self.gateway(*node));
-        view([self.settings()].into_iter().chain(self.lease_keys.iter().cloned()).chain(gateways))
+        let relays = self.catalogue.nodes.keys().filter_map(|node| self.relay(*node));
+        let keys = self.lease_keys.iter().cloned();
+        view([self.settings()].into_iter().chain(keys).chain(gateways).chain(relays))
     }
 
     fn account(&self, account: AccountId) -> View {
@@ -77,17 +85,35 @@ impl Sources<'_> {
         Some(Item::Gateway(entry))
     }
 
+    fn relay(&self, node: NodeId) -> Option<Item> {
+        let parked = self.parked.get(&node).map(Vec::as_slice).unwrap_or_default();
+        let relay = self.catalogue.nodes.get(&node)?.relay(self.draining.contains(&node), parked)?;
+        Some(Item::Relay(relay))
+    }
+
+    fn dialled(&self, resource: &Resource) -> Item {
+        Item::Resource(resource.for_node(self.catalogue.egress(resource)))
+    }
+
     fn who(&self, id: AccountId) -> Option<Item> {
         let account = self.catalogue.accounts.get(&id)?;
         Some(Item::Account { id, email: account.email.to_string(), name: account.name.clone() })
     }
 
     fn access(&self, resource: ResourceId) -> Option<Item> {
-        Some(Item::Access(self.catalogue.resources.get(&resource)?.for_client(self.health.health(resource))))
+        let found = self.catalogue.resources.get(&resource)?;
+        let reports = verdicts(self.health.reports(resource).map(|(node, report)| (node, &report.health)));
+        let via = self.catalogue.via(found, &reports);
+        Some(Item::Access(found.for_client(self.health.health(resource), via)))
     }
 
     fn node(&self, id: NodeId) -> Option<Item> {
         Some(Item::Node { id, name: self.catalogue.nodes.get(&id)?.name.clone() })
+    }
+
+    fn neighbours(&self, id: NodeId) -> Option<Item> {
+        let node = self.catalogue.nodes.get(&id)?;
+        Some(Item::Neighbours { nodes: self.catalogue.neighbours(node) })
     }
 }
 

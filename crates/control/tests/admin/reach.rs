@@ -41,7 +41,7 @@ async fn ports_and_hosts_are_kept_in_one_form_and_reach_clients_and_gateways() {
 
     let catalogue = world.store().catalogue();
     let resource = catalogue.resources.values().next().unwrap();
-    let (client, node) = (resource.for_client(Health::Unknown), resource.for_node());
+    let (client, node) = (resource.for_client(Health::Unknown, Vec::new()), resource.for_node(None));
     assert_eq!((client.ports.to_string(), client.bind.is_wildcard()), ("7000-7005,9000".to_owned(), true));
     assert_eq!(
         node.hosts,
@@ -50,11 +50,11 @@ async fn ports_and_hosts_are_kept_in_one_form_and_reach_clients_and_gateways() {
     let all = world.admin.patch(&path, json!({"hosts": null, "ports": "7000-7001"})).await;
     assert_eq!((&all["hosts"], &all["ports"]), (&json!([]), &json!(["7000-7001"])));
     let catalogue = world.store().catalogue();
-    let node = catalogue.resources.values().next().unwrap().for_node();
+    let node = catalogue.resources.values().next().unwrap().for_node(None);
     assert_eq!(node.hosts, ["*.redis.internal".parse::<HostPattern>().unwrap()], "all that lie under the alias");
     let single = world.admin.patch(&path, json!({"ports": null, "bind": {"dns_name": "db.redis.internal"}})).await;
     assert_eq!((&single["ports"], &single["hosts"]), (&json!([]), &json!([])));
-    assert!(world.store().catalogue().resources.values().next().unwrap().for_node().hosts.is_empty());
+    assert!(world.store().catalogue().resources.values().next().unwrap().for_node(None).hosts.is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread")]

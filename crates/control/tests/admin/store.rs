@@ -93,7 +93,10 @@ async fn what_another_process_changed_is_told_with_its_revocations() {
     let mut changes = one.follow();
     let node = {
         let mut change = other.change(Actor::operator()).await.unwrap();
-        let node = postern_control::gateway::create(&mut change, "gw".to_owned(), None).await.unwrap();
+        let node =
+            postern_control::gateway::create(&mut change, postern_control::gateway::NewNode::gateway("gw", None))
+                .await
+                .unwrap();
         change.commit().await.unwrap();
         node.id
     };

@@ -3,10 +3,11 @@ use std::{sync::Arc, time::Duration};
 use axum::http::Method;
 use postern_control::{
     clock::Clock,
+    gateway::NewNode,
     store::{Absent, Actor, Store},
 };
 use postern_proto::{
-    api::{CertificateResponse, EnrolRequest, EnrolResponse},
+    api::{CertificateResponse, EnrolRequest, EnrolResponse, NodeKind},
     problem::Problem,
 };
 use serde_json::{Value, json};
@@ -14,7 +15,8 @@ use serde_json::{Value, json};
 use crate::support::{World, key_and_request, problem};
 
 async fn enrol(world: &World, token: &str) -> Result<EnrolResponse, Problem> {
-    let request = EnrolRequest { token: token.to_owned(), csr: key_and_request().1, advertise: None };
+    let request =
+        EnrolRequest { token: token.to_owned(), kind: NodeKind::Gateway, csr: key_and_request().1, advertise: None };
     let answer = world.client().call(Method::POST, "/api/v1/nodes/enrol", Some(&request)).await;
     answer.map_err(|error| error.problem().unwrap_or_else(|| panic!("{error}")).clone())
 }
@@ -47,7 +49,7 @@ async fn a_token_made_by_another_process_is_good_at_once() {
     let world = World::start().await;
     let other = Store::open(&world.data(), Absent::Refuse, Clock::system()).await.unwrap();
     let mut change = other.change(Actor::operator()).await.unwrap();
-    let node = postern_control::gateway::create(&mut change, "gw".to_owned(), None).await.unwrap();
+    let node = postern_control::gateway::create(&mut change, NewNode::gateway("gw", None)).await.unwrap();
     let token = postern_control::gateway::issue_token(&mut change, &node).await.unwrap();
     change.commit().await.unwrap();
     assert_eq!(enrol(&world, token.token.expose()).await.unwrap().node, node.id);

@@ -11,5 +11,6 @@ mod enrolment;
 mod leases;
 mod login;
 mod records;
+mod relays;
 mod support;
 mod sync;

@@ -15,7 +15,8 @@ use postern_control::{
     catalogue::{Account, AccountKind, Grant, Member, Node, Resource, Role, Rule, RuleTarget},
     clock::Clock,
     config::{Data, Serve},
-    credential, gateway,
+    credential,
+    gateway::{self, NewNode},
     password::Password,
     run::Running,
     state::AppState,
@@ -24,6 +25,7 @@ use postern_control::{
 use postern_proto::{
     api::{
         Credential, DeviceInfo, EnrolRequest, EnrolResponse, LeaseRequest, LeaseResponse, LoginRequest, LoginResponse,
+        NodeKind,
     },
     id::{AccountId, GrantId, NodeId, ResourceId, RoleId, RuleId},
     problem::Problem,
@@ -170,6 +172,7 @@ impl World {
             bind,
             allow_local: false,
             strict: false,
+            egress: None,
             created_at: change.now(),
             revision: 0,
         };
@@ -211,7 +214,7 @@ impl World {
     /// A gateway that waits for its enrolment, and its token.
     pub(crate) async fn create_gateway(&self, name: &str) -> (NodeId, String) {
         let mut change = self.change().await;
-        let node = gateway::create(&mut change, name.to_owned(), None).await.unwrap();
+        let node = gateway::create(&mut change, NewNode::gateway(name, None)).await.unwrap();
         let token = gateway::issue_token(&mut change, &node).await.unwrap();
         change.commit().await.unwrap();
         (node.id, token.token.expose().to_owned())
@@ -224,11 +227,26 @@ impl World {
     /// A gateway that is enrolled.
     pub(crate) async fn enrol_gateway(&self, name: &str) -> Machine {
         let (_, token) = self.create_gateway(name).await;
+        self.enrol(token, NodeKind::Gateway).await.unwrap()
+    }
+
+    /// A relay that is enrolled.
+    pub(crate) async fn enrol_relay(&self, name: &str, group: &str) -> Machine {
+        let mut change = self.change().await;
+        let kind = postern_control::catalogue::NodeKind::Relay;
+        let new = NewNode { kind, group: group.to_owned(), ..NewNode::gateway(name, None) };
+        let node = gateway::create(&mut change, new).await.unwrap();
+        let token = gateway::issue_token(&mut change, &node).await.unwrap();
+        change.commit().await.unwrap();
+        self.enrol(token.token.expose().to_owned(), NodeKind::Relay).await.unwrap()
+    }
+
+    pub(crate) async fn enrol(&self, token: String, kind: NodeKind) -> Result<Machine, CallError> {
         let (key, csr) = key_and_request();
-        let request = EnrolRequest { token, csr, advertise: Some("gw.example:5000".to_owned()) };
-        let enrolled: EnrolResponse =
-            self.client().call(Method::POST, "/api/v1/nodes/enrol", Some(&request)).await.unwrap();
-        Machine::new(self.client(), key, &enrolled.certificate.certificate, None, enrolled.node)
+        let advertise = (kind == NodeKind::Gateway).then(|| "gw.example:5000".to_owned());
+        let request = EnrolRequest { token, kind, csr, advertise };
+        let enrolled: EnrolResponse = self.client().call(Method::POST, "/api/v1/nodes/enrol", Some(&request)).await?;
+        Ok(Machine::new(self.client(), key, &enrolled.certificate.certificate, None, enrolled.node))
     }
 
     pub(crate) async fn sign_in(&self, email: &str) -> Device {

@@ -44,6 +44,7 @@ fn resource(id: u128, strict: bool) -> NodeResource {
         revision: 1,
         allow_local: false,
         strict,
+        egress: None,
     }
 }
 

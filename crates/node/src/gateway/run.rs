@@ -7,6 +7,7 @@ use std::{
 };
 
 use postern_proto::{
+    api::NodeKind,
     frame::ResetCode,
     id::{NodeId, StreamId},
     record::{EndReason, Event, SessionEnd},
@@ -253,7 +254,7 @@ async fn enrol(
 ) -> Result<NodeIdentity, GatewayError> {
     let mut backoff = Backoff::default();
     loop {
-        match NodeIdentity::enrol(state, client, token, advertise.clone(), clock::now()).await {
+        match NodeIdentity::enrol(state, client, (NodeKind::Gateway, token), advertise.clone(), clock::now()).await {
             Err(IdentityError::Call(error @ CallError::Unreachable { .. })) => {
                 let wait = backoff.next(rand::random());
                 tracing::warn!(%error, ?wait, "cannot enrol yet");

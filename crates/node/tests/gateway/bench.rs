@@ -281,6 +281,7 @@ async fn converse(mut socket: FakeSocket, shared: Arc<Shared>) {
                 Some(ClientFrame::Presence { advertise, draining }) => {
                     shared.presence.lock().unwrap().push((advertise, draining));
                 }
+                Some(ClientFrame::Parked { .. }) => {}
                 Some(ClientFrame::Hello(_)) | None => return,
             },
             frame = frames.recv() => socket.send_text(frame.unwrap()).await,
@@ -316,6 +317,7 @@ pub(crate) fn resource(n: u128, port: u16) -> NodeResource {
         revision: 1,
         allow_local: true,
         strict: false,
+        egress: None,
     }
 }
 

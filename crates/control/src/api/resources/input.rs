@@ -60,6 +60,10 @@ pub(super) struct ResourceInput {
     #[serde(default)]
     #[schema(value_type = Option<bool>)]
     pub(super) strict: Given<bool>,
+    /// Which nodes may dial it, as a filter over nodes, for example `kind:relay tags:site=fra`; null: all.
+    #[serde(default)]
+    #[schema(value_type = Option<String>)]
+    pub(super) egress: Given<String>,
     #[serde(flatten)]
     #[schema(ignore)]
     pub(super) unknown: Unknown,

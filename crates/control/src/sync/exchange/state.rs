@@ -10,7 +10,7 @@ use std::{
 use postern_proto::{
     id::{NodeId, ResourceId},
     lease::RevokedSubject,
-    sync::{Item, ItemKey, Peer},
+    sync::{Item, ItemKey, ParkedAt, Peer},
     time::UnixMillis,
 };
 use tokio::sync::Notify;
@@ -34,6 +34,7 @@ pub(super) struct State {
     pub(super) lease_keys: Vec<Item>,
     pub(super) health: HealthBoard,
     pub(super) draining: BTreeSet<NodeId>,
+    pub(super) parked: BTreeMap<NodeId, Vec<ParkedAt>>,
     pub(super) presence: BTreeMap<NodeId, Presence>,
 }
 
@@ -72,6 +73,7 @@ impl State {
             lease_keys,
             health: HealthBoard::default(),
             draining: BTreeSet::new(),
+            parked: BTreeMap::new(),
             presence: BTreeMap::new(),
         }
     }
@@ -88,6 +90,11 @@ impl State {
             let item = self.sources(&catalogue, store.clock().now()).item(&entry.scope, &entry.key);
             let del = if item.is_none() { vec![entry.key.clone()] } else { vec![] };
             self.hub.patch(&entry.scope, item.into_iter().collect(), del);
+        }
+        // Which nodes may dial what, and which belong together, hangs on all nodes. They seldom change.
+        if changes.entries.iter().any(|entry| matches!(entry.key, ItemKey::Node { .. })) {
+            let scopes: Vec<String> = self.hub.scopes().cloned().collect();
+            self.refresh(store, &scopes);
         }
         self.close_revoked(changes.revocations.iter().map(|revocation| &revocation.subject));
     }
@@ -142,6 +149,13 @@ impl State {
     }
 
     fn sources<'a>(&'a self, catalogue: &'a Catalogue, now: UnixMillis) -> Sources<'a> {
-        Sources { catalogue, lease_keys: &self.lease_keys, health: &self.health, draining: &self.draining, now }
+        Sources {
+            catalogue,
+            lease_keys: &self.lease_keys,
+            health: &self.health,
+            draining: &self.draining,
+            parked: &self.parked,
+            now,
+        }
     }
 }

@@ -83,6 +83,7 @@ fn something(id: ResourceId) -> Resource {
         bind: BindAddress::loopback([127, 0, 0, 1].into(), 2000),
         allow_local: false,
         strict: false,
+        egress: None,
         created_at: UnixMillis(0),
         revision: 0,
     }
