@@ -2,7 +2,7 @@
 //!
 //! - [`socket_owner`]: who owns the other end of a connection on this machine.
 //! - [`interface`]: what a user's virtual network should look like, and what it came to look like.
-//! - `frames`: an open queue of such a network's device (Linux).
+//! - [`frames`]: an open queue of such a network's device.
 //! - [`netd`]: the privileged service `postern-netd` (device, addresses, routes, names for the asking user) and its
 //!   client.
 //! - [`dns`]: the names of a virtual network in the system's resolver.
@@ -13,7 +13,6 @@
 //! the same signatures.
 
 pub mod dns;
-#[cfg(target_os = "linux")]
 pub mod frames;
 pub mod interface;
 pub mod netd;

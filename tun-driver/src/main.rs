@@ -2,7 +2,6 @@
 
 use std::process::ExitCode;
 
-#[cfg(target_os = "linux")]
 fn main() -> ExitCode {
     use clap::Parser as _;
     let options = tun_driver::netd::Options::parse();
@@ -16,18 +15,10 @@ fn main() -> ExitCode {
     }
 }
 
-#[cfg(target_os = "linux")]
 fn start_log() {
     use std::io::IsTerminal as _;
     let filter = tracing_subscriber::EnvFilter::try_from_default_env()
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
     let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
     tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours).with_writer(std::io::stderr).init();
-}
-
-#[cfg(not(target_os = "linux"))]
-fn main() -> ExitCode {
-    use std::io::Write as _;
-    let _ = writeln!(std::io::stderr(), "postern-netd does not run on this system yet");
-    ExitCode::FAILURE
 }

@@ -7,66 +7,83 @@
 //!
 //! `docs/netd.md` describes the protocol, the configuration and what is undone when.
 
-mod message;
-
-#[cfg(target_os = "linux")]
 mod authority;
-#[cfg(target_os = "linux")]
-mod channel;
-#[cfg(target_os = "linux")]
 mod client;
-#[cfg(target_os = "linux")]
+mod footing;
 mod host;
-#[cfg(target_os = "linux")]
+mod loopback;
+mod message;
 mod names;
-#[cfg(target_os = "linux")]
 mod options;
+mod place;
 #[cfg(target_os = "linux")]
 pub(crate) mod plan;
-#[cfg(target_os = "linux")]
 mod policy;
 #[cfg(target_os = "linux")]
 mod privileges;
-#[cfg(target_os = "linux")]
 mod repair;
-#[cfg(target_os = "linux")]
 mod server;
 
-#[cfg(target_os = "linux")]
+#[cfg(not(target_os = "linux"))]
+pub(crate) use host::by_routes::{Device as TunDevice, Settings};
+
+pub(crate) use loopback::Aliases;
+
 pub use client::{Client, ClientError};
-pub use message::{Answer, Code, MAX_MESSAGE, Message, MessageError, PROTOCOL, Problem, Request};
-#[cfg(target_os = "linux")]
+pub use message::{Answer, Code, MAX_LOOPBACK, MAX_MESSAGE, Message, MessageError, PROTOCOL, Problem, Request};
 pub use options::Options;
 
 use std::path::PathBuf;
 
-#[cfg(target_os = "linux")]
 use crate::dns::{SystemDns, SystemDnsConfig};
 
 /// Names another socket than [`DEFAULT_SOCKET`].
 pub const SOCKET_VARIABLE: &str = "POSTERN_NETD_SOCKET";
 /// Where netd listens.
+#[cfg(target_os = "linux")]
 pub const DEFAULT_SOCKET: &str = "/run/postern/netd.sock";
+/// Where netd listens.
+#[cfg(target_os = "macos")]
+pub const DEFAULT_SOCKET: &str = "/var/run/postern/netd.sock";
+/// Where netd listens: a named pipe.
+#[cfg(windows)]
+pub const DEFAULT_SOCKET: &str = r"\\.\pipe\postern-netd";
 
 /// Runs the service: gives up privileges, then serves until SIGTERM or SIGINT and takes everything back. To be called
 /// while the process has one thread.
 ///
 /// # Errors
 /// What keeps it from starting, or from taking everything back.
-#[cfg(target_os = "linux")]
 pub fn run(options: Options) -> anyhow::Result<()> {
+    #[cfg(target_os = "linux")]
     privileges::drop_privileges()?;
+    #[cfg(not(target_os = "linux"))]
+    crate::sys::drop_privileges()?;
+    #[cfg(windows)]
+    return crate::sys::under_service_manager(move || serve(options));
+    #[cfg(not(windows))]
+    serve(options)
+}
+
+fn serve(options: Options) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let names = match options.no_dns {
             true => names::Names::Untouched,
-            false => names::Names::System(Box::new(SystemDns::new(SystemDnsConfig {
-                backup: options.state.join("resolv.conf.backup"),
-                ..SystemDnsConfig::default()
-            }))),
+            false => names::Names::System(Box::new(SystemDns::new(dns_config(&options)))),
         };
         server::run(options, names, crate::network::ThisMachine).await
     })
+}
+
+#[cfg(target_os = "linux")]
+fn dns_config(options: &Options) -> SystemDnsConfig {
+    SystemDnsConfig { backup: options.state.join("resolv.conf.backup"), ..SystemDnsConfig::default() }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn dns_config(_: &Options) -> SystemDnsConfig {
+    SystemDnsConfig::default()
 }
 
 /// Where netd is to be found: [`SOCKET_VARIABLE`], else [`DEFAULT_SOCKET`].
@@ -82,7 +99,6 @@ pub fn socket_path() -> PathBuf {
 ///
 /// # Panics
 /// When it does not hold.
-#[cfg(target_os = "linux")]
 #[doc(hidden)]
 pub fn check_request(bytes: &[u8]) {
     let Ok(message) = Message::<Request>::parse(bytes) else { return };

@@ -14,6 +14,8 @@ mod landscape;
 mod product;
 #[cfg(any(target_os = "macos", test))]
 pub(crate) mod route_dump;
+#[cfg(any(target_os = "macos", test))]
+pub(crate) mod route_message;
 mod watch;
 
 pub use change::{Change, Settle};

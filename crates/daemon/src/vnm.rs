@@ -167,7 +167,7 @@ pub fn stack_config(shards: usize) -> StackConfig {
     let whole = StackConfig::default();
     StackConfig {
         mtu: MTU as usize,
-        offload: true,
+        offload: tun_driver::frames::OFFLOAD,
         max_flows: whole.max_flows.div_ceil(shards.max(1)),
         max_held: whole.max_held.div_ceil(shards.max(1)),
         answers: postern_netstack::Answers::Asked,

@@ -1,12 +1,12 @@
 //! The asker's end.
 
-use std::{io, path::Path, time::Duration};
+use std::{io, net::Ipv4Addr, path::Path, time::Duration};
 
-use super::{
-    channel::{Channel, Packet, Received},
-    message::{Answer, Message, MessageError, PROTOCOL, Problem, Request},
+use super::message::{Answer, Message, MessageError, PROTOCOL, Problem, Request};
+use crate::{
+    interface::{Configured, InterfaceConfig},
+    sys::{Channel, Packet, Received},
 };
-use crate::interface::{Configured, InterfaceConfig};
 
 /// For connecting and the hello. Longer than netd waits for polkit, so that the reason of a refusal arrives.
 const HELLO_DEADLINE: Duration = Duration::from_secs(15);
@@ -58,7 +58,7 @@ impl Client {
     /// [`ClientError::NoService`] when nobody listens, [`ClientError::Refused`] when this user may not ask.
     pub async fn connect(path: &Path) -> Result<Self, ClientError> {
         let no_service = |source| ClientError::NoService { path: path.display().to_string(), source };
-        let channel = Channel::connect(path).map_err(no_service)?;
+        let channel = Channel::connect(path).await.map_err(no_service)?;
         let mut client = Self { channel, last_id: 0, server_version: String::new() };
         let (answer, _) = client.ask(Request::Hello { protocol: PROTOCOL }, HELLO_DEADLINE).await?;
         let Answer::Hello { protocol: PROTOCOL, version } = answer else { return Err(unexpected(&answer)) };
@@ -85,6 +85,19 @@ impl Client {
             return Err(ClientError::Protocol(format!("{queues} queues announced, {} sent", packet.files.len())));
         }
         Ok(Configured { interface, queues: packet.files })
+    }
+
+    /// Makes these addresses of 127.0.0.0/8 usable where the system has 127.0.0.1 alone (macOS), for as long as this
+    /// connection lives; what was asked for before is given up. Elsewhere they are usable anyway.
+    ///
+    /// # Errors
+    /// [`ClientError::Refused`] with netd's reason.
+    pub async fn set_loopback(&mut self, addresses: &[Ipv4Addr]) -> Result<(), ClientError> {
+        let request = Request::Loopback { addresses: addresses.to_vec() };
+        match self.ask(request, REQUEST_DEADLINE).await?.0 {
+            Answer::Loopback {} => Ok(()),
+            other => Err(unexpected(&other)),
+        }
     }
 
     /// Takes the virtual network back and keeps the connection.

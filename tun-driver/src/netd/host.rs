@@ -1,23 +1,25 @@
 //! The machine, as netd changes it: what each connection wants, and the steps that make it so.
 //!
-//! Every change goes the same way: what is wanted is computed as a value, what is there is read from the kernel, and the
+//! Every change goes the same way: what is wanted is computed as a value, what is there is read from the system, and the
 //! difference is applied. Asking twice, repairing what somebody else took away and undoing what an earlier run left are
 //! the same code.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    fs, io,
-    net::IpAddr,
-    os::fd::OwnedFd,
-    path::Path,
-};
+use std::io;
 
-use super::plan::{LANES, Lane, Place, Plan, Rule};
-use crate::{
-    dns::DnsState,
-    interface::{Interface, InterfaceConfig, Pair},
-    sys::{Filter, Kernel, Link, Lock, Tun},
-};
+#[cfg(any(not(target_os = "linux"), test))]
+use ipnet::Ipv4Net;
+
+use crate::{interface::Interface, sys::Handover};
+
+#[cfg(any(not(target_os = "linux"), test))]
+pub(crate) mod by_routes;
+#[cfg(target_os = "linux")]
+mod by_rules;
+
+#[cfg(target_os = "linux")]
+pub(crate) use by_rules::Host;
+#[cfg(not(target_os = "linux"))]
+pub(crate) type Host = by_routes::Host<crate::sys::Device>;
 
 /// A connection's number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -30,13 +32,17 @@ pub(crate) enum HostError {
     AlreadyInUse,
     #[error("no free addresses in this subnet")]
     NoFreeSlot,
+    /// Where all users share one routing table, a network is one user's.
+    #[cfg(any(not(target_os = "linux"), test))]
+    #[error("{0} is another user's")]
+    TakenByAnother(Ipv4Net),
     #[error("cannot make a TUN device: {0}")]
     NoTun(io::Error),
     #[error("cannot {step}: {source}")]
     Step { step: &'static str, source: io::Error },
 }
 
-trait Doing<T> {
+pub(super) trait Doing<T> {
     fn doing(self, step: &'static str) -> Result<T, HostError>;
 }
 
@@ -46,293 +52,10 @@ impl<T> Doing<T> for io::Result<T> {
     }
 }
 
-/// What was set up for one connection.
-#[derive(Debug)]
-struct Tenant {
-    uid: u32,
-    lane: Lane,
-    place: Place,
-    /// Where it was before it moved, for the streams that were open then. A further move leaves only the last.
-    former: Option<Place>,
-    /// As it was asked for: `place` leaves IPv6 out where the machine has it off.
-    wish: InterfaceConfig,
-    link: Link,
-    filter: Option<Filter>,
-}
-
-impl Tenant {
-    fn plan(&self) -> Plan {
-        let plan = self.place.plan(self.lane, self.uid);
-        match &self.former {
-            Some(former) => plan.with(former.farewell(self.lane, self.uid)),
-            None => plan,
-        }
-    }
-
-    /// The places whose addresses nobody else may have.
-    fn places(&self) -> impl Iterator<Item = Place> {
-        [Some(self.place), self.former].into_iter().flatten()
-    }
-}
-
 /// What changed for a connection.
 #[derive(Debug)]
 pub(crate) struct Applied {
     pub(crate) interface: Interface,
     /// Of a new device; empty when it stays.
-    pub(crate) queues: Vec<OwnedFd>,
-}
-
-/// Everything that netd has set up. Only while the lock file is held: it takes every rule, route and device with our
-/// mark for its own.
-#[derive(Debug)]
-pub(crate) struct Host {
-    kernel: Kernel,
-    tenants: BTreeMap<Seat, Tenant>,
-    /// Whether the second lock is wished for, and how many there were: each has a name of its own.
-    filtering: bool,
-    filters_made: u64,
-}
-
-impl Host {
-    /// Connects to the kernel, and takes back what an earlier run left.
-    pub(crate) fn open(filtering: bool) -> Result<Self, HostError> {
-        let kernel = Kernel::open().doing("open a netlink socket")?;
-        let mut host = Self { kernel, tenants: BTreeMap::new(), filtering, filters_made: 0 };
-        host.sweep()?;
-        Ok(host)
-    }
-
-    /// The numbers of our devices.
-    pub(crate) fn indices(&self) -> Vec<u32> {
-        self.tenants.values().map(|tenant| tenant.link.index).collect()
-    }
-
-    /// The number of this connection's device, if it has one.
-    pub(crate) fn index(&self, seat: Seat) -> Option<u32> {
-        self.tenants.get(&seat).map(|tenant| tenant.link.index)
-    }
-
-    /// What this connection has, if anything.
-    pub(crate) fn wish(&self, seat: Seat) -> Option<&InterfaceConfig> {
-        self.tenants.get(&seat).map(|tenant| &tenant.wish)
-    }
-
-    /// Makes the connection's network look like `wish`, for the user `uid`. When a step fails, what this connection had is
-    /// taken back altogether: half a network would be worse than none.
-    pub(crate) fn apply(&mut self, seat: Seat, uid: u32, wish: &InterfaceConfig) -> Result<Applied, HostError> {
-        if self.tenants.iter().any(|(other, tenant)| *other != seat && tenant.uid == uid) {
-            return Err(HostError::AlreadyInUse);
-        }
-        let applied = self.try_apply(seat, uid, wish);
-        // A wish that cannot be met because others are there leaves things as they are.
-        if applied.as_ref().is_err_and(|error| !matches!(error, HostError::NoFreeSlot | HostError::NoTun(_))) {
-            let _ = self.remove(seat);
-        }
-        applied
-    }
-
-    fn try_apply(&mut self, seat: Seat, uid: u32, wish: &InterfaceConfig) -> Result<Applied, HostError> {
-        let links = self.kernel.links().doing("read the network devices")?;
-        let kept = self.tenants.get(&seat).filter(|tenant| {
-            tenant.wish.queues == wish.queues && links.iter().any(|link| link.index == tenant.link.index)
-        });
-        let lane = self.tenants.get(&seat).map(|tenant| tenant.lane).or_else(|| self.free_lane());
-        let lane = lane.ok_or(HostError::NoFreeSlot)?;
-        let kept = kept.map(|tenant| tenant.link.clone());
-        let place = self.find_place(seat, wish, kept.as_ref().map(|link| link.name.as_str()))?;
-        let (link, queues) = match kept {
-            Some(link) => (link, Vec::new()),
-            None => self.make_device(seat, wish)?,
-        };
-        // A new device tells whether it has IPv6.
-        let place = if ipv6_works(&link.name) { place } else { Place { ipv6: None, ..place } };
-        let previous = self.tenants.remove(&seat);
-        let stays = previous.as_ref().filter(|tenant| tenant.link.index == link.index);
-        let moved = stays.filter(|tenant| tenant.place.subnet != place.subnet).map(|tenant| tenant.place);
-        let former = moved.or_else(|| stays?.former).filter(|former| former.is_apart_from(&place));
-        let filter = previous.and_then(|tenant| tenant.filter).filter(|filter| filter.lock.index == link.index);
-        self.tenants.insert(seat, Tenant { uid, lane, place, former, wish: wish.clone(), link, filter });
-        self.settle_link(seat, wish.mtu)?;
-        Ok(Applied { interface: self.interface(seat).ok_or(HostError::NoFreeSlot)?, queues })
-    }
-
-    fn free_lane(&self) -> Option<Lane> {
-        let used: BTreeSet<Lane> = self.tenants.values().map(|tenant| tenant.lane).collect();
-        (0..LANES).map(Lane).find(|lane| !used.contains(lane))
-    }
-
-    fn find_place(&self, seat: Seat, wish: &InterfaceConfig, device: Option<&str>) -> Result<Place, HostError> {
-        let ipv6 = wish.ipv6.filter(|_| device.is_none_or(ipv6_works));
-        let own = self.tenants.get(&seat).map(|tenant| tenant.place.slot);
-        let others: Vec<Place> =
-            self.tenants.iter().filter(|(other, _)| **other != seat).flat_map(|(_, tenant)| tenant.places()).collect();
-        Place::find(wish.subnet.trunc(), ipv6, own, &others).ok_or(HostError::NoFreeSlot)
-    }
-
-    /// Makes a device, in place of the one that this connection may have had.
-    fn make_device(&mut self, seat: Seat, wish: &InterfaceConfig) -> Result<(Link, Vec<OwnedFd>), HostError> {
-        if let Some(tenant) = self.tenants.get_mut(&seat) {
-            tenant.filter = None;
-            self.kernel.delete_link(tenant.link.index).doing("delete the old device")?;
-        }
-        let tun = Tun::create(wish.queues).map_err(HostError::NoTun)?;
-        let link = self.kernel.prepare_link(&tun.name, wish.mtu).doing("set the device up")?;
-        Ok((link, tun.queues))
-    }
-
-    /// Rules come before the device is up, so that at no moment somebody else's packet finds a way in or a way around.
-    fn settle_link(&mut self, seat: Seat, mtu: u32) -> Result<(), HostError> {
-        self.add_rules()?;
-        self.add_filter(seat);
-        let Some(tenant) = self.tenants.get(&seat) else { return Ok(()) };
-        let (index, wanted) = (tenant.link.index, tenant.plan());
-        if tenant.link.mtu != mtu {
-            self.kernel.set_mtu(index, mtu).doing("set the MTU")?;
-        }
-        for address in &wanted.addresses {
-            self.kernel.add_address(index, *address).doing("add the device's address")?;
-        }
-        self.kernel.set_up(index).doing("start the device")?;
-        self.settle_routes(index, &wanted)?;
-        for stale in self.kernel.addresses(index).doing("read addresses")?.difference(&wanted.addresses) {
-            self.kernel.delete_address(index, *stale).doing("delete an old address")?;
-        }
-        self.delete_stale_rules()?;
-        if let Some(tenant) = self.tenants.get_mut(&seat) {
-            (tenant.link.mtu, tenant.link.up) = (mtu, true);
-        }
-        Ok(())
-    }
-
-    fn settle_routes(&mut self, index: u32, wanted: &Plan) -> Result<usize, HostError> {
-        let all = self.kernel.routes().doing("read routes")?;
-        let there: BTreeSet<_> =
-            all.into_iter().filter(|(device, _)| *device == index).map(|(_, route)| route).collect();
-        let mut changed = 0;
-        for route in wanted.routes.difference(&there) {
-            self.kernel.add_route(index, route).doing("add a route")?;
-            changed += 1;
-        }
-        for route in there.difference(&wanted.routes) {
-            self.kernel.delete_route(index, route).doing("delete an old route")?;
-            changed += 1;
-        }
-        Ok(changed)
-    }
-
-    /// Users with the same subnet share a rule, so rules are settled for all at once.
-    fn wanted_rules(&self) -> BTreeSet<Rule> {
-        self.tenants.values().flat_map(|tenant| tenant.plan().rules).collect()
-    }
-
-    fn add_rules(&mut self) -> Result<usize, HostError> {
-        let wanted = self.wanted_rules();
-        let there = self.kernel.rules().doing("read rules")?;
-        let missing: Vec<&Rule> = wanted.difference(&there).collect();
-        // "Unreachable" first: what has no rule of its own yet fails closed.
-        for rule in missing.iter().rev() {
-            self.kernel.add_rule(rule).doing("add a rule")?;
-        }
-        Ok(missing.len())
-    }
-
-    fn delete_stale_rules(&mut self) -> Result<(), HostError> {
-        let wanted = self.wanted_rules();
-        for rule in self.kernel.rules().doing("read rules")?.difference(&wanted) {
-            self.kernel.delete_rule(rule).doing("delete an old rule")?;
-        }
-        Ok(())
-    }
-
-    fn add_filter(&mut self, seat: Seat) {
-        let Some(tenant) = self.tenants.get_mut(&seat) else { return };
-        let interface = interface_of(tenant);
-        let (mut devices, resolvers) = (interface.devices(), interface.resolvers());
-        devices.extend(tenant.former.map(|former| IpAddr::V4(former.ipv4.device)));
-        let lock = Lock { index: tenant.link.index, uid: tenant.uid, devices, resolvers };
-        if !self.filtering || tenant.filter.as_ref().is_some_and(|filter| filter.lock == lock) {
-            return;
-        }
-        self.filters_made += 1;
-        let added = Filter::add(&format!("postern-{}", self.filters_made), lock);
-        // The new one stands before the old one goes.
-        tenant.filter = added.inspect_err(|error| tracing::info!("no packet filter as a second lock: {error}")).ok();
-    }
-
-    /// Puts back what somebody else took away from the networks of the users: routes and addresses vanish when a device
-    /// goes down, and stay away when it comes up again. A device that is down, or gone, is left so: its range is
-    /// unreachable then. Says how much it had to put back.
-    pub(crate) fn repair(&mut self) -> Result<usize, HostError> {
-        let mut repaired = self.add_rules()?;
-        let links = self.kernel.links().doing("read the network devices")?;
-        let plans: Vec<(u32, Plan)> = self.tenants.values().map(|tenant| (tenant.link.index, tenant.plan())).collect();
-        for (index, plan) in plans {
-            if !links.iter().any(|link| link.index == index && link.up) {
-                continue;
-            }
-            let there: BTreeSet<IpAddr> = self.kernel.addresses(index).doing("read addresses")?;
-            for address in plan.addresses.difference(&there) {
-                self.kernel.add_address(index, *address).doing("add the device's address")?;
-                repaired += 1;
-            }
-            repaired += self.settle_routes(index, &plan)?;
-        }
-        Ok(repaired)
-    }
-
-    /// Takes back what was set up for the connection. Idempotent; goes on after a step that fails, and tells of the
-    /// first.
-    pub(crate) fn remove(&mut self, seat: Seat) -> Result<(), HostError> {
-        let Some(tenant) = self.tenants.remove(&seat) else { return Ok(()) };
-        // The device takes its addresses and routes along. It is deleted by number, because whoever holds its queues
-        // could have made it persist.
-        let deleted = self.kernel.delete_link(tenant.link.index).doing("delete the device");
-        drop(tenant.filter);
-        let rules = self.delete_stale_rules();
-        deleted.and(rules)
-    }
-
-    /// Takes everything back.
-    pub(crate) fn remove_all(&mut self) -> Result<(), HostError> {
-        self.tenants.clear();
-        self.sweep()
-    }
-
-    /// Deletes every device and rule that bears our mark and belongs to no connection.
-    fn sweep(&mut self) -> Result<(), HostError> {
-        let kept = self.indices();
-        for link in self.kernel.links().doing("read the network devices")? {
-            if !kept.contains(&link.index) {
-                tracing::info!(device = link.name, "deleting a device that is left over");
-                self.kernel.delete_link(link.index).doing("delete a device that is left over")?;
-            }
-        }
-        self.delete_stale_rules()
-    }
-
-    fn interface(&self, seat: Seat) -> Option<Interface> {
-        self.tenants.get(&seat).map(interface_of)
-    }
-}
-
-fn interface_of(tenant: &Tenant) -> Interface {
-    let Place { slot, subnet, ipv4, ipv6 } = tenant.place;
-    Interface {
-        index: tenant.link.index,
-        name: tenant.link.name.clone(),
-        slot,
-        subnet,
-        addresses: Pair { device: ipv4.device, resolver: ipv4.resolver },
-        ipv6,
-        mtu: tenant.wish.mtu,
-        dns: DnsState::NoZones,
-        second_lock: tenant.filter.is_some(),
-    }
-}
-
-/// Whether the machine gives this device IPv6: not when it has none, nor when the administrator turned it off.
-fn ipv6_works(device: &str) -> bool {
-    let setting = Path::new("/proc/sys/net/ipv6/conf").join(device).join("disable_ipv6");
-    fs::read_to_string(setting).is_ok_and(|value| value.trim() == "0")
+    pub(crate) queues: Vec<Handover>,
 }

@@ -3,7 +3,7 @@
 //! The asker begins with [`Request::Hello`]. Each answer repeats the number of its request. Unknown fields and unknown
 //! kinds are errors: both programs come from one release, and the version in the hello says so when they do not.
 
-use std::fmt;
+use std::{fmt, net::Ipv4Addr};
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
@@ -17,6 +17,9 @@ pub const PROTOCOL: u32 = 1;
 /// Longest message in bytes, either way: room for the largest [`InterfaceConfig`], and less than the kernel's default
 /// send buffer (212,992 bytes), which is what bounds a packet.
 pub const MAX_MESSAGE: usize = 176 * 1024;
+
+/// Loopback addresses of one connection.
+pub const MAX_LOOPBACK: usize = 1024;
 
 /// A request or an answer with its number.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,6 +38,9 @@ pub enum Request {
     Hello { protocol: u32 },
     /// Makes the asker's virtual network look like this. Answered by [`Answer::Configured`].
     Configure { interface: InterfaceConfig },
+    /// Makes these addresses of 127.0.0.0/8 usable, beside 127.0.0.1 and what others asked for; earlier ones of this
+    /// connection are given up. At most [`MAX_LOOPBACK`]. Answered by [`Answer::Loopback`].
+    Loopback { addresses: Vec<Ipv4Addr> },
     /// Takes everything back, and keeps the connection. Answered by [`Answer::Released`].
     Release {},
 }
@@ -53,6 +59,7 @@ pub enum Answer {
         interface: Interface,
         queues: u8,
     },
+    Loopback {},
     Released {},
     Refused {
         problem: Problem,

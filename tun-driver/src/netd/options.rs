@@ -6,6 +6,13 @@ use clap::Parser;
 
 use super::{DEFAULT_SOCKET, SOCKET_VARIABLE, policy::DEFAULT_CONFIG};
 
+#[cfg(target_os = "linux")]
+const DEFAULT_STATE: &str = "/var/lib/postern-netd";
+#[cfg(target_os = "macos")]
+const DEFAULT_STATE: &str = "/var/db/postern-netd";
+#[cfg(windows)]
+const DEFAULT_STATE: &str = r"C:\ProgramData\Postern\netd";
+
 /// Makes virtual network devices for users of Postern: the only part of it that is privileged.
 ///
 /// Needs CAP_NET_ADMIN. It makes a device, addresses, routes and split DNS for the user who asks over the socket, and takes
@@ -20,7 +27,7 @@ pub struct Options {
     #[arg(long, env = "POSTERN_NETD_CONFIG", value_name = "FILE", default_value = DEFAULT_CONFIG)]
     pub config: PathBuf,
     /// Holds what has to outlive a reboot: resolv.conf as it was, while ours is in its place.
-    #[arg(long, env = "POSTERN_NETD_STATE", value_name = "DIR", default_value = "/var/lib/postern-netd")]
+    #[arg(long, env = "POSTERN_NETD_STATE", value_name = "DIR", default_value = DEFAULT_STATE)]
     pub state: PathBuf,
     /// Leaves the system's resolver alone: names work only for programs that ask the virtual network themselves.
     #[arg(long, env = "POSTERN_NETD_NO_DNS")]

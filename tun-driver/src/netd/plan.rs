@@ -12,14 +12,12 @@
 //!   its way, by rules that name this source. What begins anew is bound to nothing yet, and goes to whoever has these
 //!   addresses now.
 
-use std::{
-    collections::BTreeSet,
-    net::{IpAddr, Ipv4Addr},
-};
+use std::{collections::BTreeSet, net::IpAddr};
 
-use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use ipnet::IpNet;
 
-use crate::interface::{Ipv6Part, MAX_SLOTS, Pair, ipv4_addresses, ipv6_addresses};
+use super::place::Place;
+use crate::interface::Pair;
 
 /// The mark that all our rules and routes bear: a protocol number that nothing else is known to use.
 pub(crate) const PROTOCOL_MARK: u8 = 80;
@@ -81,34 +79,7 @@ pub(crate) struct Plan {
     pub(crate) rules: BTreeSet<Rule>,
 }
 
-/// The addresses of one user.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Place {
-    pub(crate) slot: u8,
-    pub(crate) subnet: Ipv4Net,
-    pub(crate) ipv4: Pair<Ipv4Addr>,
-    pub(crate) ipv6: Option<Ipv6Part>,
-}
-
 impl Place {
-    /// The first slot whose addresses nobody among `others` has; `wish` comes before all others.
-    pub(crate) fn find(subnet: Ipv4Net, ipv6: Option<Ipv6Net>, wish: Option<u8>, others: &[Self]) -> Option<Self> {
-        let slots = wish.into_iter().chain(0..MAX_SLOTS);
-        slots
-            .filter_map(|slot| Some(Self::at(subnet, ipv6, slot, ipv4_addresses(subnet, slot)?)))
-            .find(|place| others.iter().all(|other| place.addresses().is_disjoint(&other.addresses())))
-    }
-
-    fn at(subnet: Ipv4Net, ipv6: Option<Ipv6Net>, slot: u8, ipv4: Pair<Ipv4Addr>) -> Self {
-        let ipv6 = ipv6.map(|network| Ipv6Part { network, addresses: ipv6_addresses(network, slot) });
-        Self { slot, subnet, ipv4, ipv6 }
-    }
-
-    fn addresses(&self) -> BTreeSet<IpAddr> {
-        let ipv6 = self.ipv6.map(|part| [part.addresses.device.into(), part.addresses.resolver.into()]);
-        [self.ipv4.device.into(), self.ipv4.resolver.into()].into_iter().chain(ipv6.into_iter().flatten()).collect()
-    }
-
     /// Whether streams of this network can go on beside one at `other`.
     pub(crate) fn is_apart_from(&self, other: &Self) -> bool {
         let (ours, theirs) = (self.subnet.trunc(), other.subnet.trunc());
@@ -172,41 +143,6 @@ impl Plan {
 mod tests {
     use super::*;
 
-    fn subnet() -> Ipv4Net {
-        "100.72.0.0/16".parse().unwrap()
-    }
-
-    fn ula() -> Ipv6Net {
-        "fd12:3456:789a::/48".parse().unwrap()
-    }
-
-    #[test]
-    fn users_with_the_same_subnet_get_addresses_of_their_own() {
-        let mut places = Vec::new();
-        while let Some(place) = Place::find(subnet(), Some(ula()), None, &places) {
-            places.push(place);
-        }
-        assert_eq!(places.len(), usize::from(MAX_SLOTS));
-        assert_eq!(places.iter().flat_map(Place::addresses).collect::<BTreeSet<_>>().len(), places.len() * 4);
-    }
-
-    #[test]
-    fn a_shared_ipv6_network_keeps_users_of_different_subnets_apart() {
-        let first = Place::find(subnet(), Some(ula()), None, &[]).unwrap();
-        let second = Place::find("10.1.0.0/16".parse().unwrap(), Some(ula()), None, &[first]).unwrap();
-        assert_eq!((first.slot, second.slot), (0, 1));
-        let third = Place::find("10.2.0.0/16".parse().unwrap(), None, None, &[first, second]).unwrap();
-        assert_eq!(third.slot, 0);
-    }
-
-    #[test]
-    fn a_user_keeps_the_slot_while_it_is_free() {
-        let first = Place::find(subnet(), None, Some(5), &[]).unwrap();
-        assert_eq!(first.slot, 5);
-        assert_eq!(Place::find(subnet(), None, Some(5), &[first]).unwrap().slot, 0);
-        assert_eq!(Place::find("10.0.0.0/24".parse().unwrap(), None, Some(5), &[]).unwrap().slot, 0);
-    }
-
     #[test]
     fn what_is_left_of_a_network_that_moved_concerns_nothing_that_begins_anew() {
         let place = |subnet: &str| Place::find(subnet.parse().unwrap(), None, None, &[]).unwrap();
@@ -220,7 +156,8 @@ mod tests {
 
     #[test]
     fn every_rule_lies_in_our_range_and_leads_to_our_tables() {
-        let place = Place::find(subnet(), Some(ula()), None, &[]).unwrap();
+        let (subnet, ula) = ("100.72.0.0/16".parse().unwrap(), "fd12:3456:789a::/48".parse().unwrap());
+        let place = Place::find(subnet, Some(ula), None, &[]).unwrap();
         for lane in [0, LANES - 1] {
             let plan = place.plan(Lane(lane), 1000);
             assert_eq!((plan.addresses.len(), plan.routes.len(), plan.rules.len()), (2, 4, 8));

@@ -1,24 +1,36 @@
 //! What an asker may have: ranges, zones, bounds. Pure, but for reading the administrator's file.
 
-use std::{fs, io, os::unix::fs::MetadataExt as _, path::Path};
+use std::{
+    fs::{self, File},
+    io::{self, Read as _},
+    net::Ipv4Addr,
+    path::Path,
+};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde::Deserialize;
 
-use super::message::{Code, Problem};
-use crate::interface::{IPV6_PREFIX, InterfaceConfig, MAX_QUEUES, MAX_ZONES, MTU, SUBNET_PREFIX, Zone};
+use super::message::{Code, MAX_LOOPBACK, Problem};
+use crate::{
+    interface::{IPV6_PREFIX, InterfaceConfig, MAX_QUEUES, MAX_ZONES, MTU, SUBNET_PREFIX, Zone},
+    sys::is_the_administrators,
+};
 
 /// Where the administrator's file lies.
+#[cfg(unix)]
 pub(super) const DEFAULT_CONFIG: &str = "/etc/postern/netd.toml";
+/// Where the administrator's file lies. Users and groups in it mean nothing here: the pipe's rights say who may ask.
+#[cfg(windows)]
+pub(super) const DEFAULT_CONFIG: &str = r"C:\ProgramData\Postern\netd.toml";
 /// No sensible file is longer.
 const MAX_CONFIG_BYTES: u64 = 64 * 1024;
 
 /// Ranges that are nobody's on the internet. No configuration goes beyond them.
 const PRIVATE_IPV4: [Ipv4Net; 4] = [
-    Ipv4Net::new_assert(std::net::Ipv4Addr::new(10, 0, 0, 0), 8),
-    Ipv4Net::new_assert(std::net::Ipv4Addr::new(100, 64, 0, 0), 10),
-    Ipv4Net::new_assert(std::net::Ipv4Addr::new(172, 16, 0, 0), 12),
-    Ipv4Net::new_assert(std::net::Ipv4Addr::new(192, 168, 0, 0), 16),
+    Ipv4Net::new_assert(Ipv4Addr::new(10, 0, 0, 0), 8),
+    Ipv4Net::new_assert(Ipv4Addr::new(100, 64, 0, 0), 10),
+    Ipv4Net::new_assert(Ipv4Addr::new(172, 16, 0, 0), 12),
+    Ipv4Net::new_assert(Ipv4Addr::new(192, 168, 0, 0), 16),
 ];
 const PRIVATE_IPV6: Ipv6Net = Ipv6Net::new_assert(std::net::Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 0), 8);
 /// Names that mean something on every machine, beside the public suffixes.
@@ -56,7 +68,9 @@ impl Default for Policy {
 pub(super) enum PolicyError {
     #[error("cannot read {path}: {source}")]
     Unreadable { path: String, source: io::Error },
-    #[error("{path} must belong to root and be writable by root alone: whoever writes it decides who gets a network")]
+    #[error(
+        "{path} must belong to the administrator (root) and be writable by nobody else: whoever writes it decides who gets a network"
+    )]
     NotTrusted { path: String },
     #[error("{path}: {reason}")]
     Invalid { path: String, reason: String },
@@ -66,17 +80,19 @@ impl Policy {
     /// Reads the file; without one the default holds: root, and whom polkit allows.
     pub(crate) fn read(path: &Path) -> Result<Self, PolicyError> {
         let shown = || path.display().to_string();
-        let data = match fs::metadata(path) {
+        let unreadable = |source| PolicyError::Unreadable { path: shown(), source };
+        let mut file = match File::open(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Self::default()),
-            other => other.map_err(|source| PolicyError::Unreadable { path: shown(), source })?,
+            other => other.map_err(unreadable)?,
         };
-        if data.uid() != 0 || data.mode() & 0o022 != 0 {
+        if !is_the_administrators(&file).map_err(unreadable)? {
             return Err(PolicyError::NotTrusted { path: shown() });
         }
-        if data.len() > MAX_CONFIG_BYTES {
+        let mut text = String::new();
+        file.by_ref().take(MAX_CONFIG_BYTES + 1).read_to_string(&mut text).map_err(unreadable)?;
+        if text.len() as u64 > MAX_CONFIG_BYTES {
             return Err(PolicyError::Invalid { path: shown(), reason: "longer than any sensible file".to_owned() });
         }
-        let text = fs::read_to_string(path).map_err(|source| PolicyError::Unreadable { path: shown(), source })?;
         Self::parse(&text).map_err(|reason| PolicyError::Invalid { path: shown(), reason })
     }
 
@@ -98,6 +114,7 @@ impl Policy {
     }
 
     /// Whether the file names this user or one of his groups. Root always may.
+    #[cfg(unix)]
     pub(crate) fn names(&self, uid: u32, groups: &[u32]) -> bool {
         let by_group = || self.allow_groups.iter().any(|group| matches!(group, Group::Number(n) if groups.contains(n)));
         uid == 0 || self.allow_uids.contains(&uid) || by_group()
@@ -130,6 +147,19 @@ impl Policy {
         };
         Err(Problem::new(Code::RangeForbidden, title, remedy))
     }
+}
+
+/// Checks addresses that are to be usable beside 127.0.0.1.
+pub(super) fn check_loopback(addresses: &[Ipv4Addr]) -> Result<(), Problem> {
+    if let Some(address) = addresses.iter().find(|address| !address.is_loopback()) {
+        let title = format!("{address} is no loopback address.");
+        return Err(Problem::new(Code::RangeForbidden, title, "Choose addresses inside 127.0.0.0/8.".to_owned()));
+    }
+    if addresses.len() > MAX_LOOPBACK {
+        let title = format!("{} loopback addresses were asked for; {MAX_LOOPBACK} are possible.", addresses.len());
+        return Err(Problem::new(Code::OutOfBounds, title, "Use a smaller loopback range.".to_owned()));
+    }
+    Ok(())
 }
 
 const PRIVATE_RANGES: &str = "10.0.0.0/8, 100.64.0.0/10, 172.16.0.0/12, 192.168.0.0/16 or fd00::/8";

@@ -2,12 +2,8 @@
 
 use std::{
     collections::BTreeMap,
-    fs::{self, File, Permissions},
     io::{self, Write as _},
-    os::{
-        fd::{AsFd as _, OwnedFd},
-        unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _},
-    },
+    net::Ipv4Addr,
     path::Path,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -19,7 +15,6 @@ use std::{
 use anyhow::Context as _;
 use ipnet::IpNet;
 use tokio::{
-    signal::unix::{SignalKind, signal},
     task::JoinSet,
     time::{Instant, sleep, timeout},
 };
@@ -27,17 +22,19 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     authority::Asker,
-    channel::{Channel, Listener, Packet, Received},
+    footing::{Footing, stop_signal},
     host::{Applied, Host, HostError, Seat},
+    loopback::Loopback,
     message::{Answer, Code, Message, PROTOCOL, Problem, Request},
     options::Options,
-    policy::Policy,
+    policy::{Policy, check_loopback},
     repair,
 };
 use crate::{
     dns::{DnsState, LinkNames, SplitDns},
     interface::{Interface, InterfaceConfig},
     network::HostNetworks,
+    sys::{Accepted, Channel, Handover, Listener, LoopbackAliases, Packet, Received, User},
 };
 
 /// Connections at once, of all users and of one. More are told so and closed.
@@ -54,89 +51,49 @@ const SHUTDOWN_DEADLINE: Duration = Duration::from_secs(15);
 /// After an accept that failed (no more descriptors): whoever waits in the queue keeps waiting.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
+#[cfg(target_os = "linux")]
+const NO_TUN_REMEDY: &str = "Load the kernel module tun, and let postern-netd use /dev/net/tun.";
+#[cfg(target_os = "macos")]
+const NO_TUN_REMEDY: &str = "Let postern-netd run as root: only root gets a utun device.";
+#[cfg(windows)]
+const NO_TUN_REMEDY: &str = "Put wintun.dll (wintun.net) beside postern-netd.exe, and let it run as a service.";
+#[cfg(target_os = "linux")]
+const SYSTEM_REMEDY: &str = "See the log of postern-netd; it needs CAP_NET_ADMIN.";
+#[cfg(not(target_os = "linux"))]
+const SYSTEM_REMEDY: &str = "See the log of postern-netd; it needs the rights of the system's administrator.";
+
 /// Runs until SIGTERM or SIGINT, then takes everything back. Privileges are to be dropped before.
 ///
 /// # Errors
 /// What keeps it from starting: another netd, an unsafe folder or configuration, a kernel that refuses.
 pub(super) async fn run(options: Options, dns: impl SplitDns, networks: impl HostNetworks) -> anyhow::Result<()> {
     let stop = stop_signal()?;
-    let folder = options.socket.parent().context("--socket needs a path with a folder")?;
-    make_folder(folder, 0o755)?;
-    if !options.no_dns {
-        make_folder(&options.state, 0o700)?;
-    }
-    let _lock = take_lock(folder)?;
+    let mut footing = Footing::take(&options)?;
     let policy = Policy::read(&options.config)?;
-    let host = Host::open(!options.no_filter).context("cannot clean up what an earlier run left")?;
+    let host = Host::open(&options).context("cannot clean up what an earlier run left")?;
+    let loopback = match LoopbackAliases::NEEDED {
+        true => Some(Mutex::new(Loopback::open(LoopbackAliases, options.state.join("loopback"))?)),
+        false => None,
+    };
     if let Err(error) = dns.restore().await {
         tracing::warn!("cannot restore the system's resolver from an earlier run: {error}");
     }
-    let listener = listen(&options.socket)?;
+    let mut listener = footing.listen(&options.socket)?;
     let (next_seat, guests) = (AtomicU64::new(0), Mutex::default());
-    let service = Arc::new(Service { policy, host: Mutex::new(host), dns, networks, guests, next_seat });
+    let service = Arc::new(Service { policy, host: Mutex::new(host), loopback, dns, networks, guests, next_seat });
     let watch = tokio::spawn(repair::run(Arc::clone(&service), stop.clone()));
     say_ready(&options.socket)?;
-    accept_all(&service, &listener, &stop).await;
-    let _ = fs::remove_file(&options.socket);
+    accept_all(&service, &mut listener, &stop).await;
+    footing.leave(&options.socket);
     watch.abort();
+    if let Some(loopback) = &service.loopback {
+        loopback
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clear()
+            .context("cannot take loopback addresses back")?;
+    }
     service.host().remove_all().context("cannot take everything back")
-}
-
-fn stop_signal() -> io::Result<CancellationToken> {
-    let stop = CancellationToken::new();
-    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    let told = stop.clone();
-    tokio::spawn(async move {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
-        told.cancel();
-    });
-    Ok(stop)
-}
-
-/// Whoever could write into the folder could put another socket in our place.
-fn make_folder(folder: &Path, mode: u32) -> anyhow::Result<()> {
-    if !folder.exists() {
-        fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
-        fs::set_permissions(folder, Permissions::from_mode(mode))?;
-    }
-    let data = fs::metadata(folder)?;
-    let own = rustix::process::geteuid().as_raw();
-    anyhow::ensure!(
-        data.is_dir() && data.uid() == own && data.mode() & 0o022 == 0,
-        "{} must be a folder that belongs to user {own} and that only he can write",
-        folder.display()
-    );
-    Ok(())
-}
-
-/// Before anything else is touched: clean-up of a second instance would take the first one's networks away.
-fn take_lock(folder: &Path) -> anyhow::Result<File> {
-    let path = folder.join("netd.lock");
-    let lock = File::options().create(true).truncate(false).write(true).open(&path);
-    let lock = lock.with_context(|| format!("cannot open {}", path.display()))?;
-    match lock.try_lock() {
-        Ok(()) => Ok(lock),
-        Err(fs::TryLockError::WouldBlock) => {
-            anyhow::bail!("another postern-netd holds {}; there can be only one", path.display())
-        }
-        Err(fs::TryLockError::Error(error)) => Err(error).with_context(|| format!("cannot lock {}", path.display())),
-    }
-}
-
-/// Everybody may connect: who may ask is decided by the uid that the kernel gives.
-fn listen(path: &Path) -> anyhow::Result<Listener> {
-    match fs::symlink_metadata(path) {
-        // We hold the lock, so nobody listens there.
-        Ok(data) if data.file_type().is_socket() => fs::remove_file(path)?,
-        Ok(_) => anyhow::bail!("{} is there and no socket", path.display()),
-        Err(_) => {}
-    }
-    let listener = Listener::bind(path).with_context(|| format!("cannot listen at {}", path.display()))?;
-    fs::set_permissions(path, Permissions::from_mode(0o666))?;
-    Ok(listener)
 }
 
 fn say_ready(socket: &Path) -> io::Result<()> {
@@ -147,7 +104,7 @@ fn say_ready(socket: &Path) -> io::Result<()> {
 
 async fn accept_all<D: SplitDns, N: HostNetworks>(
     service: &Arc<Service<D, N>>,
-    listener: &Listener,
+    listener: &mut Listener,
     stop: &CancellationToken,
 ) {
     let mut connections = JoinSet::new();
@@ -179,10 +136,12 @@ async fn accept_all<D: SplitDns, N: HostNetworks>(
 pub(super) struct Service<D, N> {
     policy: Policy,
     host: Mutex<Host>,
+    /// Where the system does not have all of 127.0.0.0/8 by itself.
+    loopback: Option<Mutex<Loopback<LoopbackAliases>>>,
     dns: D,
     networks: N,
     /// Connections of each user.
-    guests: Mutex<BTreeMap<u32, usize>>,
+    guests: Mutex<BTreeMap<User, usize>>,
     next_seat: AtomicU64,
 }
 
@@ -204,20 +163,20 @@ impl<D: SplitDns, N: HostNetworks> Service<D, N> {
         self.host.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn guests(&self) -> MutexGuard<'_, BTreeMap<u32, usize>> {
+    fn guests(&self) -> MutexGuard<'_, BTreeMap<User, usize>> {
         self.guests.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// One connection from its first byte to the last thing undone.
-    async fn attend(self: Arc<Self>, socket: OwnedFd, crowded: bool, stop: CancellationToken) {
-        let (asker, channel) = match Asker::of(&socket).and_then(|asker| Ok((asker, Channel::new(socket)?))) {
+    async fn attend(self: Arc<Self>, accepted: Accepted, crowded: bool, stop: CancellationToken) {
+        let (asker, channel) = match take_over(accepted).await {
             Ok(both) => both,
             Err(error) => return tracing::warn!("cannot take a connection over: {error}"),
         };
-        let uid = asker.uid;
+        let user = asker.user.clone();
         let guests = {
             let mut guests = self.guests();
-            let count = guests.entry(uid).or_default();
+            let count = guests.entry(user.clone()).or_default();
             *count += 1;
             *count
         };
@@ -227,24 +186,24 @@ impl<D: SplitDns, N: HostNetworks> Service<D, N> {
             self.clone().converse_and_undo(asker, channel, stop).await;
         }
         let mut guests = self.guests();
-        if let Some(count) = guests.get_mut(&uid) {
+        if let Some(count) = guests.get_mut(&user) {
             *count = count.saturating_sub(1);
             if *count == 0 {
-                guests.remove(&uid);
+                guests.remove(&user);
             }
         }
     }
 
     async fn converse_and_undo(self: Arc<Self>, asker: Asker, channel: Channel, stop: CancellationToken) {
         let seat = Seat(self.next_seat.fetch_add(1, Ordering::Relaxed));
-        let (uid, pid) = (asker.uid, asker.pid);
+        let (user, pid) = (asker.user.clone(), asker.pid);
         let conversation = Arc::clone(&self);
         // In a task of its own, so that what was set up is undone even after a fault in it.
         let ended = tokio::spawn(async move { conversation.converse(seat, &asker, &channel, stop).await }).await;
         match ended {
-            Ok(End::Closed) => tracing::debug!(uid, pid, "connection closed"),
-            Ok(End::Io(error)) => tracing::info!(uid, pid, "connection ended: {error}"),
-            Err(error) => tracing::error!(uid, pid, "connection failed: {error}"),
+            Ok(End::Closed) => tracing::debug!(%user, pid, "connection closed"),
+            Ok(End::Io(error)) => tracing::info!(%user, pid, "connection ended: {error}"),
+            Err(error) => tracing::error!(%user, pid, "connection failed: {error}"),
         }
         self.undo(seat).await;
     }
@@ -267,12 +226,12 @@ impl<D: SplitDns, N: HostNetworks> Service<D, N> {
         match hello.body {
             Request::Hello { protocol: PROTOCOL } => {}
             Request::Hello { protocol } => return Ok(refuse(channel, hello.id, wrong_protocol(protocol)).await?),
-            Request::Configure { .. } | Request::Release {} => {
+            Request::Configure { .. } | Request::Loopback { .. } | Request::Release {} => {
                 return Ok(refuse(channel, hello.id, bad_request("the first message must be a hello")).await?);
             }
         }
-        if let Err(problem) = asker.authorize(&self.policy, channel.as_fd()).await {
-            tracing::info!(uid = asker.uid, pid = asker.pid, "refused: {problem}");
+        if let Err(problem) = asker.authorize(&self.policy, channel).await {
+            tracing::info!(user = %asker.user, pid = asker.pid, "refused: {problem}");
             return Ok(refuse(channel, hello.id, problem).await?);
         }
         let version = env!("CARGO_PKG_VERSION").to_owned();
@@ -294,9 +253,13 @@ impl<D: SplitDns, N: HostNetworks> Service<D, N> {
                     (Answer::Configured { interface, queues: count }, queues)
                 }
                 Err(problem) => {
-                    tracing::info!(uid = asker.uid, pid = asker.pid, "refused: {problem}");
+                    tracing::info!(user = %asker.user, pid = asker.pid, "refused: {problem}");
                     (Answer::Refused { problem }, Vec::new())
                 }
+            },
+            Request::Loopback { addresses } => match self.set_loopback(seat, addresses) {
+                Ok(()) => (Answer::Loopback {}, Vec::new()),
+                Err(problem) => (Answer::Refused { problem }, Vec::new()),
             },
             Request::Release {} => {
                 self.undo(seat).await;
@@ -311,12 +274,19 @@ impl<D: SplitDns, N: HostNetworks> Service<D, N> {
     async fn configure(&self, seat: Seat, asker: &Asker, wish: InterfaceConfig) -> Result<Applied, Problem> {
         self.policy.check(&wish)?;
         self.check_conflicts(seat, &wish)?;
-        let mut applied = self.apply(seat, asker.uid, &wish).await?;
+        let mut applied = self.apply(seat, &asker.user, &wish).await?;
         applied.interface.dns = self.register(&applied.interface, wish.zones).await;
         let Interface { name, subnet, slot, dns, .. } = &applied.interface;
         let new = !applied.queues.is_empty();
-        tracing::info!(uid = asker.uid, pid = asker.pid, device = name, %subnet, slot, new, ?dns, "configured");
+        tracing::info!(user = %asker.user, pid = asker.pid, device = name, %subnet, slot, new, ?dns, "configured");
         Ok(applied)
+    }
+
+    fn set_loopback(&self, seat: Seat, addresses: Vec<Ipv4Addr>) -> Result<(), Problem> {
+        check_loopback(&addresses)?;
+        let Some(loopback) = &self.loopback else { return Ok(()) };
+        let set = loopback.lock().unwrap_or_else(PoisonError::into_inner).set(seat, addresses);
+        set.map_err(|error| system(&format!("cannot change the loopback interface: {error}")))
     }
 
     /// Only for networks that are new to this connection: what came up later beside them is no reason to refuse a new
@@ -343,10 +313,10 @@ impl<D: SplitDns, N: HostNetworks> Service<D, N> {
         Err(Problem { conflicts, ..Problem::new(Code::SubnetConflict, title, remedy) })
     }
 
-    async fn apply(&self, seat: Seat, uid: u32, wish: &InterfaceConfig) -> Result<Applied, Problem> {
+    async fn apply(&self, seat: Seat, user: &User, wish: &InterfaceConfig) -> Result<Applied, Problem> {
         let end = Instant::now() + SUCCESSION;
         loop {
-            let applied = self.host().apply(seat, uid, wish);
+            let applied = self.host().apply(seat, user, wish);
             match applied {
                 Err(HostError::AlreadyInUse) if Instant::now() < end => sleep(Duration::from_millis(20)).await,
                 other => return other.map_err(|error| problem_of(&error)),
@@ -366,6 +336,9 @@ impl<D: SplitDns, N: HostNetworks> Service<D, N> {
 
     /// Takes back what the connection has. Names first: while they are registered somebody asks for them.
     async fn undo(&self, seat: Seat) {
+        if self.set_loopback(seat, Vec::new()).is_err() {
+            tracing::error!("cannot take loopback addresses back");
+        }
         let index = self.host().index(seat);
         let Some(index) = index else { return };
         match timeout(DNS_DEADLINE, self.dns.revert(index)).await {
@@ -377,6 +350,14 @@ impl<D: SplitDns, N: HostNetworks> Service<D, N> {
             tracing::error!("cannot take a network back: {error}");
         }
     }
+}
+
+/// Whoever connects and says nothing is not waited for.
+async fn take_over(accepted: Accepted) -> io::Result<(Asker, Channel)> {
+    let channel = Channel::new(accepted)?;
+    let asker =
+        timeout(DEADLINE, Asker::of(&channel)).await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
+    Ok((asker, channel))
 }
 
 /// The next request. What is none ends the connection, after the asker was told why.
@@ -402,10 +383,9 @@ async fn refuse(channel: &Channel, id: u64, problem: Problem) -> io::Result<()> 
     send(channel, id, Answer::Refused { problem }, &[]).await
 }
 
-async fn send(channel: &Channel, id: u64, answer: Answer, queues: &[OwnedFd]) -> io::Result<()> {
+async fn send(channel: &Channel, id: u64, answer: Answer, queues: &[Handover]) -> io::Result<()> {
     let bytes = Message { id, body: answer }.encode().map_err(io::Error::other)?;
-    let queues: Vec<_> = queues.iter().map(OwnedFd::as_fd).collect();
-    timeout(DEADLINE, channel.send(&bytes, &queues)).await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
+    timeout(DEADLINE, channel.send(&bytes, queues)).await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
 }
 
 fn problem_of(error: &HostError) -> Problem {
@@ -420,17 +400,21 @@ fn problem_of(error: &HostError) -> Problem {
             "Other users of this machine have all the addresses of this subnet that are kept for users.".to_owned(),
             "Choose a subnet of at least a /20, where there is room for 127 users.".to_owned(),
         ),
-        HostError::NoTun(source) => Problem::new(
-            Code::NoTun,
-            format!("This machine gives no TUN device: {source}."),
-            "Load the kernel module tun, and let postern-netd use /dev/net/tun.".to_owned(),
+        #[cfg(any(not(target_os = "linux"), test))]
+        HostError::TakenByAnother(subnet) => Problem::new(
+            Code::SubnetConflict,
+            format!("{subnet} is another user's on this machine."),
+            "Another subnet is needed; Postern chooses one by itself.".to_owned(),
         ),
+        HostError::NoTun(source) => {
+            Problem::new(Code::NoTun, format!("This machine gives no TUN device: {source}."), NO_TUN_REMEDY.to_owned())
+        }
         HostError::Step { .. } => system(&error.to_string()),
     }
 }
 
 fn system(what: &str) -> Problem {
-    let remedy = "See the log of postern-netd; it needs CAP_NET_ADMIN.".to_owned();
+    let remedy = SYSTEM_REMEDY.to_owned();
     Problem::new(Code::System, format!("The system refused: {what}."), remedy)
 }
 

@@ -7,12 +7,12 @@ use ipnet::IpNet;
 use super::{Change, HostRoute};
 
 /// `struct rt_msghdr` is this long; its first fields are the same in every routing message.
-const ROUTE_HEADER: usize = 92;
-const INET: u8 = 2;
-const INET6: u8 = 30;
-const HAS_DESTINATION: u32 = 1;
-const HAS_GATEWAY: u32 = 2;
-const HAS_NETMASK: u32 = 4;
+pub(super) const ROUTE_HEADER: usize = 92;
+pub(super) const INET: u8 = 2;
+pub(super) const INET6: u8 = 30;
+pub(super) const HAS_DESTINATION: u32 = 1;
+pub(super) const HAS_GATEWAY: u32 = 2;
+pub(super) const HAS_NETMASK: u32 = 4;
 /// `RTF_HOST`, `RTF_MULTICAST`, `RTF_BROADCAST`: an address alone; nobody's network.
 const IS_HOST: u32 = 0x4;
 const IS_NOBODYS: u32 = 0x80_0000 | 0x40_0000;

@@ -4,7 +4,7 @@
 use std::{
     fs, io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
-    os::fd::AsRawFd,
+    os::fd::{AsRawFd, OwnedFd},
     sync::Mutex,
 };
 
@@ -16,12 +16,19 @@ use netlink_packet_sock_diag::{
 use netlink_sys::{Socket, SocketAddr as NetlinkAddress, protocols::NETLINK_SOCK_DIAG};
 use socket2::SockRef;
 
-use crate::socket_owner::{Holder, Owner, Process, TcpState, Transport};
+use crate::{
+    netd::Aliases,
+    socket_owner::{Holder, Owner, Process, TcpState, Transport},
+};
 
+#[path = "linux/channel.rs"]
+mod channel;
 #[path = "linux/echo.rs"]
 mod echo;
 #[path = "linux/filter.rs"]
 mod filter;
+#[path = "linux/frames.rs"]
+mod frames;
 #[path = "linux/kernel.rs"]
 mod kernel;
 #[path = "linux/networks.rs"]
@@ -31,11 +38,35 @@ mod peer;
 #[path = "linux/tun.rs"]
 mod tun;
 
+pub(crate) use channel::{Accepted, Channel, Listener, Packet, Received};
 pub(crate) use filter::{Filter, Lock};
+pub use frames::{FrameQueue, is_gone};
 pub(crate) use kernel::{Kernel, Link};
 pub(crate) use networks::{NetworkEvents, landscape};
 pub(crate) use peer::{peer_groups, peer_is_alive};
 pub(crate) use tun::Tun;
+
+pub(crate) use super::uid::{User, is_the_administrators};
+/// The whole of 127.0.0.0/8 is there.
+#[derive(Debug)]
+pub(crate) struct LoopbackAliases;
+
+impl Aliases for LoopbackAliases {
+    fn add(&self, _: Ipv4Addr) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn remove(&self, _: Ipv4Addr) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl LoopbackAliases {
+    pub(crate) const NEEDED: bool = false;
+}
+
+/// What netd gives away for each queue of a device.
+pub(crate) type Handover = OwnedFd;
 
 /// "Any cookie": the look-up goes by addresses alone.
 const NO_COOKIE: [u8; 8] = [0xff; 8];
@@ -69,18 +100,18 @@ pub(crate) fn tcp_state(socket: &SockRef<'_>) -> io::Result<TcpState> {
 /// late answer can never be taken for that of another question.
 #[derive(Debug)]
 pub(crate) struct Lookup {
-    channel: Mutex<Option<Channel>>,
+    channel: Mutex<Option<SockDiag>>,
 }
 
 impl Lookup {
     pub(crate) fn open() -> io::Result<Self> {
-        Ok(Self { channel: Mutex::new(Some(Channel::open()?)) })
+        Ok(Self { channel: Mutex::new(Some(SockDiag::open()?)) })
     }
 
     /// The socket whose own address is `source` and whose peer is `destination`; listeners that the kernel offers in
     /// its place do not count.
     pub(crate) fn exact(&self, source: SocketAddr, destination: SocketAddr) -> io::Result<Option<Owner>> {
-        let found = self.with_channel(|channel| channel.exact(source, destination))?;
+        let found = self.with_sock_diag(|channel| channel.exact(source, destination))?;
         Ok(found.filter(|found| is_between(found, source, destination)).map(|found| owner_of(&found)))
     }
 
@@ -95,13 +126,13 @@ impl Lookup {
         if transport == Transport::Echo {
             return echo::sender(source.ip(), source.port());
         }
-        let found = self.with_channel(|channel| channel.sender(transport, source, destination, device))?;
+        let found = self.with_sock_diag(|channel| channel.sender(transport, source, destination, device))?;
         Ok(found.filter(|found| is_sender(found, transport, source, destination)).map(|found| owner_of(&found)))
     }
 
     /// Who has `address`: the listener that would answer there, else any socket with that local port.
     pub(crate) fn holder(&self, address: SocketAddr) -> io::Result<Option<Holder>> {
-        let owner = self.with_channel(|channel| {
+        let owner = self.with_sock_diag(|channel| {
             let anywhere = SocketAddr::new(unspecified(address), 0);
             if let Some(listener) = channel.exact(address, anywhere)? {
                 return Ok(Some(owner_of(&listener)));
@@ -112,11 +143,11 @@ impl Lookup {
         Ok(owner.map(|owner| Holder { uid: owner.uid, process: process_of(&owner) }))
     }
 
-    fn with_channel<T>(&self, ask: impl FnOnce(&mut Channel) -> io::Result<T>) -> io::Result<T> {
+    fn with_sock_diag<T>(&self, ask: impl FnOnce(&mut SockDiag) -> io::Result<T>) -> io::Result<T> {
         let mut kept = self.channel.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         let mut channel = match kept.take() {
             Some(channel) => channel,
-            None => Channel::open()?,
+            None => SockDiag::open()?,
         };
         let answer = ask(&mut channel)?;
         *kept = Some(channel);
@@ -125,13 +156,13 @@ impl Lookup {
 }
 
 #[derive(Debug)]
-struct Channel {
+struct SockDiag {
     socket: Socket,
     sequence: u32,
     buffer: Vec<u8>,
 }
 
-impl Channel {
+impl SockDiag {
     fn open() -> io::Result<Self> {
         let mut socket = Socket::new(NETLINK_SOCK_DIAG)?;
         socket.bind_auto()?;

@@ -14,18 +14,45 @@ use std::{
     ffi::c_void,
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
-    os::fd::AsRawFd,
+    os::fd::{AsRawFd, OwnedFd},
 };
 
 use socket2::SockRef;
 
 use crate::socket_owner::{Holder, Owner, Process, TcpState, Transport};
 
+#[path = "macos/channel.rs"]
+mod channel;
+#[path = "macos/device.rs"]
+mod device;
+#[path = "macos/frames.rs"]
+mod frames;
 #[path = "macos/networks.rs"]
 mod networks;
+#[path = "macos/peer.rs"]
+mod peer;
 
 pub(crate) use crate::dns::resolver_folder::ResolverFolder as Declarations;
+pub(crate) use channel::{Accepted, Channel, Listener, Packet, Received};
+pub(crate) use device::{Device, LoopbackAliases};
+pub use frames::{FrameQueue, is_gone};
 pub(crate) use networks::{NetworkEvents, landscape};
+
+pub(crate) use peer::peer_credentials;
+
+pub(crate) use super::uid::{User, is_the_administrators};
+/// What netd gives away for each queue of a device.
+pub(crate) type Handover = OwnedFd;
+
+/// Nothing that netd writes is for others, and no core dump tells what users asked for.
+///
+/// # Errors
+/// What the system says.
+pub(crate) fn drop_privileges() -> io::Result<()> {
+    use rustix::process::{Resource, Rlimit, setrlimit, umask};
+    umask(rustix::fs::Mode::from_raw_mode(0o077));
+    Ok(setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })?)
+}
 
 /// `PROC_UID_ONLY` and `PROC_PIDFDSOCKETINFO` of `sys/proc_info.h`.
 const PROC_UID_ONLY: u32 = 4;

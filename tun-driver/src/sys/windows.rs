@@ -24,15 +24,62 @@ use windows_sys::Win32::{
     },
 };
 
-use crate::socket_owner::{Holder, Owner, Process, TcpState, Transport};
+use crate::{
+    netd::Aliases,
+    socket_owner::{Holder, Owner, Process, TcpState, Transport},
+};
 
+#[path = "windows/channel.rs"]
+mod channel;
+#[path = "windows/device.rs"]
+mod device;
+#[path = "windows/frames.rs"]
+mod frames;
 #[path = "windows/networks.rs"]
 mod networks;
 #[path = "windows/registry.rs"]
 mod registry;
+#[path = "windows/security.rs"]
+mod security;
+#[path = "windows/service.rs"]
+mod service;
+#[path = "windows/wintun.rs"]
+mod wintun;
 
+pub(crate) use channel::{Accepted, Channel, Handover, Listener, Packet, Received};
+pub(crate) use device::Device;
+pub use frames::{FrameQueue, is_gone};
 pub(crate) use networks::{NetworkEvents, landscape};
 pub(crate) use registry::Declarations;
+pub(crate) use security::{User, is_the_administrators};
+pub(crate) use service::{service_stopped, under_service_manager};
+
+/// The whole of 127.0.0.0/8 is there.
+#[derive(Debug)]
+pub(crate) struct LoopbackAliases;
+
+impl LoopbackAliases {
+    pub(crate) const NEEDED: bool = false;
+}
+
+impl Aliases for LoopbackAliases {
+    fn add(&self, _: Ipv4Addr) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn remove(&self, _: Ipv4Addr) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// A service has what its account has: nothing is given up here.
+///
+/// # Errors
+/// None here.
+#[expect(clippy::unnecessary_wraps, reason = "other platforms may fail")]
+pub(crate) fn drop_privileges() -> io::Result<()> {
+    Ok(())
+}
 
 const OTHER_USER: u32 = u32::MAX;
 /// `MIB_TCPROW_OWNER_PID` and `MIB_TCP6ROW_OWNER_PID`; the tables begin with the number of rows.
@@ -172,7 +219,13 @@ fn table(like: SocketAddr) -> io::Result<Vec<Row>> {
 }
 
 /// A handle that is closed in the end.
+#[derive(Debug)]
 struct Handle(HANDLE);
+
+// SAFETY: a handle is a number for the system, which may be used and closed from any thread.
+unsafe impl Send for Handle {}
+// SAFETY: as above.
+unsafe impl Sync for Handle {}
 
 impl Drop for Handle {
     fn drop(&mut self) {
@@ -207,7 +260,10 @@ fn token_user(process: HANDLE) -> Option<Vec<u64>> {
     if unsafe { OpenProcessToken(process, TOKEN_QUERY, &raw mut token) } == 0 {
         return None;
     }
-    let token = Handle(token);
+    user_of_token(&Handle(token))
+}
+
+fn user_of_token(token: &Handle) -> Option<Vec<u64>> {
     // A SID is at most 68 bytes long.
     let mut user = vec![0_u64; 32];
     let mut length = 0;

@@ -213,7 +213,10 @@ impl Network {
         }
         // A new wish is looked at afresh; with an old one, staying is better than moving twice.
         let current = self.up().filter(|up| up.wished == wish.subnet).map(|up| net(up.plan.subnet));
-        let choice = match choose_subnet(&self.landscape, net(wish.subnet), current, &self.landscape.ours()) {
+        // Where the system names devices its own way, ours is known by its number alone.
+        let mut ours = self.landscape.ours();
+        ours.extend(self.up().map(|up| up.interface.index));
+        let choice = match choose_subnet(&self.landscape, net(wish.subnet), current, &ours) {
             Ok(choice) => choice,
             Err(none) => return self.give_up(NetworkFault::NoSubnet, no_subnet(&none), now),
         };

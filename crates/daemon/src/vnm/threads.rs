@@ -11,8 +11,8 @@ use tun_driver::interface::{Interface, MAX_QUEUES, Queue};
 
 use super::{Map, Names, PacketQueue, Porter, Shard, ShardParts, TunGate, stack_config};
 
-/// What programs see. The kernel hands over segments of up to 64 KiB all the same.
-pub const MTU: u32 = 1500;
+/// What programs see. Where it is small the kernel hands over segments of up to 64 KiB all the same.
+pub const MTU: u32 = tun_driver::frames::MTU;
 /// More than this many threads gained nothing where it was measured.
 const MOST_QUEUES: usize = 8;
 /// How long the threads may take to reset what is open.

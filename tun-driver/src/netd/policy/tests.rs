@@ -126,3 +126,13 @@ fn a_file_that_others_may_write_is_not_trusted() {
     fs::set_permissions(&path, fs::Permissions::from_mode(0o666)).unwrap();
     assert!(matches!(Policy::read(&path), Err(PolicyError::NotTrusted { .. })));
 }
+
+#[test]
+fn loopback_addresses_are_loopback_addresses_and_not_too_many() {
+    let address = |number: u32| Ipv4Addr::from_bits(0x7f00_0000 + number);
+    assert_eq!(check_loopback(&[]), Ok(()));
+    assert_eq!(check_loopback(&(1..1025).map(address).collect::<Vec<_>>()), Ok(()));
+    let refused = |addresses: &[Ipv4Addr]| check_loopback(addresses).unwrap_err().code;
+    assert_eq!(refused(&(1..1026).map(address).collect::<Vec<_>>()), Code::OutOfBounds);
+    assert_eq!(refused(&[address(1), Ipv4Addr::new(128, 0, 0, 1)]), Code::RangeForbidden);
+}

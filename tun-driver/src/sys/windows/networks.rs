@@ -84,7 +84,7 @@ fn adapters() -> io::Result<Landscape> {
     })
 }
 
-fn text(wide: *const u16) -> String {
+pub(super) fn text(wide: *const u16) -> String {
     let mut characters = Vec::new();
     for at in 0..256 {
         // SAFETY: a text of the system ends with zero, and reading stops there; null is not read.

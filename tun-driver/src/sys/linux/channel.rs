@@ -15,11 +15,14 @@ use rustix::net::{
 };
 use tokio::io::unix::AsyncFd;
 
-use super::message::MAX_MESSAGE;
-use crate::interface::MAX_QUEUES;
+use super::Handover;
+use crate::{interface::MAX_QUEUES, netd::MAX_MESSAGE};
 
 /// Connections that wait to be taken. More wait in their own `connect`.
 const BACKLOG: i32 = 64;
+
+/// A connection that was accepted.
+pub(crate) type Accepted = OwnedFd;
 
 /// A connected `SOCK_SEQPACKET` socket, non-blocking.
 #[derive(Debug)]
@@ -47,22 +50,24 @@ pub(crate) enum Received {
 
 impl Channel {
     /// Takes a connected socket over. Needs a tokio runtime.
-    pub(crate) fn new(socket: OwnedFd) -> io::Result<Self> {
+    pub(crate) fn new(socket: Accepted) -> io::Result<Self> {
         rustix::io::ioctl_fionbio(&socket, true)?;
         Ok(Self { socket: register(socket)? })
     }
 
-    pub(crate) fn connect(path: &Path) -> io::Result<Self> {
+    #[expect(clippy::unused_async, reason = "other platforms may have to wait")]
+    pub(crate) async fn connect(path: &Path) -> io::Result<Self> {
         let address = SocketAddrUnix::new(path)?;
         let socket = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
         connect(&socket, &address)?;
         Self::new(socket)
     }
 
-    pub(crate) async fn send(&self, bytes: &[u8], files: &[BorrowedFd<'_>]) -> io::Result<()> {
+    pub(crate) async fn send(&self, bytes: &[u8], files: &[Handover]) -> io::Result<()> {
+        let files: Vec<BorrowedFd<'_>> = files.iter().map(OwnedFd::as_fd).collect();
         loop {
             let mut ready = self.socket.writable().await?;
-            match ready.try_io(|socket| send_packet(socket.as_fd(), bytes, files)) {
+            match ready.try_io(|socket| send_packet(socket.as_fd(), bytes, &files)) {
                 Ok(sent) => return sent,
                 Err(_not_ready) => {}
             }
@@ -97,7 +102,7 @@ impl Listener {
         Ok(Self { socket: register(socket)? })
     }
 
-    pub(crate) async fn accept(&self) -> io::Result<OwnedFd> {
+    pub(crate) async fn accept(&mut self) -> io::Result<Accepted> {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         loop {
             let mut ready = self.socket.readable().await?;
