@@ -10,6 +10,7 @@ use anyhow::Context;
 
 use crate::{consent::Consent, workspace::Workspace};
 
+mod other_systems;
 mod stage;
 mod summary;
 mod tally;

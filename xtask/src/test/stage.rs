@@ -8,7 +8,7 @@ use std::{
 use anyhow::Context;
 use clap::ValueEnum;
 
-use super::{Outcome, Setting, tally, tally::Tally};
+use super::{Outcome, Setting, other_systems, tally, tally::Tally};
 use crate::{
     front_end::{self, Node},
     packages::{self, Installed},
@@ -20,6 +20,7 @@ pub(crate) enum Stage {
     Packages,
     Format,
     Clippy,
+    OtherSystems,
     Deny,
     Audit,
     FrontEnd,
@@ -37,6 +38,7 @@ impl Stage {
         Self::Packages,
         Self::Format,
         Self::Clippy,
+        Self::OtherSystems,
         Self::Deny,
         Self::Audit,
         Self::FrontEnd,
@@ -52,6 +54,7 @@ impl Stage {
             Self::Packages => "packages",
             Self::Format => "format",
             Self::Clippy => "clippy",
+            Self::OtherSystems => "types on macOS and Windows",
             Self::Deny => "licences, bans, sources",
             Self::Audit => "advisories",
             Self::FrontEnd => "front end",
@@ -74,6 +77,7 @@ impl Stage {
             Self::Clippy => {
                 cargo(setting, &["clippy", "--locked", "--workspace", "--all-targets", "--", "-D", "warnings"])
             }
+            Self::OtherSystems => Ok((other_systems::check(setting)?, None)),
             Self::Deny => check_dependencies(setting),
             Self::Audit => check_advisories(setting),
             Self::FrontEnd => check_front_end(setting),
