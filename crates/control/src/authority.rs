@@ -95,12 +95,23 @@ impl Authority {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Self::create(&path, org, org_name, now)?,
             Err(source) => return Err(AuthorityError::File { path, source }),
         };
+        authority.publish(data)?;
+        Ok(authority)
+    }
+
+    /// Opens an authority whose key and certificate, as [`Self::draw`] made them, were kept elsewhere.
+    pub fn from_secret(content: &[u8], org: OrgId) -> Result<Self, AuthorityError> {
+        Self::read(Path::new("the secret of the database"), content, org)
+    }
+
+    /// Puts the certificate into the data folder, for clients.
+    pub fn publish(&self, data: &Path) -> Result<(), AuthorityError> {
         let path = Self::certificate_file(data);
-        if std::fs::read(&path).ok().as_deref() != Some(authority.pem.as_bytes()) {
-            private_file::write_public(&path, authority.pem.as_bytes())
+        if std::fs::read(&path).ok().as_deref() != Some(self.pem.as_bytes()) {
+            private_file::write_public(&path, self.pem.as_bytes())
                 .map_err(|source| AuthorityError::File { path, source })?;
         }
-        Ok(authority)
+        Ok(())
     }
 
     /// Where the certificate lies that clients are given.
@@ -203,6 +214,14 @@ impl Authority {
     }
 
     fn create(path: &Path, org: OrgId, org_name: &str, now: UnixMillis) -> Result<Self, AuthorityError> {
+        let content = Self::draw(org, org_name, now)?;
+        private_file::write(path, content.as_bytes())
+            .map_err(|source| AuthorityError::File { path: path.to_owned(), source })?;
+        Self::read(path, content.as_bytes(), org)
+    }
+
+    /// The key and the certificate of a new authority, in PEM.
+    pub fn draw(org: OrgId, org_name: &str, now: UnixMillis) -> Result<zeroize::Zeroizing<String>, AuthorityError> {
         let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
         let mut params = CertificateParams::default();
         let begin = before(now);
@@ -215,10 +234,7 @@ impl Authority {
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         let pem = params.self_signed(&key)?.pem();
-        let content = zeroize::Zeroizing::new(format!("{}{pem}", key.serialize_pem()));
-        private_file::write(path, content.as_bytes())
-            .map_err(|source| AuthorityError::File { path: path.to_owned(), source })?;
-        Self::read(path, content.as_bytes(), org)
+        Ok(zeroize::Zeroizing::new(format!("{}{pem}", key.serialize_pem())))
     }
 
     fn read(path: &Path, content: &[u8], org: OrgId) -> Result<Self, AuthorityError> {

@@ -121,6 +121,11 @@ impl Catalogue {
         }
     }
 
+    /// Notes for ever that a resource had a virtual address.
+    pub(crate) fn note_past_address(&mut self, ip: IpAddr, resource: ResourceId) {
+        link(&mut self.had, ip, resource);
+    }
+
     /// What other resources than `own` have and had. `own_names` are those of [`Self::own_names`].
     #[must_use]
     pub fn taken<'a>(&'a self, own: ResourceId, own_names: &'a [OwnName]) -> Taken<'a> {

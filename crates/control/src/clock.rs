@@ -10,26 +10,36 @@ use ulid::Ulid;
 
 /// Where the control plane takes the time from.
 #[derive(Clone)]
-pub struct Clock(Arc<dyn Fn() -> UnixMillis + Send + Sync>);
+pub struct Clock {
+    now: Arc<dyn Fn() -> UnixMillis + Send + Sync>,
+    of_machine: bool,
+}
 
 impl Clock {
     /// The clock of the machine.
     #[must_use]
     pub fn system() -> Self {
-        Self::from_fn(|| {
+        let now = || {
             let span = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
             UnixMillis(u64::try_from(span.as_millis()).unwrap_or(u64::MAX))
-        })
+        };
+        Self { now: Arc::new(now), of_machine: true }
     }
 
     /// A clock that says what `now` says.
     pub fn from_fn(now: impl Fn() -> UnixMillis + Send + Sync + 'static) -> Self {
-        Self(Arc::new(now))
+        Self { now: Arc::new(now), of_machine: false }
     }
 
     #[must_use]
     pub fn now(&self) -> UnixMillis {
-        (self.0)()
+        (self.now)()
+    }
+
+    /// Whether it is the clock of the machine, which can be held against those of others.
+    #[must_use]
+    pub const fn is_of_machine(&self) -> bool {
+        self.of_machine
     }
 
     /// A new ULID: this instant and 80 random bits.

@@ -4,6 +4,8 @@ use std::{net::SocketAddr, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::{sql::DatabaseUrl, store::Place};
+
 /// The control plane of Postern: accounts, roles, resources, gateways, the certificate authority and the audit.
 #[derive(Debug, Parser)]
 #[command(name = "postern-control", version)]
@@ -22,15 +24,49 @@ pub enum Command {
     RelayToken(RelayToken),
     /// Give an administrator a new one-time password, and let it act again
     AdminReset(AdminReset),
+    /// Make a key file for control planes that share a database
+    NewKey(NewKey),
     /// Print the OpenAPI document
     Openapi,
 }
 
 #[derive(Debug, Args)]
 pub struct Data {
-    /// Folder of the database and the keys
+    /// Folder of the database and the keys; with --database, of nothing that is secret
     #[arg(long, value_name = "DIR", env = "POSTERN_CONTROL_DATA")]
     pub data: PathBuf,
+    #[command(flatten)]
+    pub shared: Shared,
+}
+
+/// A database that several control planes may share.
+#[derive(Debug, Default, Args)]
+pub struct Shared {
+    /// PostgreSQL database instead of a file in the data folder, as postgres://USER@HOST:PORT/NAME. A password is better
+    /// given by the environment (this variable, or PGPASSWORD) than here, where others can read it
+    #[arg(long, value_name = "URL", env = "POSTERN_DATABASE_URL", hide_env_values = true)]
+    pub database: Option<DatabaseUrl>,
+    /// File with the key under which the control planes' keys are sealed in that database; `postern-control new-key`
+    /// makes one. With several lines, the first seals and all open
+    #[arg(long, value_name = "FILE", env = "POSTERN_CONTROL_KEY_FILE")]
+    pub key_file: Option<PathBuf>,
+}
+
+impl Data {
+    /// Only a folder.
+    #[must_use]
+    pub fn folder(data: PathBuf) -> Self {
+        Self { data, shared: Shared::default() }
+    }
+
+    /// Where the database is.
+    #[must_use]
+    pub fn place(&self) -> Place {
+        match &self.shared.database {
+            Some(url) => Place::Postgres(url.clone()),
+            None => Place::Folder(self.data.clone()),
+        }
+    }
 }
 
 #[derive(Debug, Args)]
@@ -90,6 +126,13 @@ pub struct RelayToken {
 fn read_tag(text: &str) -> Result<(String, String), String> {
     let (key, value) = text.split_once('=').unwrap_or((text, ""));
     if key.is_empty() { Err("a tag has the form key=value".to_owned()) } else { Ok((key.to_owned(), value.to_owned())) }
+}
+
+#[derive(Debug, Args)]
+pub struct NewKey {
+    /// File to make; one that is there is left alone
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
 }
 
 #[derive(Debug, Args)]

@@ -51,6 +51,11 @@ impl Mark {
     fn leads_to(&self, now: &Self) -> bool {
         self.epoch == now.epoch && self.revision <= now.revision
     }
+
+    /// The same where several control planes work on the database: another one may have begun another epoch since.
+    fn leads_to_shared(&self, now: &Self) -> bool {
+        self.epoch != now.epoch || self.revision <= now.revision
+    }
 }
 
 /// Begins another epoch if the database is older than the mark, or has none of its own. True when it did.
@@ -61,7 +66,12 @@ pub async fn settle(store: &Store, data: &Path) -> Result<bool, EpochError> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Some(Mark::of(&store.catalogue())),
         Err(source) => return Err(EpochError::File { path, source }),
     };
-    let restored = found.is_none_or(|mark| !mark.leads_to(&Mark::of(&store.catalogue())));
+    let now = Mark::of(&store.catalogue());
+    let restored = match found {
+        Some(mark) if store.reader().is_shared() => !mark.leads_to_shared(&now),
+        Some(mark) => !mark.leads_to(&now),
+        None => !store.reader().is_shared(),
+    };
     if restored {
         tracing::warn!("the database is not that of the last run; devices and gateways take everything afresh");
         store.begin_epoch().await?;

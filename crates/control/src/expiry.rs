@@ -8,17 +8,21 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     access,
     catalogue::Grant,
+    duty::Duty,
     store::{Actor, Store, StoreError},
 };
 
 /// The wall clock may jump, so the wait for a far end is cut into pieces.
 const LONGEST_WAIT: Duration = Duration::from_secs(10);
+/// How long after the end of who did it another sees to it.
+const TERM: Duration = Duration::from_secs(5);
 /// How long after a failure it is tried again.
 const AGAIN: Duration = Duration::from_secs(1);
 
 /// Ends grants at their time, until `stop`.
 pub async fn run(store: Store, stop: CancellationToken) {
     let mut catalogue = store.watch();
+    let duty = Duty::new(store.clone(), "expiry", TERM);
     loop {
         let end = access::next_end(&catalogue.borrow_and_update());
         let wait = end.map_or(LONGEST_WAIT, |end| end.since(store.clock().now()).min(LONGEST_WAIT));
@@ -26,13 +30,26 @@ pub async fn run(store: Store, stop: CancellationToken) {
             () = stop.cancelled() => return,
             changed = catalogue.changed() => if changed.is_err() { return },
             () = tokio::time::sleep(wait) => {
-                if let Err(error) = end_grants(&store).await {
-                    tracing::error!(%error, "grants that are over could not be ended");
-                    tokio::time::sleep(AGAIN).await;
+                match end_on_duty(&duty, &store).await {
+                    Ok(true) => {}
+                    Ok(false) => tokio::time::sleep(AGAIN).await,
+                    Err(error) => {
+                        tracing::error!(%error, "grants that are over could not be ended");
+                        tokio::time::sleep(AGAIN).await;
+                    }
                 }
             }
         }
     }
+}
+
+/// False when another control plane sees to it.
+async fn end_on_duty(duty: &Duty, store: &Store) -> Result<bool, StoreError> {
+    if !duty.take().await? {
+        return Ok(false);
+    }
+    end_grants(store).await?;
+    Ok(true)
 }
 
 /// Removes every grant whose end has come, and revokes what hung on it. True when there was one.

@@ -10,6 +10,7 @@ use postern_proto::time::UnixMillis;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    duty::Duty,
     sql,
     store::{Store, StoreError, read::signed},
 };
@@ -27,13 +28,18 @@ const BATCH: i64 = 1000;
 pub async fn run(store: Store, cancel: CancellationToken) {
     let mut ticks = tokio::time::interval(EVERY);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let duty = Duty::new(store.clone(), "housekeeping", EVERY);
     while cancel.run_until_cancelled(ticks.tick()).await.is_some() {
-        match sweep(&store).await {
+        match sweep_on_duty(&duty, &store).await {
             Ok(0) => {}
             Ok(rows) => tracing::debug!(rows, "old rows were removed"),
             Err(error) => tracing::warn!(%error, "old rows could not be removed"),
         }
     }
+}
+
+async fn sweep_on_duty(duty: &Duty, store: &Store) -> Result<u64, StoreError> {
+    if duty.take().await? { sweep(store).await } else { Ok(0) }
 }
 
 /// Removes all that is old now; how many rows.
@@ -45,7 +51,10 @@ pub async fn sweep(store: &Store) -> Result<u64, StoreError> {
     for (statement, before) in [
         ("DELETE FROM login WHERE id IN (SELECT id FROM login WHERE expires_at < $1 LIMIT $2)", ended),
         ("DELETE FROM enrol_token WHERE hash IN (SELECT hash FROM enrol_token WHERE expires_at < $1 LIMIT $2)", ended),
+        ("DELETE FROM lockout WHERE name IN (SELECT name FROM lockout WHERE last_at < $1 LIMIT $2)", changed),
+        ("DELETE FROM board_entry WHERE n IN (SELECT n FROM board_entry WHERE at < $1 LIMIT $2)", changed),
         ("DELETE FROM revocation WHERE (rev, n) IN (SELECT rev, n FROM revocation WHERE at < $1 LIMIT $2)", changed),
+        ("DELETE FROM entity_log WHERE (rev, n) IN (SELECT rev, n FROM entity_log WHERE at < $1 LIMIT $2)", changed),
         ("DELETE FROM change_log WHERE (rev, n) IN (SELECT rev, n FROM change_log WHERE at < $1 LIMIT $2)", changed),
     ] {
         rows += delete(store, statement, before).await?;

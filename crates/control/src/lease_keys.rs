@@ -24,7 +24,10 @@ use postern_proto::{
 use postern_tunnel::private_file;
 use zeroize::Zeroizing;
 
-use crate::secret::{self, NoEntropy};
+use crate::{
+    sealed::Opened,
+    secret::{self, NoEntropy},
+};
 
 /// How old the signing key becomes before the next one is made.
 pub const ROTATE_AFTER: Duration = Duration::from_secs(30 * 86_400);
@@ -35,6 +38,8 @@ pub const RETIRE_AFTER: Duration =
     Duration::from_secs(lease::LIFETIME.as_secs() + lease::FAIL_STATIC.as_secs() + lease::CLOCK_SKEW.as_secs());
 
 const SUFFIX: &str = ".lease-key";
+/// What keys are called that lie in a database.
+pub(crate) const PREFIX: &str = "lease-key:";
 
 /// Why the keys cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -83,8 +88,7 @@ impl LeaseKeys {
     /// Makes a new key when it is time to and forgets those that have had their time. True when the announced keys
     /// changed.
     pub fn rotate(&mut self, now: UnixMillis) -> Result<bool, LeaseKeyError> {
-        let newest = self.keys.last().map(|key| key.created);
-        let due = newest.is_none_or(|created| now.since(created) >= ROTATE_AFTER);
+        let due = self.is_new_due(now);
         if due {
             self.add(now)?;
         }
@@ -93,6 +97,48 @@ impl LeaseKeys {
             std::fs::remove_file(&key.path).map_err(|source| LeaseKeyError::File { path: key.path, source })?;
         }
         Ok(due || retired > 0)
+    }
+
+    /// Keys that lie elsewhere, oldest first.
+    pub fn from_secrets(secrets: Vec<Opened>) -> Result<Self, LeaseKeyError> {
+        let key = |opened: &Opened| {
+            let path = PathBuf::from(&opened.name);
+            LeaseKey::of(&opened.secret, path.clone(), opened.created_at).ok_or(LeaseKeyError::Unusable(path))
+        };
+        let keys = secrets.iter().map(key).collect::<Result<_, _>>()?;
+        Ok(Self { folder: PathBuf::new(), keys })
+    }
+
+    /// A new key that is to lie elsewhere: its name, and what must be kept of it.
+    pub fn draw(now: UnixMillis) -> Result<(String, Zeroizing<Vec<u8>>), LeaseKeyError> {
+        let name = format!("{PREFIX}{:015}", now.0);
+        let secret = draw(Path::new(&name))?;
+        Ok((name, secret))
+    }
+
+    /// Whether a new key is due, or an old one to be forgotten.
+    #[must_use]
+    pub fn is_due(&self, now: UnixMillis) -> bool {
+        self.is_new_due(now) || self.retired(now) > 0
+    }
+
+    /// Whether a new key is due.
+    #[must_use]
+    pub fn is_new_due(&self, now: UnixMillis) -> bool {
+        self.keys.last().is_none_or(|key| now.since(key.created) >= ROTATE_AFTER)
+    }
+
+    /// The names of the keys that have had their time.
+    #[must_use]
+    pub fn over(&self, now: UnixMillis) -> Vec<String> {
+        let over = self.keys.iter().take(self.retired(now));
+        over.map(|key| key.path.to_string_lossy().into_owned()).collect()
+    }
+
+    /// Whether both are the same keys.
+    #[must_use]
+    pub fn is_same(&self, other: &Self) -> bool {
+        self.keys.iter().map(|key| &key.id).eq(other.keys.iter().map(|key| &key.id))
     }
 
     /// The public keys, as items of the `org` scope.
@@ -115,11 +161,8 @@ impl LeaseKeys {
     }
 
     fn add(&mut self, now: UnixMillis) -> Result<(), LeaseKeyError> {
-        let seed = Zeroizing::new(secret::entropy::<32>()?);
         let path = self.folder.join(format!("{:015}{SUFFIX}", now.0));
-        let pair =
-            Ed25519KeyPair::from_seed_unchecked(seed.as_slice()).map_err(|_| LeaseKeyError::Unusable(path.clone()))?;
-        let secret = Zeroizing::new([seed.as_slice(), pair.public_key().as_ref()].concat());
+        let secret = draw(&path)?;
         private_file::write(&path, &secret).map_err(|source| LeaseKeyError::File { path: path.clone(), source })?;
         self.keys.push(LeaseKey::read(path, now)?);
         Ok(())
@@ -132,10 +175,12 @@ impl LeaseKey {
             Ok(secret) => Zeroizing::new(secret),
             Err(source) => return Err(LeaseKeyError::File { path, source }),
         };
-        match Self::parse(&secret) {
-            Some((id, public, signer)) => Ok(Self { id, public, created, path, signer }),
-            None => Err(LeaseKeyError::Unusable(path)),
-        }
+        Self::of(&secret, path.clone(), created).ok_or(LeaseKeyError::Unusable(path))
+    }
+
+    fn of(secret: &[u8], path: PathBuf, created: UnixMillis) -> Option<Self> {
+        let (id, public, signer) = Self::parse(secret)?;
+        Some(Self { id, public, created, path, signer })
     }
 
     /// Checks also that the public half belongs to the seed: a signature with another one would give the seed away.
@@ -153,6 +198,14 @@ impl fmt::Debug for LeaseKeys {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_list().entries(self.keys.iter().map(|key| &key.id)).finish()
     }
+}
+
+/// The seed and the public half of a new key; `path` is what it will be called.
+fn draw(path: &Path) -> Result<Zeroizing<Vec<u8>>, LeaseKeyError> {
+    let seed = Zeroizing::new(secret::entropy::<32>()?);
+    let pair = Ed25519KeyPair::from_seed_unchecked(seed.as_slice());
+    let pair = pair.map_err(|_| LeaseKeyError::Unusable(path.to_owned()))?;
+    Ok(Zeroizing::new([seed.as_slice(), pair.public_key().as_ref()].concat()))
 }
 
 fn created_of(path: &Path) -> Option<UnixMillis> {

@@ -2,6 +2,7 @@
 //!
 //! A pure state: time is an argument. Its shell is [`crate::password`].
 
+mod shared;
 #[cfg(test)]
 mod tests;
 
@@ -11,6 +12,9 @@ use std::{
 };
 
 use aws_lc_rs::digest;
+use postern_proto::record::hex;
+
+pub use self::shared::SharedLockout;
 
 /// So many failures in a row lock.
 pub const FAILURES: u32 = 5;
@@ -31,6 +35,12 @@ impl NameKey {
         let mut key = [0; 32];
         key.copy_from_slice(digest::digest(&digest::SHA256, canonical.as_bytes()).as_ref());
         Self(key)
+    }
+
+    /// In lower-case hex.
+    #[must_use]
+    pub fn to_text(self) -> String {
+        hex(&self.0)
     }
 }
 

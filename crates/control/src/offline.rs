@@ -1,8 +1,6 @@
 //! What is done on the data folder itself, also while the control plane runs: it takes such changes over within a
 //! second.
 
-use std::path::Path;
-
 use anyhow::{Context as _, bail};
 use postern_proto::{
     id::{AccountId, NodeId},
@@ -15,11 +13,12 @@ use serde::Serialize;
 use crate::{
     catalogue::{Account, AccountKind, Node, NodeKind},
     clock::Clock,
-    config::{AdminReset, GatewayToken, RelayToken},
+    config::{AdminReset, Data, GatewayToken, NewKey, RelayToken},
     credential,
     gateway::{self, NewNode},
     password::{Password, Passwords},
     run,
+    sealed::Keyring,
     state::AppState,
     store::{Absent, Actor, Store},
 };
@@ -39,6 +38,10 @@ pub(crate) async fn first_admin(state: &AppState, email: &Email) -> anyhow::Resu
     let password = Password::draw()?;
     let hash = state.passwords.hash(password.clone()).await?;
     let mut change = state.store.change(Actor::system()).await?;
+    if !change.catalogue().accounts.is_empty() {
+        // Another control plane of this database was first.
+        return Ok(None);
+    }
     let account = change
         .put(Account {
             id: AccountId::from_ulid(state.clock.ulid()),
@@ -68,7 +71,7 @@ pub(crate) async fn gateway_token(command: GatewayToken) -> anyhow::Result<()> {
         tags: Tags::new(),
         advertise,
     };
-    node_token(&command.data.data, new).await
+    node_token(&command.data, new).await
 }
 
 /// `postern-control relay-token`: prints one line of JSON.
@@ -80,11 +83,11 @@ pub(crate) async fn relay_token(command: RelayToken) -> anyhow::Result<()> {
         tags: command.tags.into_iter().collect(),
         advertise: None,
     };
-    node_token(&command.data.data, new).await
+    node_token(&command.data, new).await
 }
 
 /// What is known of a node of that name stays.
-async fn node_token(data: &Path, new: NewNode) -> anyhow::Result<()> {
+async fn node_token(data: &Data, new: NewNode) -> anyhow::Result<()> {
     check_name(&new.name).with_context(|| format!("--name {}", new.name))?;
     let store = open(data).await?;
     let mut change = store.change(Actor::operator()).await?;
@@ -118,7 +121,7 @@ struct EnrolToken {
 /// `postern-control admin-reset`: prints one line of JSON.
 pub(crate) async fn admin_reset(command: AdminReset) -> anyhow::Result<()> {
     let email: Email = command.email.parse().with_context(|| format!("--email {}", command.email))?;
-    let store = open(&command.data.data).await?;
+    let store = open(&command.data).await?;
     let Some(account) = store.catalogue().account_by_email(email.as_str()).cloned() else {
         bail!("there is no account {email}");
     };
@@ -136,6 +139,17 @@ pub(crate) async fn admin_reset(command: AdminReset) -> anyhow::Result<()> {
     run::print_line(&Initial { email: email.to_string(), password: password.expose().to_owned() })
 }
 
-async fn open(data: &Path) -> anyhow::Result<Store> {
-    Ok(Store::open(data, Absent::Refuse, Clock::system()).await?)
+/// `postern-control new-key`.
+pub(crate) fn new_key(command: &NewKey) -> anyhow::Result<()> {
+    use std::{io::Write as _, os::unix::fs::OpenOptionsExt as _};
+    let shown = command.file.display();
+    let file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&command.file);
+    let mut file = file.with_context(|| format!("cannot make {shown}"))?;
+    file.write_all(Keyring::draw()?.as_bytes()).and_then(|()| file.sync_all()).with_context(|| shown.to_string())?;
+    tracing::info!("{shown} holds a new key; without it the database's secrets cannot be read, so keep a copy of it");
+    Ok(())
+}
+
+async fn open(data: &Data) -> anyhow::Result<Store> {
+    Ok(Store::open_at(&data.place(), Absent::Refuse, Clock::system()).await?)
 }

@@ -19,8 +19,9 @@ use tokio::sync::{Notify, Semaphore};
 use zeroize::Zeroizing;
 
 use crate::{
-    lockout::{Admission, Lockout, NameKey, Outcome},
+    lockout::{Admission, Lockout, NameKey, Outcome, SharedLockout},
     secret::{NoEntropy, Token},
+    store::{Store, StoreError},
 };
 
 /// The shortest password, in characters.
@@ -110,6 +111,8 @@ pub enum PasswordError {
     Hash,
     #[error(transparent)]
     Entropy(#[from] NoEntropy),
+    #[error(transparent)]
+    Store(#[from] StoreError),
 }
 
 /// What a try to sign in came to.
@@ -127,6 +130,8 @@ pub enum Verdict {
 /// Hashes and checks passwords, a few at a time, and counts failures.
 pub struct Passwords {
     lockout: Mutex<Lockout>,
+    /// Failures counted at all control planes of the database.
+    shared: Option<SharedLockout>,
     /// Wakes tries that wait for others of their name.
     finished: Notify,
     waiting: Semaphore,
@@ -141,11 +146,19 @@ impl Passwords {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         Ok(Self {
             lockout: Mutex::default(),
+            shared: None,
             finished: Notify::new(),
             waiting: Semaphore::new(MAX_WAITING),
             running: Arc::new(Semaphore::new(cores.min(MAX_RUNNING))),
             decoy: hash_now(&Password::draw()?)?,
         })
+    }
+
+    /// Counts failures together with other control planes, if others can work on the database.
+    #[must_use]
+    pub fn sharing(mut self, store: &Store) -> Self {
+        self.shared = store.reader().is_shared().then(|| SharedLockout::new(store.clone()));
+        self
     }
 
     /// Hashes a new password, whose rules were checked, for storage.
@@ -166,16 +179,31 @@ impl Passwords {
             return Ok(Verdict::Locked { left });
         }
         let attempt = Attempt { passwords: self, name, outcome: Outcome::Unknown };
+        if let Some(shared) = &self.shared
+            && let Some(left) = shared.begin(name).await?
+        {
+            return Ok(Verdict::Locked { left });
+        }
         let known = stored.is_some();
         let hash = stored.unwrap_or_else(|| self.decoy.clone());
         let fits = self.work(move || verify_now(&password, &hash)).await?;
+        if fits
+            && known
+            && let Some(shared) = &self.shared
+        {
+            shared.succeed(name).await?;
+        }
         Ok(if attempt.finish(fits && known) { Verdict::Right } else { Verdict::Wrong })
     }
 
     /// Forgets the failures of a name, because an administrator gave it a new password.
-    pub fn forgive(&self, canonical: &str) {
+    pub async fn forgive(&self, canonical: &str) -> Result<(), StoreError> {
+        if let Some(shared) = &self.shared {
+            shared.clear(NameKey::of(canonical)).await?;
+        }
         self.table().clear(NameKey::of(canonical));
         self.finished.notify_waiters();
+        Ok(())
     }
 
     /// Waits until a try is admitted; the time that is left when the name is locked.

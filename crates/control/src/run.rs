@@ -24,12 +24,13 @@ use crate::{
     api,
     authority::{Authority, ServerCertificate},
     clock::Clock,
-    config::{Command, Serve},
-    epoch, expiry, housekeeping,
+    config::{self, Command, Serve},
+    epoch, expiry, follow, housekeeping,
     journal::Journal,
-    lease_keys::LeaseKeys,
+    keys::Keys,
     offline, openapi,
     password::Passwords,
+    sealed::Keyring,
     server::{self, Server},
     state::AppState,
     store::{Absent, Store},
@@ -37,8 +38,6 @@ use crate::{
     upgrade,
 };
 
-/// How often changes by other processes (the offline commands) are looked for.
-const CATCH_UP: Duration = Duration::from_millis(500);
 /// How often it is looked whether a new lease key is due.
 const ROTATE: Duration = Duration::from_secs(60);
 /// The file that a running control plane holds locked.
@@ -71,6 +70,7 @@ pub fn run(command: Command) -> anyhow::Result<()> {
             Command::GatewayToken(command) => offline::gateway_token(command).await,
             Command::RelayToken(command) => offline::relay_token(command).await,
             Command::AdminReset(command) => offline::admin_reset(command).await,
+            Command::NewKey(command) => offline::new_key(&command),
             Command::Openapi => Ok(std::io::stdout().write_all(openapi::text()?.as_bytes())?),
         }
     });
@@ -107,21 +107,28 @@ impl Running {
         make_folder(data).with_context(|| format!("cannot make the data folder {}", data.display()))?;
         let lock = lock(data)?;
         raise_file_limit();
-        let store = Store::open(data, Absent::Create { org }, clock.clone()).await.context("cannot open the store")?;
+        let place = config.data.place();
+        let keyring = keyring(&config.data)?;
+        let store =
+            Store::open_at(&place, Absent::Create { org }, clock.clone()).await.context("cannot open the store")?;
+        let keys = match keyring {
+            Some(keyring) => Keys::Shared { store: store.clone(), keyring: Arc::new(keyring) },
+            None => Keys::Folder(data.clone()),
+        };
         epoch::settle(&store, data).await.context("the mark of the last run")?;
         let names: Vec<DnsName> = config.names.iter().filter_map(|name| name.parse().ok()).collect();
         upgrade::run(&store, &names).await.context("cannot bring resources to this version")?;
         let org = store.org();
-        let authority = Authority::open_or_create(data, org.id, &org.name, clock.now()).context("the CA")?;
+        let authority = keys.authority(data, &store, clock.now()).await.context("the CA")?;
         let authority = Arc::new(authority);
-        let passwords = tokio::task::spawn_blocking(Passwords::new).await.context("passwords")??;
+        let passwords = tokio::task::spawn_blocking(Passwords::new).await.context("passwords")??.sharing(&store);
         let listener = TcpListener::bind(config.listen)
             .await
             .with_context(|| format!("cannot listen on {}: is the port in use?", config.listen))?;
         let address = listener.local_addr()?;
         let certificate = Arc::new(certificate(&config, &authority, address, &clock)?);
         let tls = server::tls_config(&authority, Arc::clone(&certificate) as _).context("TLS")?;
-        let lease_keys = LeaseKeys::open_or_create(data, clock.now()).context("the lease keys")?;
+        let lease_keys = keys.lease_keys(org.id, clock.now()).await.context("the lease keys")?;
         let (exchange, follower) = Exchange::new(store.clone(), lease_keys.announced().collect())?;
         let (journal, writer) = Journal::new(store.clone());
         let state = AppState {
@@ -144,14 +151,15 @@ impl Running {
         tasks.spawn(writer.run(stop.clone()));
         tasks.spawn(epoch::keep(state.store.clone(), data.clone(), stop.clone()));
         tasks.spawn(housekeeping::run(state.store.clone(), stop.clone()));
-        tasks.spawn(rotate_lease_keys(state.clone()));
+        tasks.spawn(rotate_lease_keys(state.clone(), keys));
         let ticking = stop.clone();
         tasks.spawn(async move {
             let fresh = certificate.keep_fresh(move || clock.now());
             ticking.run_until_cancelled(fresh).await;
         });
         tasks.spawn(expiry::run(state.store.clone(), stop.clone()));
-        tasks.spawn(catch_up(state.store.clone(), stop));
+        tasks.spawn(follow::run(state.store.clone(), stop.clone()));
+        tasks.spawn(follow::tell(state.store.clone(), stop));
         let ready = Ready {
             ready: true,
             url: url(&config, address),
@@ -246,27 +254,32 @@ pub(crate) fn print_line(line: &impl Serialize) -> anyhow::Result<()> {
     Ok(out.flush()?)
 }
 
-async fn catch_up(store: Store, stop: CancellationToken) {
-    let mut ticks = tokio::time::interval(CATCH_UP);
+/// Makes the next lease key in time, and announces it before it signs.
+async fn rotate_lease_keys(state: AppState, keys: Keys) {
+    let mut ticks = tokio::time::interval(ROTATE);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    while stop.run_until_cancelled(ticks.tick()).await.is_some() {
-        if let Err(error) = store.catch_up().await {
-            tracing::warn!(%error, "changes by other processes could not be read");
+    let org = state.authority.org();
+    while state.stop.run_until_cancelled(ticks.tick()).await.is_some() {
+        match keys.rotate(org, &state.lease_keys, state.clock.now()).await {
+            Ok(true) => {
+                let keys = state.lease_keys.read().unwrap_or_else(PoisonError::into_inner);
+                state.exchange.announce_lease_keys(keys.announced().collect());
+            }
+            Ok(false) => {}
+            Err(error) => tracing::error!("the lease keys could not be rotated; the old ones go on: {error:#}"),
         }
     }
 }
 
-/// Makes the next lease key in time, and announces it before it signs.
-async fn rotate_lease_keys(state: AppState) {
-    let mut ticks = tokio::time::interval(ROTATE);
-    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    while state.stop.run_until_cancelled(ticks.tick()).await.is_some() {
-        let mut keys = state.lease_keys.write().unwrap_or_else(PoisonError::into_inner);
-        match keys.rotate(state.clock.now()) {
-            Ok(true) => state.exchange.announce_lease_keys(keys.announced().collect()),
-            Ok(false) => {}
-            Err(error) => tracing::error!(%error, "the lease keys could not be rotated; the old ones go on"),
-        }
+/// The keys of a control plane that shares its database.
+fn keyring(data: &config::Data) -> anyhow::Result<Option<Keyring>> {
+    match (&data.shared.database, &data.shared.key_file) {
+        (None, _) => Ok(None),
+        (Some(_), Some(file)) => Ok(Some(Keyring::read(file)?)),
+        (Some(_), None) => bail!(
+            "a control plane on PostgreSQL keeps its keys in the database, sealed: give the key with --key-file \
+             (`postern-control new-key FILE` makes one), the same to each of its replicas"
+        ),
     }
 }
 

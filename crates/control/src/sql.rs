@@ -5,6 +5,7 @@
 //! [`database`] and nowhere else.
 
 mod database;
+mod place;
 mod statement;
 
 use sqlx::{
@@ -15,6 +16,7 @@ use sqlx::{
 
 pub use self::{
     database::{Connection, Database, OpenError, PATIENCE},
+    place::{BadDatabaseUrl, DatabaseUrl},
     statement::{Statement, Tuple},
 };
 

@@ -216,7 +216,7 @@ async fn update(
     let account = change.put(account).await?;
     if let Some(hash) = hash {
         credential::set_password(&mut change, &account, &hash, must_change).await?;
-        state.passwords.forgive(account.email.as_str());
+        state.passwords.forgive(account.email.as_str()).await?;
         credential::end_logins(&mut change, account.id, caller.login, "the password was reset").await?;
     }
     if account.suspended && !before.suspended {

@@ -28,6 +28,14 @@ use crate::{
 
 const FIELDS: &[&str] = &["verb", "actor", "actor.kind", "actor.id", "subject", "subject.kind", "subject.id", "id"];
 
+/// What [`view`] reads.
+macro_rules! columns {
+    () => {
+        "id, seq, at, rev, actor_kind, actor_id, actor_name, verb, subject_kind, subject_id, subject_name, before_state,
+            after_state, address, agent"
+    };
+}
+
 pub(super) fn routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new().routes(routes!(list)).routes(routes!(export)).routes(routes!(show))
 }
@@ -101,7 +109,7 @@ impl Subject for ActivityView {
 async fn list(State(state): State<AppState>, _: Admin, list: List) -> Answer<Json<Page<ActivityView>>> {
     let store = &state.store;
     let page = list.scan(FIELDS, |after, limit| async move {
-        let statement = "SELECT * FROM activity WHERE seq < $1 ORDER BY seq DESC LIMIT $2";
+        let statement = concat!("SELECT ", columns!(), " FROM activity WHERE seq < $1 ORDER BY seq DESC LIMIT $2");
         rows(store, statement, after.unwrap_or(i64::MAX), limit).await
     });
     Ok(Json(page.await?))
@@ -115,7 +123,7 @@ async fn export(State(state): State<AppState>, _: Admin) -> Response {
     export::lines("activities", move |after: Option<i64>| {
         let store = store.clone();
         async move {
-            let statement = "SELECT * FROM activity WHERE seq > $1 ORDER BY seq LIMIT $2";
+            let statement = concat!("SELECT ", columns!(), " FROM activity WHERE seq > $1 ORDER BY seq LIMIT $2");
             let rows = rows(&store, statement, after.unwrap_or(0), export::CHUNK).await?;
             Lines::of(rows)
         }
@@ -126,7 +134,7 @@ async fn export(State(state): State<AppState>, _: Admin) -> Response {
     params(("id" = String, Path,)), responses((status = 200, body = ActivityView)))]
 /// Show an activity
 async fn show(State(state): State<AppState>, _: Admin, Path(id): Path<String>) -> Answer<Json<ActivityView>> {
-    let query = sql::query("SELECT * FROM activity WHERE id = $1").bind(&id);
+    let query = sql::query(concat!("SELECT ", columns!(), " FROM activity WHERE id = $1")).bind(&id);
     let row = query.fetch_optional(state.store.reader()).await?.ok_or_else(|| unknown("activity", &id))?;
     Ok(Json(view(&row)?.1))
 }

@@ -25,6 +25,13 @@ use crate::{
 
 const FIELDS: &[&str] = &["id", "account", "email", "name", "os", "revoked"];
 
+/// What [`view`] reads.
+macro_rules! columns {
+    () => {
+        "id, account_id, name, os, agent, spki_sha256, created_at, last_seen_at, last_address, revoked_at"
+    };
+}
+
 pub(super) fn routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new().routes(routes!(list)).routes(routes!(show, revoke))
 }
@@ -72,7 +79,7 @@ impl Subject for DeviceView {
     responses((status = 200, body = Page<DeviceView>)))]
 /// List devices, oldest first
 async fn list(State(state): State<AppState>, _: Admin, list: List) -> Answer<Json<Page<DeviceView>>> {
-    let rows = sql::query("SELECT * FROM device").fetch_all(state.store.reader()).await?;
+    let rows = sql::query(concat!("SELECT ", columns!(), " FROM device")).fetch_all(state.store.reader()).await?;
     let catalogue = state.store.catalogue();
     let devices = rows.iter().map(|row| view(&catalogue, row)).collect::<Result<Vec<_>, _>>()?;
     Ok(Json(list.page(devices.into_iter(), FIELDS, |device| device.id.to_string())?))
@@ -82,7 +89,10 @@ async fn list(State(state): State<AppState>, _: Admin, list: List) -> Answer<Jso
     params(("id" = String, Path,)), responses((status = 200, body = DeviceView)))]
 /// Show a device
 async fn show(State(state): State<AppState>, _: Admin, Path(id): Path<String>) -> Answer<Json<DeviceView>> {
-    let row = sql::query("SELECT * FROM device WHERE id = $1").bind(&id).fetch_optional(state.store.reader()).await?;
+    let row = sql::query(concat!("SELECT ", columns!(), " FROM device WHERE id = $1"))
+        .bind(&id)
+        .fetch_optional(state.store.reader())
+        .await?;
     let row = row.ok_or_else(|| unknown("device", &id))?;
     Ok(Json(view(&state.store.catalogue(), &row)?))
 }
@@ -94,7 +104,10 @@ async fn show(State(state): State<AppState>, _: Admin, Path(id): Path<String>) -
 /// Its sessions end at once and its key cannot sign in. It stays in the list until it is deleted once more.
 async fn revoke(State(state): State<AppState>, Admin(caller): Admin, Path(id): Path<String>) -> Answer<StatusCode> {
     let mut change = state.store.change(caller.actor).await?;
-    let row = sql::query("SELECT * FROM device WHERE id = $1").bind(&id).fetch_optional(change.connection()).await?;
+    let row = sql::query(concat!("SELECT ", columns!(), " FROM device WHERE id = $1"))
+        .bind(&id)
+        .fetch_optional(change.connection())
+        .await?;
     let before = view(change.catalogue(), &row.ok_or_else(|| unknown("device", &id))?)?;
     let subject = Of { kind: "device", id: id.clone(), name: format!("{} of {}", before.name, before.email) };
     if before.revoked_at.is_some() {

@@ -8,6 +8,7 @@ use postern_proto::{
     id::ResourceId,
     lease::{Claims, LIFETIME},
     problem::Problem,
+    time::UnixMillis,
 };
 use utoipa_axum::{router::OpenApiRouter, routes};
 
@@ -42,16 +43,21 @@ async fn issue(
     }
     // No change may come between the instant of the leases and what they are judged by: a revocation voids the leases
     // issued up to its own instant, and one issued later by what was before it would live on.
-    let held = state.store.hold().await;
+    let held = state.store.hold().await?;
     let device = CallingDevice::of(&state, certificate, &parts).await?;
-    let (claims, denied) = judge(&state, &device, request.resources.into_iter().collect());
+    let (claims, denied) = judge(&state, &device, request.resources.into_iter().collect(), held.at());
     drop(held);
     let leases = sign(&state, claims).await?;
     Ok(Json(LeaseResponse { leases, denied }))
 }
 
-fn judge(state: &AppState, device: &CallingDevice, wanted: BTreeSet<ResourceId>) -> (Vec<Claims>, Vec<ResourceId>) {
-    let (now, catalogue) = (state.clock.now(), state.store.catalogue());
+fn judge(
+    state: &AppState,
+    device: &CallingDevice,
+    wanted: BTreeSet<ResourceId>,
+    now: UnixMillis,
+) -> (Vec<Claims>, Vec<ResourceId>) {
+    let catalogue = state.store.catalogue();
     let standing = &device.standing;
     let (mut claims, mut denied) = (Vec::new(), Vec::new());
     for id in wanted {

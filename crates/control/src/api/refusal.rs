@@ -38,7 +38,12 @@ impl From<StoreError> for Refusal {
             }
             StoreError::Busy => Problem::new(503, "busy", "The control plane is busy").with_detail("Try again."),
             StoreError::Closed => Problem::new(503, "stopping", "The control plane is being stopped"),
-            StoreError::Database(_) | StoreError::Unreadable(_) => {
+            StoreError::Away(cause) => {
+                tracing::warn!(%cause, "the database cannot be reached");
+                Problem::new(503, "database_away", "The control plane's database cannot be reached")
+                    .with_detail("Try again.")
+            }
+            StoreError::Database(_) | StoreError::Unreadable(_) | StoreError::TooOld { .. } => {
                 tracing::error!(%error, "a request failed");
                 Problem::new(500, "internal", "The control plane failed").with_detail("Its log says why.")
             }
@@ -75,6 +80,7 @@ impl From<PasswordError> for Refusal {
             PasswordError::Busy => {
                 Problem::new(503, "busy", "Too many passwords are being checked").with_detail("Try again.").into()
             }
+            PasswordError::Store(error) => error.into(),
             error => {
                 tracing::error!(%error, "a password could not be hashed");
                 Problem::new(500, "internal", "The control plane failed").with_detail("Its log says why.").into()

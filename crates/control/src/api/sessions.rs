@@ -32,6 +32,14 @@ const FIELDS: &[&str] = &[
     "id", "state", "account", "email", "device", "resource", "tags", "gateway", "grant", "client", "target", "reason",
 ];
 
+/// What [`view`] reads.
+macro_rules! columns {
+    () => {
+        "id, account_id, account_email, device_id, device_name, resource_id, resource_name, resource_tags, node_id, node_name,
+            granted_by, client, target, dialled, started_at, ended_at, bytes_up, bytes_down, reason, detail, seq"
+    };
+}
+
 pub(super) fn routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new()
         .routes(routes!(list))
@@ -115,7 +123,7 @@ impl Subject for Session {
 async fn list(State(state): State<AppState>, _: Admin, list: List) -> Answer<Json<Page<Session>>> {
     let store = &state.store;
     let page = list.scan(FIELDS, |after, limit| async move {
-        let statement = "SELECT * FROM session WHERE seq < $1 ORDER BY seq DESC LIMIT $2";
+        let statement = concat!("SELECT ", columns!(), " FROM session WHERE seq < $1 ORDER BY seq DESC LIMIT $2");
         rows(store, statement, after.unwrap_or(i64::MAX), limit).await
     });
     Ok(Json(page.await?))
@@ -125,7 +133,7 @@ async fn list(State(state): State<AppState>, _: Admin, list: List) -> Answer<Jso
     params(("id" = String, Path,)), responses((status = 200, body = Session)))]
 /// Show a session
 async fn show(State(state): State<AppState>, _: Admin, Path(id): Path<String>) -> Answer<Json<Session>> {
-    let statement = "SELECT * FROM session WHERE id = $1 ORDER BY seq DESC LIMIT 1";
+    let statement = concat!("SELECT ", columns!(), " FROM session WHERE id = $1 ORDER BY seq DESC LIMIT 1");
     let row = sql::query(statement).bind(&id).fetch_optional(state.store.reader()).await?;
     Ok(Json(view(&row.ok_or_else(|| unknown("session", &id))?)?.1))
 }
@@ -138,7 +146,7 @@ async fn export(State(state): State<AppState>, _: Admin) -> Response {
     export::lines("sessions", move |after: Option<i64>| {
         let store = store.clone();
         async move {
-            let statement = "SELECT * FROM session WHERE seq > $1 ORDER BY seq LIMIT $2";
+            let statement = concat!("SELECT ", columns!(), " FROM session WHERE seq > $1 ORDER BY seq LIMIT $2");
             Lines::of(rows(&store, statement, after.unwrap_or(0), export::CHUNK).await?)
         }
     })

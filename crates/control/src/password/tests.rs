@@ -48,7 +48,7 @@ async fn a_locked_name_stays_locked_for_the_right_password_and_for_no_account_al
         }
         let verdict = passwords.verify(name, stored.clone(), password("correct horse battery")).await.unwrap();
         assert!(matches!(verdict, Verdict::Locked { left } if left <= LOCK));
-        passwords.forgive(name);
+        passwords.forgive(name).await.unwrap();
         assert_ne!(passwords.verify(name, stored, password("wrong")).await.unwrap(), Verdict::Locked { left: LOCK });
     }
 }

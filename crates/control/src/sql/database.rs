@@ -9,16 +9,28 @@ use std::{
     time::Duration,
 };
 
+use postern_proto::time::UnixMillis;
 use sqlx::{
     PgPool, Postgres, Sqlite, SqlitePool, Transaction,
+    migrate::Migrator,
     pool::PoolConnection,
+    postgres::{PgListener, PgPoolOptions},
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
+
+use super::{DatabaseUrl, query};
 
 /// How long a writer waits for the writers before it.
 pub const PATIENCE: Duration = Duration::from_secs(15);
 /// Readers at the same time.
 const READERS: u32 = 8;
+/// Connections of one replica to PostgreSQL: the readers, the writer of the moment, and those of background tasks.
+const CONNECTIONS: u32 = 12;
+/// Where replicas are woken by others.
+pub(crate) const CHANNEL: &str = "postern_change";
+
+static SQLITE: Migrator = sqlx::migrate!("migrations/sqlite");
+static POSTGRES: Migrator = sqlx::migrate!("migrations/postgres");
 
 /// A database, and the connections to it; clones share them.
 #[derive(Clone)]
@@ -43,7 +55,7 @@ pub enum Held<D: sqlx::Database> {
     Transaction(Transaction<'static, D>),
 }
 
-/// Why a database file cannot be opened.
+/// Why a database cannot be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     #[error(transparent)]
@@ -76,12 +88,42 @@ impl Database {
         Ok(Self::Sqlite { reader, writer })
     }
 
-    /// Brings the schema to this program's version.
+    /// Connects to PostgreSQL.
+    pub async fn connect(url: &DatabaseUrl) -> Result<Self, OpenError> {
+        // A replica whose machine is gone must not keep the turn of the others.
+        let limits = [("lock_timeout", "15s"), ("idle_in_transaction_session_timeout", "60s")];
+        let keepalive =
+            [("tcp_keepalives_idle", "10"), ("tcp_keepalives_interval", "5"), ("tcp_keepalives_count", "3")];
+        let options = url.options().clone().application_name("postern-control").options(limits).options(keepalive);
+        let pool = PgPoolOptions::new().max_connections(CONNECTIONS).acquire_timeout(PATIENCE);
+        Ok(Self::Postgres(pool.connect_with(options).await?))
+    }
+
+    /// Brings the schema to this program's version. One that is newer already stays as it is: whether this program can
+    /// work with it, its rows say ([`Self::check_program`]).
     pub async fn migrate(&self) -> Result<(), sqlx::migrate::MigrateError> {
+        let mut migrator = Migrator::with_migrations(self.migrations().iter().cloned().collect());
+        migrator.set_ignore_missing(true);
         match self {
-            Self::Sqlite { writer, .. } => sqlx::migrate!("migrations/sqlite").run(writer).await,
-            Self::Postgres(_) => Err(sqlx::migrate::MigrateError::VersionMissing(1)),
+            Self::Sqlite { writer, .. } => migrator.run(writer).await,
+            Self::Postgres(pool) => migrator.run(pool).await,
         }
+    }
+
+    /// The number of the newest schema that this program knows.
+    #[must_use]
+    pub fn program(&self) -> i64 {
+        self.migrations().iter().map(|migration| migration.version).max().unwrap_or(0)
+    }
+
+    fn migrations(&self) -> &'static Migrator {
+        if self.is_shared() { &POSTGRES } else { &SQLITE }
+    }
+
+    /// Whether several control planes may work on it.
+    #[must_use]
+    pub const fn is_shared(&self) -> bool {
+        matches!(self, Self::Postgres(_))
     }
 
     /// A connection that reads.
@@ -106,16 +148,58 @@ impl Database {
     /// The one writing transaction of the organisation. All others wait until it has ended, those of other processes
     /// too.
     pub async fn begin_write(&self) -> Result<Connection, sqlx::Error> {
+        let mut connection = self.begin_writing().await?;
+        if self.is_shared() {
+            query("SELECT rev FROM org FOR UPDATE").fetch_optional(&mut connection).await?;
+        }
+        Ok(connection)
+    }
+
+    /// The same where there may be no organisation yet, whose row would be locked.
+    pub async fn begin_first(&self) -> Result<Connection, sqlx::Error> {
+        let mut connection = self.begin_writing().await?;
+        if self.is_shared() {
+            query("LOCK TABLE org IN EXCLUSIVE MODE").execute(&mut connection).await?;
+        }
+        Ok(connection)
+    }
+
+    /// A transaction that writes rows which have nothing to do with the organisation's revision. In SQLite it is the
+    /// one writer all the same.
+    pub async fn begin_writing(&self) -> Result<Connection, sqlx::Error> {
         match self {
             Self::Sqlite { writer, .. } => {
                 Ok(Connection::Sqlite(Held::Transaction(writer.begin_with("BEGIN IMMEDIATE").await?)))
             }
-            Self::Postgres(pool) => {
-                let mut transaction = pool.begin().await?;
-                sqlx::query("SELECT rev FROM org FOR UPDATE").fetch_optional(&mut *transaction).await?;
-                Ok(Connection::Postgres(Held::Transaction(transaction)))
-            }
+            Self::Postgres(pool) => Ok(Connection::Postgres(Held::Transaction(pool.begin().await?))),
         }
+    }
+
+    /// The organisation's revision at an instant at which nobody was changing it, and that instant by the clock of the
+    /// database, which all replicas share. A change that is being made is waited for.
+    pub async fn settled(&self) -> Result<Option<(i64, UnixMillis)>, sqlx::Error> {
+        let Self::Postgres(_) = self else { return Ok(None) };
+        let mut connection = self.begin_writing().await?;
+        let now = connection.now().await?.unwrap_or(UnixMillis(0));
+        let revision: i64 = query("SELECT rev FROM org FOR SHARE").scalar(&mut connection).await?;
+        // Dropped, not committed: the lock leaves nothing that the disk would have to take.
+        Ok(Some((revision, now)))
+    }
+
+    /// Who is told by [`Self::notify`]; `None` where nobody else works on the database.
+    pub async fn listen(&self) -> Result<Option<PgListener>, sqlx::Error> {
+        let Self::Postgres(pool) = self else { return Ok(None) };
+        let mut listener = PgListener::connect_with(pool).await?;
+        listener.listen(CHANNEL).await?;
+        Ok(Some(listener))
+    }
+
+    /// Wakes the other replicas.
+    pub async fn notify(&self) -> Result<(), sqlx::Error> {
+        if let Self::Postgres(_) = self {
+            query("SELECT pg_notify($1, '')").bind(CHANNEL).fetch_all(self).await?;
+        }
+        Ok(())
     }
 
     /// Waits for the statements under way, and closes all connections.
@@ -138,6 +222,14 @@ impl Connection {
             Self::Postgres(Held::Transaction(transaction)) => transaction.commit().await,
             Self::Sqlite(Held::Plain(_)) | Self::Postgres(Held::Plain(_)) => Ok(()),
         }
+    }
+
+    /// The time by the clock of a database that several machines share.
+    pub async fn now(&mut self) -> Result<Option<UnixMillis>, sqlx::Error> {
+        let Self::Postgres(_) = self else { return Ok(None) };
+        let statement = "SELECT CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000 AS BIGINT)";
+        let now: i64 = query(statement).scalar(self).await?;
+        Ok(Some(UnixMillis(now.unsigned_abs())))
     }
 }
 

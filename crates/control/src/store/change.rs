@@ -12,8 +12,8 @@ use tokio::sync::OwnedMutexGuard;
 use ulid::Ulid;
 
 use super::{
-    Activity, Actor, ChangeEntry, Changes, Entity, Op, Store, StoreError, Subject, entity, log,
-    read::{json, unsigned},
+    Activity, Actor, ChangeEntry, Changes, Entity, Op, Store, StoreError, Subject, entity, load, log,
+    read::{json, signed},
 };
 use crate::{
     access::{self, Effect, Touched},
@@ -36,6 +36,8 @@ pub struct Change {
     after: Catalogue,
     touched: Touched,
     entries: Vec<ChangeEntry>,
+    /// Kind and key of each entity that was saved or erased.
+    logged: Vec<(&'static str, String)>,
     revocations: Vec<Revocation>,
     lost: &'static str,
 }
@@ -47,16 +49,19 @@ impl Change {
         turn: OwnedMutexGuard<()>,
         actor: Actor,
     ) -> Result<Self, StoreError> {
-        let statement = "UPDATE org SET rev = rev + 1 RETURNING rev";
-        let revision: i64 = sql::query(statement).scalar(&mut tx).await?;
-        let revision = unsigned(revision)?;
         let mut before = store.catalogue();
-        if before.revision.saturating_add(1) != revision {
-            // Another process wrote; its changes come first.
-            sql::query("UPDATE org SET rev = rev - 1").execute(&mut tx).await?;
-            before = store.reload(&mut tx).await?;
-            sql::query("UPDATE org SET rev = rev + 1").execute(&mut tx).await?;
+        let (org, newest, _) =
+            load::org(&mut tx).await?.ok_or_else(|| StoreError::Unreadable("no organisation".to_owned()))?;
+        if org.epoch != before.org.epoch || newest < before.revision {
+            // Another database than a moment ago: `catch_up` sees to it.
+            return Err(StoreError::Busy);
         }
+        if newest != before.revision {
+            // Another process wrote; its changes come first.
+            before = store.advance(&mut tx).await?;
+        }
+        let revision = newest.saturating_add(1);
+        sql::query("UPDATE org SET rev = $1").bind(signed(revision)).execute(&mut tx).await?;
         let mut after = Catalogue::clone(&before);
         after.revision = revision;
         let now = store.clock().now();
@@ -70,6 +75,7 @@ impl Change {
             after,
             touched: Touched::default(),
             entries: Vec::new(),
+            logged: Vec::new(),
             revocations: Vec::new(),
             lost: "access was withdrawn",
         })
@@ -123,6 +129,7 @@ impl Change {
         }
         entity.stamp(self.after.revision);
         entity.save(&mut self.tx).await?;
+        self.logged.push((E::KIND, E::key(entity.id())));
         let entity = Arc::new(entity);
         Arc::make_mut(E::table_mut(&mut self.after)).insert(entity.id(), Arc::clone(&entity));
         E::settle(&mut self.after, &mut self.touched, before.as_deref(), Some(&entity));
@@ -231,7 +238,8 @@ impl Change {
         let effects = access::effects(&self.before, &self.after, &self.touched);
         let store = self.store.clone();
         let _settled = store.shared.settled.write().await;
-        let at = store.clock().now();
+        // Not the begin of the change: leases were given out since.
+        let at = store.instant(&mut self.tx).await?;
         let mut changes = Changes {
             revision: self.after.revision,
             entries: std::mem::take(&mut self.entries),
@@ -239,9 +247,9 @@ impl Change {
         };
         self.list_entries(&effects, &mut changes.entries);
         self.list_revocations(&effects, &mut changes.revocations);
-        // Not the begin of the change: leases were given out since.
         changes.revocations.iter_mut().for_each(|revocation| revocation.at = at);
         log::append(&mut self.tx, &changes, self.now).await?;
+        log::append_entities(&mut self.tx, self.after.revision, &self.logged, self.now).await?;
         self.tx.commit().await?;
         Ok(self.store.publish(self.after, changes))
     }
@@ -250,6 +258,7 @@ impl Change {
     async fn forget<E: Entity>(&mut self, id: E::Id) -> Result<Option<Arc<E>>, StoreError> {
         let Some(entity) = Arc::make_mut(E::table_mut(&mut self.after)).remove(&id) else { return Ok(None) };
         E::erase(id, &mut self.tx).await?;
+        self.logged.push((E::KIND, E::key(id)));
         E::settle(&mut self.after, &mut self.touched, Some(&entity), None);
         Ok(Some(entity))
     }

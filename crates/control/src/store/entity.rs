@@ -9,13 +9,13 @@ use postern_proto::{
 use serde::Serialize;
 
 use super::{
-    StoreError,
+    StoreError, load,
     read::{json, millis, signed},
 };
 use crate::{
     access::Touched,
     catalogue::{Account, Catalogue, Grant, Member, Node, Resource, Role, Rule, RuleTarget, Table},
-    sql::{self, Connection},
+    sql::{self, Connection, Row},
 };
 
 /// A kind of thing that is configured.
@@ -35,9 +35,27 @@ pub trait Entity: Serialize + Clone + Send + Sync + 'static {
     fn table_mut(catalogue: &mut Catalogue) -> &mut Table<Self::Id, Self>;
     /// Brings the index up to date and notes what was touched.
     fn settle(catalogue: &mut Catalogue, touched: &mut Touched, before: Option<&Self>, after: Option<&Self>);
+    /// Where its rows are.
+    const ROWS: Rows;
+    /// Reads a row.
+    fn read(row: &Row) -> Result<Self, StoreError>;
+    /// What its row is found by, as the log of entities names it: the values of its primary key, with spaces between.
+    fn key(id: Self::Id) -> String;
+    /// Reads such a key.
+    fn parse_key(text: &str) -> Option<Self::Id>;
     /// Inserts or replaces its row.
     fn save(&self, connection: &mut Connection) -> impl Future<Output = Result<(), StoreError>> + Send;
     fn erase(id: Self::Id, connection: &mut Connection) -> impl Future<Output = Result<(), StoreError>> + Send;
+}
+
+/// Where the rows of a kind of entity are. Columns are named one by one: with `*`, a statement that PostgreSQL has
+/// prepared would break when a newer program adds one.
+#[derive(Clone, Copy, Debug)]
+pub struct Rows {
+    pub table: &'static str,
+    pub columns: &'static str,
+    /// Finds one, with the values of its key as `$1` and so on.
+    pub key: &'static str,
 }
 
 /// The table of an entity, and its `revision` field.
@@ -67,6 +85,14 @@ macro_rules! named_by_id {
         fn subject_id(&self) -> String {
             self.id.to_string()
         }
+
+        fn key(id: Self::Id) -> String {
+            id.to_string()
+        }
+
+        fn parse_key(text: &str) -> Option<Self::Id> {
+            text.parse().ok()
+        }
     };
 }
 
@@ -89,6 +115,11 @@ async fn delete(statement: &'static str, id: impl Display, connection: &mut Conn
 impl Entity for Account {
     type Id = AccountId;
     const KIND: &'static str = "account";
+    const ROWS: Rows = Rows {
+        table: "account",
+        columns: "id, email, name, kind, admin, suspended, tags, created_at, rev",
+        key: "id = $1",
+    };
 
     named_by_id!();
 
@@ -97,6 +128,10 @@ impl Entity for Account {
     }
 
     kept_in!(accounts);
+
+    fn read(row: &Row) -> Result<Self, StoreError> {
+        load::account(row)
+    }
 
     fn settle(_: &mut Catalogue, touched: &mut Touched, before: Option<&Self>, after: Option<&Self>) {
         touched.accounts.extend(before.or(after).map(|account| account.id));
@@ -128,6 +163,7 @@ impl Entity for Account {
 impl Entity for Role {
     type Id = RoleId;
     const KIND: &'static str = "role";
+    const ROWS: Rows = Rows { table: "role", columns: "id, name, tags, rev", key: "id = $1" };
 
     named_by_id!();
 
@@ -136,6 +172,10 @@ impl Entity for Role {
     }
 
     kept_in!(roles);
+
+    fn read(row: &Row) -> Result<Self, StoreError> {
+        load::role(row)
+    }
 
     fn settle(_: &mut Catalogue, touched: &mut Touched, before: Option<&Self>, after: Option<&Self>) {
         touched.roles.extend(before.or(after).map(|role| role.id));
@@ -161,6 +201,7 @@ impl Entity for Role {
 impl Entity for Rule {
     type Id = RuleId;
     const KIND: &'static str = "rule";
+    const ROWS: Rows = Rows { table: "access_rule", columns: "id, role_id, resources, query, rev", key: "id = $1" };
 
     named_by_id!();
 
@@ -173,6 +214,10 @@ impl Entity for Rule {
     }
 
     kept_in!(rules);
+
+    fn read(row: &Row) -> Result<Self, StoreError> {
+        load::rule(row)
+    }
 
     fn settle(catalogue: &mut Catalogue, touched: &mut Touched, before: Option<&Self>, after: Option<&Self>) {
         catalogue.index_rule(before, after);
@@ -203,6 +248,8 @@ impl Entity for Rule {
 impl Entity for Member {
     type Id = (RoleId, AccountId);
     const KIND: &'static str = "member";
+    const ROWS: Rows =
+        Rows { table: "role_member", columns: "role_id, account_id, rev", key: "role_id = $1 AND account_id = $2" };
 
     fn id(&self) -> (RoleId, AccountId) {
         (self.role, self.account)
@@ -212,11 +259,24 @@ impl Entity for Member {
         self.role.to_string()
     }
 
+    fn key((role, account): Self::Id) -> String {
+        format!("{role} {account}")
+    }
+
+    fn parse_key(text: &str) -> Option<Self::Id> {
+        let (role, account) = text.split_once(' ')?;
+        Some((role.parse().ok()?, account.parse().ok()?))
+    }
+
     fn label(&self, catalogue: &Catalogue) -> String {
         format!("{} in {}", email(catalogue, self.account), role_name(catalogue, self.role))
     }
 
     kept_in!(members);
+
+    fn read(row: &Row) -> Result<Self, StoreError> {
+        load::member(row)
+    }
 
     fn settle(catalogue: &mut Catalogue, touched: &mut Touched, before: Option<&Self>, after: Option<&Self>) {
         if let Some(member) = before.or(after) {
@@ -244,6 +304,11 @@ impl Entity for Member {
 impl Entity for Grant {
     type Id = GrantId;
     const KIND: &'static str = "grant";
+    const ROWS: Rows = Rows {
+        table: "account_grant",
+        columns: "id, account_id, resource_id, ends_at, reason, created_at, rev",
+        key: "id = $1",
+    };
 
     named_by_id!();
 
@@ -254,6 +319,10 @@ impl Entity for Grant {
     }
 
     kept_in!(grants);
+
+    fn read(row: &Row) -> Result<Self, StoreError> {
+        load::grant(row)
+    }
 
     fn settle(catalogue: &mut Catalogue, touched: &mut Touched, before: Option<&Self>, after: Option<&Self>) {
         catalogue.index_grant(before, after);
@@ -283,6 +352,12 @@ impl Entity for Grant {
 impl Entity for Resource {
     type Id = ResourceId;
     const KIND: &'static str = "resource";
+    const ROWS: Rows = Rows {
+        table: "resource",
+        columns: "id, name, kind, host, port, ports, hosts, tags, bind_mode, bind_ip, bind_port, dns_name, loopback_ip,
+            loopback_port, allow_local, strict, egress, created_at, rev",
+        key: "id = $1",
+    };
 
     named_by_id!();
 
@@ -291,6 +366,10 @@ impl Entity for Resource {
     }
 
     kept_in!(resources);
+
+    fn read(row: &Row) -> Result<Self, StoreError> {
+        load::resource(row)
+    }
 
     fn settle(catalogue: &mut Catalogue, touched: &mut Touched, before: Option<&Self>, after: Option<&Self>) {
         if let Some(resource) = before.or(after) {
@@ -352,6 +431,11 @@ impl Entity for Resource {
 impl Entity for Node {
     type Id = NodeId;
     const KIND: &'static str = "gateway";
+    const ROWS: Rows = Rows {
+        table: "node",
+        columns: "id, name, kind, peering, tags, advertise, spki_sha256, enrolled_at, created_at, rev",
+        key: "id = $1",
+    };
 
     named_by_id!();
 
@@ -360,6 +444,10 @@ impl Entity for Node {
     }
 
     kept_in!(nodes);
+
+    fn read(row: &Row) -> Result<Self, StoreError> {
+        load::node(row)
+    }
 
     fn settle(_: &mut Catalogue, touched: &mut Touched, before: Option<&Self>, after: Option<&Self>) {
         touched.nodes.extend(before.or(after).map(|node| node.id));

@@ -11,6 +11,7 @@ use postern_proto::{
     resource::{BindAddress, BindMode, LoopbackAddress},
     sync::NetworkSettings,
 };
+use sqlx::AssertSqlSafe;
 
 use super::{
     Entity, StoreError,
@@ -55,13 +56,13 @@ pub(super) async fn catalogue(connection: &mut Connection) -> Result<Catalogue, 
     let (org, revision, settings) =
         org(connection).await?.ok_or_else(|| StoreError::Unreadable("no organisation".to_owned()))?;
     let mut catalogue = Catalogue::empty(org, revision, settings);
-    fill(connection, &mut catalogue, "SELECT * FROM account", account).await?;
-    fill(connection, &mut catalogue, "SELECT * FROM role", role).await?;
-    fill(connection, &mut catalogue, "SELECT * FROM resource", resource).await?;
-    fill(connection, &mut catalogue, "SELECT * FROM role_member", member).await?;
-    fill(connection, &mut catalogue, "SELECT * FROM account_grant", grant).await?;
-    fill(connection, &mut catalogue, "SELECT * FROM node", node).await?;
-    fill(connection, &mut catalogue, "SELECT * FROM access_rule", rule).await?;
+    fill::<Account>(connection, &mut catalogue).await?;
+    fill::<Role>(connection, &mut catalogue).await?;
+    fill::<Resource>(connection, &mut catalogue).await?;
+    fill::<Member>(connection, &mut catalogue).await?;
+    fill::<Grant>(connection, &mut catalogue).await?;
+    fill::<Node>(connection, &mut catalogue).await?;
+    fill::<Rule>(connection, &mut catalogue).await?;
     let mut had: BTreeMap<_, BTreeSet<_>> = BTreeMap::new();
     for row in &sql::query("SELECT ip, resource_id FROM vnm_address").fetch_all(connection).await? {
         had.entry(value(row, "ip")?).or_default().insert(value(row, "resource_id")?);
@@ -71,23 +72,27 @@ pub(super) async fn catalogue(connection: &mut Connection) -> Result<Catalogue, 
     Ok(catalogue)
 }
 
-async fn fill<E: Entity>(
-    connection: &mut Connection,
-    catalogue: &mut Catalogue,
-    statement: &'static str,
-    read: fn(&Row) -> Result<E, StoreError>,
-) -> Result<(), StoreError> {
-    let rows = sql::query(statement).fetch_all(connection).await?;
+async fn fill<E: Entity>(connection: &mut Connection, catalogue: &mut Catalogue) -> Result<(), StoreError> {
+    let statement = format!("SELECT {} FROM {}", E::ROWS.columns, E::ROWS.table);
+    let rows = sql::query(AssertSqlSafe(statement)).fetch_all(connection).await?;
     let mut table = BTreeMap::new();
     for row in &rows {
-        let entity = read(row)?;
+        let entity = E::read(row)?;
         table.insert(entity.id(), Arc::new(entity));
     }
     *E::table_mut(catalogue) = Arc::new(table);
     Ok(())
 }
 
-fn account(row: &Row) -> Result<Account, StoreError> {
+/// The row of one entity.
+pub(super) async fn one<E: Entity>(id: E::Id, connection: &mut Connection) -> Result<Option<Row>, StoreError> {
+    let statement = format!("SELECT {} FROM {} WHERE {}", E::ROWS.columns, E::ROWS.table, E::ROWS.key);
+    let query = sql::query(AssertSqlSafe(statement));
+    let query = E::key(id).split(' ').fold(query, sql::Query::bind);
+    Ok(query.fetch_optional(connection).await?)
+}
+
+pub(super) fn account(row: &Row) -> Result<Account, StoreError> {
     let kind = match row.try_get("kind")? {
         "user" => AccountKind::User,
         "service" => AccountKind::Service,
@@ -106,7 +111,7 @@ fn account(row: &Row) -> Result<Account, StoreError> {
     })
 }
 
-fn role(row: &Row) -> Result<Role, StoreError> {
+pub(super) fn role(row: &Row) -> Result<Role, StoreError> {
     Ok(Role {
         id: value(row, "id")?,
         name: row.try_get("name")?,
@@ -115,7 +120,7 @@ fn role(row: &Row) -> Result<Role, StoreError> {
     })
 }
 
-fn rule(row: &Row) -> Result<Rule, StoreError> {
+pub(super) fn rule(row: &Row) -> Result<Rule, StoreError> {
     let (resources, query): (Option<&str>, Option<String>) = (row.try_get("resources")?, row.try_get("query")?);
     let what = match (resources, query) {
         (Some(resources), None) => RuleTarget::Resources(parse(resources)?),
@@ -125,11 +130,11 @@ fn rule(row: &Row) -> Result<Rule, StoreError> {
     Ok(Rule { id: value(row, "id")?, role: value(row, "role_id")?, what, revision: count(row, "rev")? })
 }
 
-fn member(row: &Row) -> Result<Member, StoreError> {
+pub(super) fn member(row: &Row) -> Result<Member, StoreError> {
     Ok(Member { role: value(row, "role_id")?, account: value(row, "account_id")?, revision: count(row, "rev")? })
 }
 
-fn grant(row: &Row) -> Result<Grant, StoreError> {
+pub(super) fn grant(row: &Row) -> Result<Grant, StoreError> {
     Ok(Grant {
         id: value(row, "id")?,
         account: value(row, "account_id")?,
@@ -141,7 +146,7 @@ fn grant(row: &Row) -> Result<Grant, StoreError> {
     })
 }
 
-fn resource(row: &Row) -> Result<Resource, StoreError> {
+pub(super) fn resource(row: &Row) -> Result<Resource, StoreError> {
     let mode = match row.try_get("bind_mode")? {
         "loopback" => BindMode::Loopback,
         "vnm" => BindMode::Vnm,
@@ -177,7 +182,7 @@ fn resource(row: &Row) -> Result<Resource, StoreError> {
     })
 }
 
-fn node(row: &Row) -> Result<Node, StoreError> {
+pub(super) fn node(row: &Row) -> Result<Node, StoreError> {
     let kind = match row.try_get("kind")? {
         "gateway" => NodeKind::Gateway,
         "relay" => NodeKind::Relay,

@@ -9,7 +9,10 @@ use super::{
     read::{json, parse, signed, unsigned},
 };
 
-use crate::sql::{self, Connection, Row};
+use crate::sql::{self, Connection, Row, Statement};
+
+/// Rows of one statement: PostgreSQL takes 65,535 values, SQLite half of that.
+const ROWS: usize = 1000;
 
 impl Store {
     /// The changes of every revision after `revision`, in order; `None` when the log does not reach back that far, so
@@ -36,29 +39,52 @@ impl Store {
 }
 
 pub(super) async fn append(connection: &mut Connection, changes: &Changes, now: UnixMillis) -> Result<(), StoreError> {
-    for (n, entry) in changes.entries.iter().enumerate() {
-        sql::query("INSERT INTO change_log (rev, n, scope, op, item, at) VALUES ($1, $2, $3, $4, $5, $6)")
-            .bind(signed(changes.revision))
-            .bind(signed(n as u64))
-            .bind(&entry.scope)
-            .bind(match entry.op {
+    let mut entries = Vec::with_capacity(changes.entries.len());
+    for (n, entry) in (0_u64..).zip(&changes.entries) {
+        entries.push((n, entry, json(&entry.key)?));
+    }
+    for rows in entries.chunks(ROWS) {
+        let mut statement = Statement::new("INSERT INTO change_log (rev, n, scope, op, item, at) ");
+        statement.push_values(rows, |values, (n, entry, item)| {
+            values.push_bind(signed(changes.revision)).push_bind(signed(*n)).push_bind(&entry.scope);
+            let op = match entry.op {
                 Op::Put => "put",
                 Op::Delete => "del",
-            })
-            .bind(json(&entry.key)?)
-            .bind(signed(now.0))
-            .execute(&mut *connection)
-            .await?;
+            };
+            values.push_bind(op).push_bind(item).push_bind(signed(now.0));
+        });
+        statement.build().execute(&mut *connection).await?;
     }
-    for (n, revocation) in changes.revocations.iter().enumerate() {
-        sql::query("INSERT INTO revocation (rev, n, subject, at, reason) VALUES ($1, $2, $3, $4, $5)")
-            .bind(signed(changes.revision))
-            .bind(signed(n as u64))
-            .bind(json(&revocation.subject)?)
-            .bind(signed(revocation.at.0))
-            .bind(&revocation.reason)
-            .execute(&mut *connection)
-            .await?;
+    let mut revocations = Vec::with_capacity(changes.revocations.len());
+    for (n, revocation) in (0_u64..).zip(&changes.revocations) {
+        revocations.push((n, revocation, json(&revocation.subject)?));
+    }
+    for rows in revocations.chunks(ROWS) {
+        let mut statement = Statement::new("INSERT INTO revocation (rev, n, subject, at, reason) ");
+        statement.push_values(rows, |values, (n, revocation, subject)| {
+            values.push_bind(signed(changes.revision)).push_bind(signed(*n)).push_bind(subject);
+            values.push_bind(signed(revocation.at.0)).push_bind(&revocation.reason);
+        });
+        statement.build().execute(&mut *connection).await?;
+    }
+    Ok(())
+}
+
+/// Notes which entities a revision touched, for [`Store::catch_up`] of others.
+pub(super) async fn append_entities(
+    connection: &mut Connection,
+    revision: u64,
+    entities: &[(&'static str, String)],
+    now: UnixMillis,
+) -> Result<(), StoreError> {
+    let entities: Vec<_> = (0_u64..).zip(entities).collect();
+    for rows in entities.chunks(ROWS) {
+        let mut statement = Statement::new("INSERT INTO entity_log (rev, n, kind, id, at) ");
+        statement.push_values(rows, |values, (n, (kind, id))| {
+            values.push_bind(signed(revision)).push_bind(signed(*n)).push_bind(*kind).push_bind(id);
+            values.push_bind(signed(now.0));
+        });
+        statement.build().execute(&mut *connection).await?;
     }
     Ok(())
 }

@@ -84,11 +84,25 @@ impl Exchange {
     pub fn new(store: Store, lease_keys: Vec<Item>) -> Result<(Self, Follower), NoEntropy> {
         let changes = store.follow();
         let org = store.org();
-        let hub = Hub::new(org.id, org.epoch.clone(), first_revision(store.clock().now())?);
+        let hub = Hub::new(org.id, epoch_of(&store, &org.epoch), first_revision(store.clock().now())?);
         let state = Mutex::new(State::new(hub, lease_keys));
         let shared = Shared { store, state, reported: Notify::new(), resting: Mutex::default() };
         let exchange = Self { shared: Arc::new(shared) };
         Ok((exchange.clone(), Follower { exchange, changes }))
+    }
+
+    /// Takes over another epoch of the database.
+    fn follow_epoch(&self, known: &mut String) -> Result<(), NoEntropy> {
+        let epoch = self.shared.store.org().epoch.clone();
+        if epoch != *known {
+            let first = first_revision(self.shared.store.clock().now())?;
+            let mut state = self.lock();
+            state.hub.begin_epoch(epoch_of(&self.shared.store, &epoch), first);
+            let scopes: Vec<String> = state.hub.scopes().cloned().collect();
+            state.refresh(&self.shared.store, &scopes);
+            *known = epoch;
+        }
+        Ok(())
     }
 
     /// Admits a peer whose certificate and standing were checked.
@@ -267,10 +281,17 @@ impl Follower {
         let store = self.exchange.shared.store.clone();
         let mut sweeps = tokio::time::interval(SWEEP_EVERY);
         let mut heard = store.clock().now();
+        let (mut catalogue, mut epoch) = (store.watch(), store.org().epoch.clone());
         loop {
             tokio::select! {
                 () = cancel.cancelled() => break,
                 _ = sweeps.tick() => self.exchange.sweep(Instant::now()),
+                Ok(()) = catalogue.changed() => {
+                    catalogue.mark_unchanged();
+                    if let Err(error) = self.exchange.follow_epoch(&mut epoch) {
+                        tracing::error!(%error, "another epoch could not be begun");
+                    }
+                }
                 changes = self.changes.recv() => match changes {
                     Ok(changes) => {
                         heard = store.clock().now();
@@ -341,6 +362,12 @@ impl Drop for Subscription {
             }
         }
     }
+}
+
+/// The epoch that receivers are told. Each of several control planes counts revisions of its own, so what one of them
+/// gave out means nothing at another.
+fn epoch_of(store: &Store, epoch: &str) -> String {
+    if store.reader().is_shared() { format!("{epoch}.{}", store.replica()) } else { epoch.to_owned() }
 }
 
 /// Revisions go up within a run and from one run to the next (milliseconds since 1970 in the upper bits). The lower

@@ -119,6 +119,12 @@ impl Hub {
         }
     }
 
+    /// Begins another epoch: every connection is ended, and what was given out so far counts no more.
+    pub fn begin_epoch(&mut self, epoch: String, first_rev: u64) {
+        self.close_where("restored", "The control plane's database is another one; connect again", |_| true);
+        (self.epoch, self.rev) = (epoch, first_rev.max(self.rev));
+    }
+
     /// The items of a scope that is kept up to date here; `None`: it is not, and need not be told of changes.
     #[must_use]
     pub fn view(&self, scope: &str) -> Option<&View> {

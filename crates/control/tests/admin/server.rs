@@ -76,7 +76,7 @@ async fn a_certificate_from_files_is_served_and_a_bad_one_is_told() {
     std::fs::write(&key_file, key.serialize_pem()).unwrap();
     std::fs::set_permissions(&key_file, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
     let serve = |key_file: &std::path::Path| Serve {
-        data: Data { data: folder.path().join("data") },
+        data: Data::folder(folder.path().join("data")),
         listen: "127.0.0.1:0".parse().unwrap(),
         names: vec!["control.example".to_owned()],
         tls_cert: Some(cert_file.clone()),

@@ -165,7 +165,7 @@ async fn run(
     stop: &CancellationToken,
 ) -> Running {
     let serve = Serve {
-        data: Data { data: folder.path().join("data") },
+        data: Data::folder(folder.path().join("data")),
         listen,
         names: names.iter().map(|name| (*name).to_owned()).collect(),
         tls_cert: None,

@@ -67,7 +67,7 @@ impl World {
 
     async fn run(&mut self) {
         let serve = Serve {
-            data: Data { data: self.folder.path().join("data") },
+            data: Data::folder(self.folder.path().join("data")),
             listen: self.listen,
             names: vec![],
             tls_cert: None,
