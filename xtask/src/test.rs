@@ -11,6 +11,7 @@ use anyhow::Context;
 use crate::{consent::Consent, workspace::Workspace};
 
 mod other_systems;
+mod postgres;
 mod stage;
 mod summary;
 mod tally;

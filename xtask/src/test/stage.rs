@@ -8,7 +8,7 @@ use std::{
 use anyhow::Context;
 use clap::ValueEnum;
 
-use super::{Outcome, Setting, other_systems, tally, tally::Tally};
+use super::{Outcome, Setting, other_systems, postgres, tally, tally::Tally};
 use crate::{
     front_end::{self, Node},
     packages::{self, Installed},
@@ -26,6 +26,7 @@ pub(crate) enum Stage {
     FrontEnd,
     Build,
     Unit,
+    Postgres,
     Scenarios,
     DocTests,
     Docs,
@@ -44,6 +45,7 @@ impl Stage {
         Self::FrontEnd,
         Self::Build,
         Self::Unit,
+        Self::Postgres,
         Self::Scenarios,
         Self::DocTests,
         Self::Docs,
@@ -60,6 +62,7 @@ impl Stage {
             Self::FrontEnd => "front end",
             Self::Build => "build",
             Self::Unit => "unit and property tests",
+            Self::Postgres => "control plane on PostgreSQL",
             Self::Scenarios => "architecture and end-to-end tests",
             Self::DocTests => "doc tests",
             Self::Docs => "docs",
@@ -67,7 +70,7 @@ impl Stage {
     }
 
     pub(crate) fn needs_build(self) -> bool {
-        matches!(self, Self::Unit | Self::Scenarios | Self::DocTests)
+        matches!(self, Self::Unit | Self::Postgres | Self::Scenarios | Self::DocTests)
     }
 
     pub(crate) fn run(self, setting: &Setting) -> Ran {
@@ -88,6 +91,7 @@ impl Stage {
                 cargo(setting, &args)
             }
             Self::Unit => tally::run_tests(setting, &["--lib", "--bins"]),
+            Self::Postgres => postgres::run(setting),
             Self::Scenarios => {
                 // Without it the tests of the window announce that they cannot run.
                 if let Err(reason) = Tool::TAURI_DRIVER.find_or_install(setting)? {

@@ -36,7 +36,17 @@ type Ran = anyhow::Result<(Outcome, Option<Tally>)>;
 
 /// Runs the tests of the targets that `targets` selects, of all packages.
 pub(crate) fn run_tests(setting: &Setting, targets: &[&str]) -> Ran {
+    run_some_tests(setting, targets, None)
+}
+
+/// The same with a variable for the tests, without which some of them are ignored.
+pub(crate) fn run_all_tests(setting: &Setting, targets: &[&str], variable: (&str, &str)) -> Ran {
+    run_some_tests(setting, targets, Some(variable))
+}
+
+fn run_some_tests(setting: &Setting, targets: &[&str], variable: Option<(&str, &str)>) -> Ran {
     let mut command = setting.workspace.cargo();
+    command.envs(variable);
     if has_nextest(setting) {
         command
             .args(["nextest", "run", "--locked", "--workspace", "--no-tests", "pass"])
@@ -44,9 +54,15 @@ pub(crate) fn run_tests(setting: &Setting, targets: &[&str]) -> Ran {
             .args(targets)
             .args(["--message-format", "libtest-json", "--status-level", "slow"])
             .env("NEXTEST_EXPERIMENTAL_LIBTEST_JSON", "1");
+        if variable.is_some() {
+            command.args(["--run-ignored", "all"]);
+        }
         run(setting, command, read_nextest_line)
     } else {
         command.args(["test", "--locked", "--workspace", "--no-fail-fast"]).args(front_end::FEATURES).args(targets);
+        if variable.is_some() {
+            command.args(["--", "--include-ignored"]);
+        }
         run(setting, command, read_libtest_line)
     }
 }

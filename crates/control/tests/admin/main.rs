@@ -9,6 +9,8 @@
 mod access;
 mod accounts;
 mod audit;
+#[path = "../database/choice.rs"]
+mod choice;
 mod errors;
 mod network;
 mod offline;

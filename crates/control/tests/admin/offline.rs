@@ -8,11 +8,12 @@ use crate::support::{ADMIN, World, column};
 
 /// Runs the real program.
 fn control(data: &Path, args: &[&str]) -> Result<Value, String> {
-    let output = Command::new(env!("CARGO_BIN_EXE_postern-control"))
-        .args([args[0], "--data", data.to_str().unwrap()])
-        .args(&args[1..])
-        .output()
-        .unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_postern-control"));
+    let folder = data.parent().unwrap();
+    if let Ok(url) = std::fs::read_to_string(folder.join("database-url")) {
+        command.env("POSTERN_DATABASE_URL", url).env("POSTERN_CONTROL_KEY_FILE", crate::choice::key_file(folder));
+    }
+    let output = command.args([args[0], "--data", data.to_str().unwrap()]).args(&args[1..]).output().unwrap();
     match output.status.success() {
         true => Ok(serde_json::from_slice(&output.stdout).unwrap()),
         false => Err(String::from_utf8(output.stderr).unwrap()),

@@ -11,7 +11,9 @@ use postern_proto::{id::RoleId, resource::Tags};
 use tokio::sync::broadcast;
 
 async fn open(folder: &tempfile::TempDir) -> Store {
-    Store::open(folder.path(), Absent::Create { org: "Example" }, Clock::system()).await.unwrap()
+    let place = crate::choice::place(folder.path()).await;
+    std::fs::create_dir_all(folder.path().join("data")).unwrap();
+    Store::open_at(&place, Absent::Create { org: "Example" }, Clock::system()).await.unwrap()
 }
 
 async fn create(store: &Store, name: String) -> u64 {

@@ -16,7 +16,7 @@ use http_body_util::BodyExt as _;
 use hyper_util::rt::TokioIo;
 use postern_control::{
     clock::Clock,
-    config::{Data, Serve},
+    config::Serve,
     run::Running,
     store::{Changes, Store},
 };
@@ -165,7 +165,7 @@ async fn run(
     stop: &CancellationToken,
 ) -> Running {
     let serve = Serve {
-        data: Data::folder(folder.path().join("data")),
+        data: crate::choice::data(folder.path()).await,
         listen,
         names: names.iter().map(|name| (*name).to_owned()).collect(),
         tls_cert: None,

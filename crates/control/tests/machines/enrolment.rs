@@ -47,7 +47,8 @@ async fn of_a_hundred_parallel_tries_with_one_token_exactly_one_succeeds() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_token_made_by_another_process_is_good_at_once() {
     let world = World::start().await;
-    let other = Store::open(&world.data(), Absent::Refuse, Clock::system()).await.unwrap();
+    let other =
+        Store::open_at(&crate::choice::place(world.folder()).await, Absent::Refuse, Clock::system()).await.unwrap();
     let mut change = other.change(Actor::operator()).await.unwrap();
     let node = postern_control::gateway::create(&mut change, NewNode::gateway("gw", None)).await.unwrap();
     let token = postern_control::gateway::issue_token(&mut change, &node).await.unwrap();

@@ -7,6 +7,8 @@
     reason = "a test that cannot go on fails, also in its helpers"
 )]
 
+#[path = "../database/choice.rs"]
+mod choice;
 mod enrolment;
 mod leases;
 mod login;

@@ -14,7 +14,7 @@ use axum::http::{Method, StatusCode};
 use postern_control::{
     catalogue::{Account, AccountKind, Grant, Member, Node, Resource, Role, Rule, RuleTarget},
     clock::Clock,
-    config::{Data, Serve},
+    config::Serve,
     credential,
     gateway::{self, NewNode},
     password::Password,
@@ -67,7 +67,7 @@ impl World {
 
     async fn run(&mut self) {
         let serve = Serve {
-            data: Data::folder(self.folder.path().join("data")),
+            data: crate::choice::data(self.folder.path()).await,
             listen: self.listen,
             names: vec![],
             tls_cert: None,
@@ -96,6 +96,10 @@ impl World {
 
     pub(crate) async fn restart_after_stop(&mut self) {
         self.run().await;
+    }
+
+    pub(crate) fn folder(&self) -> &std::path::Path {
+        self.folder.path()
     }
 
     pub(crate) fn data(&self) -> PathBuf {
