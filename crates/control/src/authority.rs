@@ -114,6 +114,11 @@ impl Authority {
         Ok(())
     }
 
+    /// Where the key lies, where it is not in a database.
+    pub(crate) fn key_file(data: &Path) -> PathBuf {
+        data.join(KEY_FILE)
+    }
+
     /// Where the certificate lies that clients are given.
     #[must_use]
     pub fn certificate_file(data: &Path) -> PathBuf {

@@ -24,6 +24,15 @@ pub enum Command {
     RelayToken(RelayToken),
     /// Give an administrator a new one-time password, and let it act again
     AdminReset(AdminReset),
+    /// Copy everything between databases
+    Db {
+        #[command(subcommand)]
+        command: Db,
+    },
+    /// Save everything, as it is at this moment, in a file; the control plane may run meanwhile
+    Backup(Backup),
+    /// Bring everything back from such a file into an empty data folder or database
+    Restore(Backup),
     /// Make a key file for control planes that share a database
     NewKey(NewKey),
     /// Print the OpenAPI document
@@ -126,6 +135,64 @@ pub struct RelayToken {
 fn read_tag(text: &str) -> Result<(String, String), String> {
     let (key, value) = text.split_once('=').unwrap_or((text, ""));
     if key.is_empty() { Err("a tag has the form key=value".to_owned()) } else { Ok((key.to_owned(), value.to_owned())) }
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Db {
+    /// Copy everything into an empty place; stop the control plane before
+    Copy(Copy),
+}
+
+/// A place is a data folder, or postgres://USER@HOST:PORT/NAME (the password in PGPASSWORD or ~/.pgpass).
+#[derive(Debug, Args)]
+pub struct Copy {
+    /// Data folder or URL to read
+    #[arg(long, value_name = "PLACE")]
+    pub from: AnyPlace,
+    /// Data folder or URL to write; it must hold no organisation
+    #[arg(long, value_name = "PLACE")]
+    pub to: AnyPlace,
+    /// File with the key under which the keys are sealed in PostgreSQL
+    #[arg(long, value_name = "FILE", env = "POSTERN_CONTROL_KEY_FILE")]
+    pub key_file: Option<PathBuf>,
+}
+
+/// A place as it is written on the command line.
+#[derive(Clone, Debug)]
+pub struct AnyPlace(pub Place);
+
+impl std::str::FromStr for AnyPlace {
+    type Err = crate::sql::BadDatabaseUrl;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        // Whatever has a scheme is no folder; a mistyped URL is not made into one.
+        let place = if text.contains("://") { Place::Postgres(text.parse()?) } else { Place::Folder(text.into()) };
+        Ok(Self(place))
+    }
+}
+
+#[derive(Debug, Args)]
+pub struct Backup {
+    /// The file; it holds the keys too, so keep it as safe as them
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    /// Data folder
+    #[arg(long, value_name = "DIR", env = "POSTERN_CONTROL_DATA", required_unless_present = "database")]
+    pub data: Option<PathBuf>,
+    #[command(flatten)]
+    pub shared: Shared,
+}
+
+impl Backup {
+    /// What is saved or restored.
+    #[must_use]
+    pub fn place(&self) -> Option<Place> {
+        match (&self.shared.database, &self.data) {
+            (Some(url), _) => Some(Place::Postgres(url.clone())),
+            (None, Some(data)) => Some(Place::Folder(data.clone())),
+            (None, None) => None,
+        }
+    }
 }
 
 #[derive(Debug, Args)]

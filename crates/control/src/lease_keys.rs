@@ -37,7 +37,7 @@ pub const ANNOUNCE: Duration = Duration::from_secs(10 * 60);
 pub const RETIRE_AFTER: Duration =
     Duration::from_secs(lease::LIFETIME.as_secs() + lease::FAIL_STATIC.as_secs() + lease::CLOCK_SKEW.as_secs());
 
-const SUFFIX: &str = ".lease-key";
+pub(crate) const SUFFIX: &str = ".lease-key";
 /// What keys are called that lie in a database.
 pub(crate) const PREFIX: &str = "lease-key:";
 

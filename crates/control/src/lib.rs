@@ -34,4 +34,5 @@ pub mod sql;
 pub mod state;
 pub mod store;
 pub mod sync;
+pub mod transfer;
 pub mod upgrade;

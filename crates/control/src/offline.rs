@@ -1,6 +1,8 @@
 //! What is done on the data folder itself, also while the control plane runs: it takes such changes over within a
 //! second.
 
+use std::sync::Arc;
+
 use anyhow::{Context as _, bail};
 use postern_proto::{
     id::{AccountId, NodeId},
@@ -13,14 +15,15 @@ use serde::Serialize;
 use crate::{
     catalogue::{Account, AccountKind, Node, NodeKind},
     clock::Clock,
-    config::{AdminReset, Data, GatewayToken, NewKey, RelayToken},
+    config::{self, AdminReset, Data, GatewayToken, NewKey, RelayToken},
     credential,
     gateway::{self, NewNode},
     password::{Password, Passwords},
     run,
     sealed::Keyring,
     state::AppState,
-    store::{Absent, Actor, Store},
+    store::{Absent, Actor, Place, Store},
+    transfer::{self, Counts, End, Secrets},
 };
 
 /// An account with a password that is shown this once.
@@ -148,6 +151,63 @@ pub(crate) fn new_key(command: &NewKey) -> anyhow::Result<()> {
     file.write_all(Keyring::draw()?.as_bytes()).and_then(|()| file.sync_all()).with_context(|| shown.to_string())?;
     tracing::info!("{shown} holds a new key; without it the database's secrets cannot be read, so keep a copy of it");
     Ok(())
+}
+
+/// `postern-control db copy`: prints one line of JSON with the rows of each table.
+pub(crate) async fn copy(command: config::Copy) -> anyhow::Result<()> {
+    let (from, to) = (command.from.0, command.to.0);
+    // What a running control plane writes after its copy would be lost.
+    let _locks = [exclusive(&from, false)?, exclusive(&to, true)?];
+    let (from, to) = (end(from, command.key_file.as_deref())?, end(to, command.key_file.as_deref())?);
+    let counts = transfer::copy(&from, &to, &Clock::system()).await?;
+    run::print_line(&Transferred { rows: counts })
+}
+
+/// `postern-control backup`: prints one line of JSON with the rows of each table.
+pub(crate) async fn backup(command: config::Backup) -> anyhow::Result<()> {
+    let place = command.place().context("neither --data nor --database is given")?;
+    let from = end(place, command.shared.key_file.as_deref())?;
+    let counts = transfer::backup(&from, &command.file, &Clock::system()).await?;
+    run::print_line(&Transferred { rows: counts })
+}
+
+/// `postern-control restore`: prints one line of JSON with the rows of each table.
+pub(crate) async fn restore(command: config::Backup) -> anyhow::Result<()> {
+    let place = command.place().context("neither --data nor --database is given")?;
+    let _lock = exclusive(&place, true)?;
+    let to = end(place, command.shared.key_file.as_deref())?;
+    let counts = transfer::restore(&command.file, &to, &Clock::system()).await?;
+    run::print_line(&Transferred { rows: counts })
+}
+
+#[derive(Serialize)]
+struct Transferred {
+    rows: Counts,
+}
+
+/// A folder that no control plane serves now.
+fn exclusive(place: &Place, make: bool) -> anyhow::Result<Option<std::fs::File>> {
+    let Place::Folder(folder) = place else { return Ok(None) };
+    if make {
+        run::make_folder(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    }
+    run::lock(folder).map(Some)
+}
+
+fn end(place: Place, key_file: Option<&std::path::Path>) -> anyhow::Result<End> {
+    let secrets = match &place {
+        Place::Folder(folder) => {
+            if !folder.is_dir() {
+                bail!("there is no folder {}", folder.display());
+            }
+            Secrets::Folder(folder.clone())
+        }
+        Place::Postgres(url) => {
+            let file = key_file.with_context(|| format!("the keys in {url} are sealed: give --key-file"))?;
+            Secrets::Sealed(Arc::new(Keyring::read(file)?))
+        }
+    };
+    Ok(End { place, secrets })
 }
 
 async fn open(data: &Data) -> anyhow::Result<Store> {

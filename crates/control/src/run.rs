@@ -71,6 +71,9 @@ pub fn run(command: Command) -> anyhow::Result<()> {
             Command::RelayToken(command) => offline::relay_token(command).await,
             Command::AdminReset(command) => offline::admin_reset(command).await,
             Command::NewKey(command) => offline::new_key(&command),
+            Command::Db { command: config::Db::Copy(command) } => offline::copy(command).await,
+            Command::Backup(command) => offline::backup(command).await,
+            Command::Restore(command) => offline::restore(command).await,
             Command::Openapi => Ok(std::io::stdout().write_all(openapi::text()?.as_bytes())?),
         }
     });
@@ -190,7 +193,7 @@ fn check(config: &Serve) -> anyhow::Result<(Email, &str)> {
     Ok((email, &config.org))
 }
 
-fn make_folder(data: &Path) -> std::io::Result<()> {
+pub(crate) fn make_folder(data: &Path) -> std::io::Result<()> {
     use std::os::unix::fs::DirBuilderExt as _;
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(data)
 }
@@ -204,7 +207,7 @@ fn raise_file_limit() {
 }
 
 /// One control plane for each data folder.
-fn lock(data: &Path) -> anyhow::Result<File> {
+pub(crate) fn lock(data: &Path) -> anyhow::Result<File> {
     let path = data.join(LOCK);
     let file = File::create(&path).with_context(|| format!("cannot make {}", path.display()))?;
     if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {

@@ -8,6 +8,7 @@ mod database;
 mod place;
 mod statement;
 
+use futures_util::TryStreamExt as _;
 use sqlx::{
     Column as _, Decode, Postgres, Row as _, SqlSafeStr, SqlStr, Sqlite, Type,
     postgres::{PgConnection, PgRow},
@@ -124,6 +125,33 @@ impl Query {
                 Ok(rows.into_iter().map(Row::Postgres).collect())
             }
         }
+    }
+
+    /// Hands over each row of its answer as it comes, so that an answer of any length takes little memory.
+    pub async fn each<E: From<sqlx::Error>>(
+        self,
+        connection: &mut Connection,
+        mut take: impl AsyncFnMut(Row) -> Result<(), E>,
+    ) -> Result<(), E> {
+        match connection {
+            Connection::Sqlite(held) => {
+                let held: &mut SqliteConnection = held;
+                let query = filled!(self, Sqlite);
+                let mut rows = query.fetch(held);
+                while let Some(row) = rows.try_next().await? {
+                    take(Row::Sqlite(row)).await?;
+                }
+            }
+            Connection::Postgres(held) => {
+                let held: &mut PgConnection = held;
+                let query = filled!(self, Postgres);
+                let mut rows = query.fetch(held);
+                while let Some(row) = rows.try_next().await? {
+                    take(Row::Postgres(row)).await?;
+                }
+            }
+        }
+        Ok(())
     }
 
     /// The first row of its answer, if there is one; the statement should ask for no more.

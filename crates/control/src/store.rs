@@ -183,6 +183,13 @@ pub enum Place {
 }
 
 impl Place {
+    /// Opens the database and brings its schema to this program's version.
+    pub(crate) async fn open_migrated(&self) -> Result<Database, OpenError> {
+        let database = self.open(&Absent::Create { org: "" }).await?;
+        database.migrate().await?;
+        Ok(database)
+    }
+
     async fn open(&self, absent: &Absent<'_>) -> Result<Database, OpenError> {
         match self {
             Self::Folder(data) => {

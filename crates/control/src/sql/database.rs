@@ -224,6 +224,20 @@ impl Connection {
         }
     }
 
+    /// The columns of a table, in their order, with their types as the schema names them.
+    pub async fn columns(&mut self, table: &str) -> Result<Vec<(String, String)>, sqlx::Error> {
+        let statement = match self {
+            Self::Sqlite(_) => "SELECT name, type AS kind FROM pragma_table_info($1) ORDER BY cid",
+            Self::Postgres(_) => {
+                "SELECT CAST(column_name AS TEXT) AS name, CAST(data_type AS TEXT) AS kind
+                FROM information_schema.columns
+                WHERE table_schema = current_schema() AND table_name = $1 ORDER BY ordinal_position"
+            }
+        };
+        let rows = query(statement).bind(table).fetch_all(self).await?;
+        rows.iter().map(|row| Ok((row.try_get("name")?, row.try_get("kind")?))).collect()
+    }
+
     /// The time by the clock of a database that several machines share.
     pub async fn now(&mut self) -> Result<Option<UnixMillis>, sqlx::Error> {
         let Self::Postgres(_) = self else { return Ok(None) };

@@ -31,6 +31,12 @@ impl Statement {
         self
     }
 
+    /// A name that this program knows, of a table or of columns.
+    pub(crate) fn push_name(&mut self, name: &str) -> &mut Self {
+        self.text.push_str(name);
+        self
+    }
+
     /// The next placeholder, and its value.
     pub fn push_bind(&mut self, value: impl Into<Value>) -> &mut Self {
         self.values.push(value.into());
