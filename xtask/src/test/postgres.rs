@@ -4,7 +4,7 @@ use std::{
     ffi::OsStr,
     net::TcpListener,
     os::unix::{
-        fs::{PermissionsExt as _, chown},
+        fs::{PermissionsExt, chown},
         process::CommandExt as _,
     },
     path::{Path, PathBuf},
