@@ -8,7 +8,7 @@ use sqlx::postgres::PgConnectOptions;
 /// and the like, as with other clients of PostgreSQL.
 #[derive(Clone)]
 pub struct DatabaseUrl {
-    options: PgConnectOptions,
+    options: Box<PgConnectOptions>,
     shown: String,
 }
 
@@ -18,7 +18,7 @@ pub struct DatabaseUrl {
 pub struct BadDatabaseUrl;
 
 impl DatabaseUrl {
-    pub(super) const fn options(&self) -> &PgConnectOptions {
+    pub(super) fn options(&self) -> &PgConnectOptions {
         &self.options
     }
 }
@@ -29,7 +29,7 @@ impl FromStr for DatabaseUrl {
     fn from_str(text: &str) -> Result<Self, BadDatabaseUrl> {
         let rest = text.strip_prefix("postgres://").or_else(|| text.strip_prefix("postgresql://"));
         let rest = rest.ok_or(BadDatabaseUrl)?;
-        let options: PgConnectOptions = text.parse().map_err(|_| BadDatabaseUrl)?;
+        let options: Box<PgConnectOptions> = Box::new(text.parse().map_err(|_| BadDatabaseUrl)?);
         // Parameters can hold a password too.
         let place = rest.split(['?', '#']).next().unwrap_or_default();
         let place = place.rsplit_once('@').map_or(place, |(_, place)| place);

@@ -1,5 +1,9 @@
 //! Several control planes on one PostgreSQL database. `cargo xtask test --only postgres` starts a cluster for them.
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on fails, also in its helpers")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test that cannot go on fails, also in its helpers"
+)]
 
 #[path = "../database/choice.rs"]
 mod choice;

@@ -58,7 +58,7 @@ async fn put_resource(change: &mut Change, number: u16, env: &str) -> ResourceId
         tags: Tags::from([("env".to_owned(), env.to_owned())]),
         bind: BindAddress::loopback([127, 0, 0, 1].into(), 2000 + number),
         allow_local: false,
-        strict: number % 2 == 0,
+        strict: number.is_multiple_of(2),
         egress: (number == 3).then(|| "tags:zone=a".to_owned()),
         created_at: change.now(),
         revision: 0,
