@@ -28,6 +28,8 @@ pub(crate) enum Kind {
     Raw,
     /// A proxy that only copies (tokio, 64 KiB)
     Plain,
+    /// Two such proxies in a row: the least that a client's and a node's process cost
+    Plain2,
     /// Two stunnel4, TLS 1.3 with certificates at both ends
     Stunnel,
     /// Two haproxy, TLS 1.3 with certificates at both ends
@@ -66,13 +68,14 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
-    /// What ends a comparison with Postern is a peer; raw loopback and the plain proxy are yardsticks.
+    /// What ends a comparison with Postern is a peer; raw loopback and the plain proxies are yardsticks.
     pub(crate) const PEERS: &'static [Self] = &[Self::Stunnel, Self::Haproxy, Self::Ssh];
 
     /// The Debian packages that it comes from.
     pub(crate) fn packages(self) -> &'static [&'static str] {
         match self {
-            Self::Raw | Self::Plain | Self::Postern | Self::Stack | Self::Stack1q | Self::Vnm => &[],
+            Self::Raw | Self::Plain | Self::Plain2 => &[],
+            Self::Postern | Self::Stack | Self::Stack1q | Self::Vnm => &[],
             Self::Smoltcp64k | Self::Smoltcp1500 | Self::Tun2proxy64k | Self::Tun2proxy1500 => &[],
             Self::Gvisor64k | Self::Gvisor1500 => &["golang-gvisor-gvisor-dev", "golang-go"],
             Self::Stunnel => &["stunnel4", "openssl"],
@@ -88,7 +91,7 @@ impl Kind {
             Self::Smoltcp64k | Self::Smoltcp1500 => Some(Peer::NetstackSmoltcp),
             Self::Gvisor64k | Self::Gvisor1500 => Some(Peer::Gvisor),
             Self::Tun2proxy64k | Self::Tun2proxy1500 => Some(Peer::Tun2proxy),
-            Self::Raw | Self::Plain | Self::Stunnel | Self::Haproxy | Self::Ssh => None,
+            Self::Raw | Self::Plain | Self::Plain2 | Self::Stunnel | Self::Haproxy | Self::Ssh => None,
             Self::Postern | Self::Stack | Self::Stack1q | Self::Vnm | Self::Dnsmasq => None,
         }
     }
@@ -190,6 +193,7 @@ impl Subject {
         let (address, processes) = match kind {
             Kind::Raw => (ground.target, Vec::new()),
             Kind::Plain => start_plain(ground)?,
+            Kind::Plain2 => start_plain_twice(ground)?,
             Kind::Stunnel => on_free_ports(|ports| stunnel::start(ground, ports))?,
             Kind::Haproxy => on_free_ports(|ports| haproxy::start(ground, ports))?,
             Kind::Ssh => on_free_ports(|ports| ssh::start(ground, ports))?,
@@ -242,8 +246,18 @@ pub(crate) fn start_own(
     ground_folder: &Path,
     interrupt: &Interrupt,
 ) -> anyhow::Result<(SocketAddr, Process)> {
+    start_own_as(command, &[&[command], args].concat(), ground_folder, interrupt)
+}
+
+/// The same under a name of its own.
+fn start_own_as(
+    name: &str,
+    args: &[&str],
+    ground_folder: &Path,
+    interrupt: &Interrupt,
+) -> anyhow::Result<(SocketAddr, Process)> {
     let own = PathBuf::from("/proc/self/exe");
-    let mut process = Process::start(command, ground_folder, &own, [&[command], args].concat())?;
+    let mut process = Process::start(name, ground_folder, &own, args)?;
     let ready = process.ready_line(interrupt)?;
     let listen = ready.get("listen").and_then(|listen| listen.as_str()).context("its ready line names no address")?;
     Ok((listen.parse()?, process))
@@ -252,6 +266,15 @@ pub(crate) fn start_own(
 fn start_plain(ground: &Ground<'_>) -> anyhow::Result<Started> {
     let (entry, process) = start_own("bench-copy", &[&ground.target.to_string()], ground.folder, ground.interrupt)?;
     Ok((entry, vec![process]))
+}
+
+fn start_plain_twice(ground: &Ground<'_>) -> anyhow::Result<Started> {
+    let start = |name: &str, target: SocketAddr| {
+        start_own_as(name, &["bench-copy", &target.to_string()], ground.folder, ground.interrupt)
+    };
+    let (far, second) = start("copy-far", ground.target)?;
+    let (entry, first) = start("copy-near", far)?;
+    Ok((entry, vec![first, second]))
 }
 
 /// Two loopback addresses that are free now, for programs that cannot be given port 0: the entry's and the far end's.
