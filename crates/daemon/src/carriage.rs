@@ -20,10 +20,14 @@ use postern_proto::{
 };
 use postern_tunnel::{
     client::carry,
+    lanes::{Lanes, Place},
     local_end::{Accepted, LocalEnd},
     stream::{EndCause, StreamEnd},
 };
-use tokio::sync::{mpsc, watch};
+use tokio::{
+    net::TcpStream,
+    sync::{mpsc, watch},
+};
 use tokio_util::task::TaskTracker;
 use ulid::Ulid;
 
@@ -50,6 +54,7 @@ pub struct Carriage {
     lease_news: watch::Sender<u64>,
     gateways: Mutex<Gateways>,
     inputs: mpsc::Sender<Input>,
+    lanes: Lanes,
     tasks: TaskTracker,
 }
 
@@ -87,6 +92,10 @@ impl Carriage {
             lease_news: watch::Sender::new(0),
             gateways: Mutex::new(Gateways::new(seed)),
             inputs,
+            lanes: Lanes::start("carriage").unwrap_or_else(|error| {
+                tracing::warn!(%error, "no threads to carry streams on");
+                Lanes::none()
+            }),
             tasks: TaskTracker::new(),
         }
     }
@@ -124,8 +133,31 @@ impl Carriage {
     /// Carries a connection that was admitted. It is listed before this returns, so that a cut that comes next finds it.
     pub fn start(self: &Arc<Self>, local: Accepted, peer: SocketAddr, destination: &Arc<Destination>) {
         let stream = self.list(peer, destination);
-        let carried = Arc::clone(self).carry(local, stream, Arc::clone(destination), Wanted::default());
-        self.tasks.spawn(carried);
+        let (carriage, destination, place) = (Arc::clone(self), Arc::clone(destination), self.lanes.place());
+        let runtime = place.runtime().clone();
+        if place.is_here() {
+            let carried = carriage.carry(local, stream, destination, Wanted::default());
+            self.tasks.spawn_on(occupying(place, carried), &runtime);
+            return;
+        }
+        // Its packets are to wake the thread that carries it.
+        let moved = local.0.into_std();
+        let carried = async move {
+            match moved.and_then(TcpStream::from_std) {
+                Ok(local) => carriage.carry(Accepted(local), stream, destination, Wanted::default()).await,
+                Err(error) => {
+                    tracing::warn!("a connection cannot be carried: {error}");
+                    carriage.streams.remove(stream.id);
+                }
+            }
+        };
+        self.tasks.spawn_on(occupying(place, carried), &runtime);
+    }
+
+    /// Where what lasts as long as a listener has its place.
+    #[must_use]
+    pub const fn lanes(&self) -> &Lanes {
+        &self.lanes
     }
 
     /// Lists a stream, so that a cut that comes next finds it. It is to be carried by [`Carriage::carry`], or taken off the
@@ -207,6 +239,11 @@ impl Carriage {
             self.gateways().note_reached(gateway, None);
         }
     }
+}
+
+async fn occupying(place: Place, work: impl Future<Output = ()>) {
+    work.await;
+    drop(place);
 }
 
 impl Destination {

@@ -4,7 +4,10 @@ use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use postern_local_api::message::NoticeLevel;
 use postern_tunnel::local_end::{Accepted, arm_listener};
-use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::{
+    net::{TcpListener, TcpSocket, TcpStream},
+    task::JoinHandle,
+};
 
 use crate::{
     board::Board,
@@ -43,8 +46,23 @@ pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
 }
 
 impl Reception {
-    /// Accepts for ever; dropping the future closes the listener.
-    pub async fn receive(self, listener: TcpListener, address: SocketAddr, destination: Arc<Destination>) {
+    /// Accepts for ever, in one of the lanes that carry; aborting the task closes the listener.
+    pub fn receive_in_lane(
+        self,
+        listener: TcpListener,
+        address: SocketAddr,
+        destination: Arc<Destination>,
+    ) -> JoinHandle<()> {
+        let moved = listener.into_std();
+        self.carriage.lanes().next().spawn(async move {
+            match moved.and_then(TcpListener::from_std) {
+                Ok(listener) => self.receive(listener, address, destination).await,
+                Err(error) => tracing::error!(%address, "cannot accept connections: {error}"),
+            }
+        })
+    }
+
+    async fn receive(self, listener: TcpListener, address: SocketAddr, destination: Arc<Destination>) {
         let mut short = false;
         loop {
             match listener.accept().await {

@@ -242,7 +242,7 @@ impl Spool {
             }
             let event = Event::Start(SessionStart { prepared, ..start.clone() });
             let line = Line::new(at, &event);
-            let Ok(seq) = log.append(&line) else { return Some(start) };
+            let Ok(seq) = log.append_now(&line) else { return Some(start) };
             track(&mut self.shared.ledger().open, line.effect, seq);
         }
         self.shared.on_appended(false);

@@ -7,9 +7,17 @@
 //! a `RESET` of this stream may be on its way. `RESET` breaks the stream off and the connection with it.
 //!
 //! ```text
-//! client  HEAD DATA* END              | RESET anywhere
-//! node    REPLY(200) DATA* END DONE   | REPLY(other) | RESET before DONE
+//! client  HEAD DATA* END                    HEAD…     | RESET anywhere
+//! node    REPLY(200) DATA* END DONE              | REPLY(other) | RESET before DONE
+//!
+//! client  HEAD DATA*                LAST HEAD…
+//! node    REPLY(200) DATA* OVER               REPLY…  | RESET before REPLY
 //! ```
+//!
+//! Most streams end at the target first, which spares them the wait for `DONE`: a node that ends before the client did says
+//! with `OVER` how many bytes it has handed to the target. When those are all, the client's `LAST` ends the stream without
+//! an answer. The node may have broken the stream off meanwhile. Its `RESET` then comes before the `REPLY` of the next
+//! stream, whose head it has not looked at: a node says nothing else about a stream before its `REPLY`.
 //!
 //! A `REPLY` that refuses is all that the node says; the connection is free when the client has sent its `END`. The client
 //! may send `DATA` before the reply, no more than [`MAX_UNANSWERED`] bytes.
@@ -29,6 +37,7 @@ pub const MAX_TEXT: usize = 16 * 1024;
 pub const MAX_UNANSWERED: usize = 64 * 1024;
 
 const RESET_LENGTH: usize = 2;
+const OVER_LENGTH: usize = 8;
 
 /// The type of a frame, as its first byte says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,6 +49,8 @@ pub enum Kind {
     End = 4,
     Reset = 5,
     Done = 6,
+    Over = 7,
+    Last = 8,
 }
 
 /// Why a stream was broken off.
@@ -92,6 +103,10 @@ pub enum Piece<'a> {
     End,
     Reset(ResetCode),
     Done,
+    /// A node's `END`, with how many bytes of the client's the target's system has.
+    Over(u64),
+    /// A client's `END` that asks for no `DONE`.
+    Last,
 }
 
 /// Reads frames from the front of a buffer. It remembers only how much of a `DATA` frame is still to come.
@@ -129,6 +144,8 @@ impl Reader {
             Kind::Reply => Piece::Reply(payload),
             Kind::End => Piece::End,
             Kind::Done => Piece::Done,
+            Kind::Over => Piece::Over(payload.first_chunk().copied().map_or(0, u64::from_be_bytes)),
+            Kind::Last => Piece::Last,
             Kind::Reset | Kind::Data => Piece::Reset(ResetCode::read(payload)),
         };
         Ok(Some((piece, HEADER + header.len())))
@@ -165,7 +182,8 @@ impl Header {
         let fits = match kind {
             Kind::Head | Kind::Reply => length >= 1 && length <= MAX_TEXT,
             Kind::Data => length >= 1 && length <= MAX_DATA,
-            Kind::End | Kind::Done => length == 0,
+            Kind::End | Kind::Done | Kind::Last => length == 0,
+            Kind::Over => length == OVER_LENGTH,
             Kind::Reset => length == RESET_LENGTH,
         };
         #[expect(clippy::cast_possible_truncation, reason = "no type is longer than 256 KiB")]
@@ -207,6 +225,8 @@ impl Kind {
             4 => Self::End,
             5 => Self::Reset,
             6 => Self::Done,
+            7 => Self::Over,
+            8 => Self::Last,
             _ => return None,
         })
     }
@@ -216,6 +236,15 @@ impl Kind {
 pub const END: [u8; HEADER] = [Kind::End as u8, 0, 0, 0];
 /// A `DONE` frame.
 pub const DONE: [u8; HEADER] = [Kind::Done as u8, 0, 0, 0];
+/// A `LAST` frame.
+pub const LAST: [u8; HEADER] = [Kind::Last as u8, 0, 0, 0];
+
+/// A whole `OVER` frame: the target's system has `handed` bytes.
+#[must_use]
+pub const fn over(handed: u64) -> [u8; HEADER + OVER_LENGTH] {
+    let [a, b, c, d, e, f, g, h] = handed.to_be_bytes();
+    [Kind::Over as u8, 0, 0, OVER_LENGTH as u8, a, b, c, d, e, f, g, h]
+}
 
 impl ResetCode {
     const ALL: [Self; 8] = [

@@ -5,7 +5,7 @@
 //!
 //! A [`Request`] or [`Reply`] that exists can be written: control characters and line ends never get into one.
 
-use std::{fmt, str::FromStr};
+use std::{fmt, str::FromStr, time::Duration};
 
 use ulid::Ulid;
 
@@ -20,6 +20,8 @@ use crate::{
 /// More headers than this are refused.
 const MAX_HEADERS: usize = 32;
 const MAX_NAME: usize = 255;
+/// Milliseconds: more than any stream is tried for, in twelve digits.
+const MAX_AGE: u64 = 999_999_999_999;
 /// What is left for a problem beside status line and headers.
 const MAX_BODY: usize = MAX_TEXT - 1024;
 
@@ -31,6 +33,7 @@ pub struct Request {
     host: String,
     lease: String,
     stream: StreamId,
+    age: Option<Duration>,
 }
 
 /// What of a resource is to be reached. The node that dials it checks this against what it knows of the resource.
@@ -111,6 +114,7 @@ pub use self::passage::{Head, Passage};
 const HOST: &str = "Host";
 const LEASE: &str = "Postern-Lease";
 const STREAM: &str = "Postern-Stream";
+const AGE: &str = "Postern-Age";
 const ASKED_HOST: &str = "Postern-Host";
 const ROUTE: &str = "Postern-Route";
 const LENGTH: &str = "Content-Length";
@@ -135,13 +139,28 @@ impl Request {
         if !is_token(&lease) {
             return Err(HeadError::BadValue(LEASE));
         }
-        Ok(Self { resource, wanted: Wanted::default(), host, lease, stream })
+        Ok(Self { resource, wanted: Wanted::default(), host, lease, stream, age: None })
     }
 
     /// The same request for another port or host of the resource.
     #[must_use]
     pub fn wanting(self, wanted: Wanted) -> Self {
         Self { wanted, ..self }
+    }
+
+    /// The same request, which says how long ago the stream was first tried with what is sent now: zero with the first
+    /// try. Whoever says it leaves it to the node to refuse what it may have opened before it began to remember
+    /// (`docs/decisions/0008`), so that the node need not answer before the target does. Milliseconds travel, rounded up.
+    #[must_use]
+    pub fn aged(self, age: Duration) -> Self {
+        let millis = age.as_nanos().div_ceil(1_000_000);
+        Self { age: Some(Duration::from_millis(u64::try_from(millis).unwrap_or(u64::MAX).min(MAX_AGE))), ..self }
+    }
+
+    /// See [`Request::aged`]; `None` when the client does not say.
+    #[must_use]
+    pub const fn age(&self) -> Option<Duration> {
+        self.age
     }
 
     #[must_use]
@@ -173,11 +192,12 @@ impl Request {
     /// The text for a `HEAD` frame.
     #[must_use]
     pub fn write(&self) -> Vec<u8> {
-        let Self { resource, wanted, host, lease, stream } = self;
+        let Self { resource, wanted, host, lease, stream, age } = self;
         let (port, stream) = (wanted.port, stream.ulid());
+        let age = age.map(|age| format!("{AGE}: {}\r\n", age.as_millis())).unwrap_or_default();
         let asked = wanted.host.as_ref().map(|host| format!("{ASKED_HOST}: {host}\r\n")).unwrap_or_default();
         format!(
-            "CONNECT {resource}:{port} HTTP/1.1\r\n{HOST}: {host}\r\n{LEASE}: {lease}\r\n{STREAM}: {stream}\r\n{asked}\r\n"
+            "CONNECT {resource}:{port} HTTP/1.1\r\n{HOST}: {host}\r\n{LEASE}: {lease}\r\n{STREAM}: {stream}\r\n{age}{asked}\r\n"
         )
         .into_bytes()
     }
@@ -207,8 +227,10 @@ impl Request {
         }
         let stream = require(request.headers, STREAM)?;
         let stream = read_stream(stream).ok_or(HeadError::BadValue(STREAM))?;
+        let age = find(request.headers, AGE)?;
+        let age = age.map(|age| read_age(age).ok_or(HeadError::BadValue(AGE))).transpose()?;
         let request = Self::new(resource, require(request.headers, HOST)?, require(request.headers, LEASE)?, stream)?;
-        Ok(request.wanting(Wanted { port, host }))
+        Ok(Self { age, ..request.wanting(Wanted { port, host }) })
     }
 }
 
@@ -390,6 +412,11 @@ fn read_asked(text: &str) -> Option<DnsName> {
 fn read_length(text: &str) -> Option<usize> {
     let digits = !text.is_empty() && text.len() <= 5 && text.bytes().all(|byte| byte.is_ascii_digit());
     digits.then(|| text.parse().ok()).flatten()
+}
+
+fn read_age(text: &str) -> Option<Duration> {
+    let digits = !text.is_empty() && text.len() <= 12 && text.bytes().all(|byte| byte.is_ascii_digit());
+    digits.then(|| text.parse().ok().map(Duration::from_millis)).flatten()
 }
 
 fn read_problem(status: u16, body: &[u8]) -> Option<Problem> {

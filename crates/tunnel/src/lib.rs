@@ -10,6 +10,7 @@ pub mod client;
 pub mod control;
 pub mod happy_eyeballs;
 pub mod identity;
+pub mod lanes;
 mod link;
 pub mod local_end;
 pub mod node;

@@ -14,7 +14,7 @@ mod stranger;
 use std::{
     net::SocketAddr,
     sync::{Arc, PoisonError, RwLock},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use postern_proto::head::{Refused, Request};
@@ -72,7 +72,8 @@ pub struct Server<H> {
 
 impl<H: StreamHandler> Server<H> {
     pub fn new(handler: H, tls: ServerTls) -> Arc<Self> {
-        Arc::new(Self { handler, tls: RwLock::new(tls), live: Live::default(), opened: OpenedLately::default() })
+        let opened = OpenedLately::new(Instant::now());
+        Arc::new(Self { handler, tls: RwLock::new(tls), live: Live::default(), opened })
     }
 
     #[must_use]

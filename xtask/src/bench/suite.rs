@@ -18,15 +18,9 @@ impl Suite {
     /// In the order of the tables.
     pub(crate) fn subjects(self) -> &'static [Kind] {
         match self {
-            Self::Loopback => &[
-                Kind::Raw,
-                Kind::Plain,
-                Kind::Plain2,
-                Kind::Stunnel,
-                Kind::Haproxy,
-                Kind::Ssh,
-                Kind::Postern,
-            ],
+            Self::Loopback => {
+                &[Kind::Raw, Kind::Plain, Kind::Plain2, Kind::Stunnel, Kind::Haproxy, Kind::Ssh, Kind::Postern]
+            }
             Self::Vnm => &[
                 Kind::Raw,
                 Kind::Plain,

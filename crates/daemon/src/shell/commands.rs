@@ -84,7 +84,7 @@ impl Shell {
             Ok(socket) => {
                 tracing::info!(%address, %resource, "listening");
                 let reception = self.parts.reception.clone();
-                self.listeners.insert(ticket, tokio::spawn(reception.receive(socket, address, destination)));
+                self.listeners.insert(ticket, reception.receive_in_lane(socket, address, destination));
                 Some(Input::Bound { ticket })
             }
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => {

@@ -1,6 +1,8 @@
-//! The end of the chain: records go to the file at once and count as durable when they were written through to the disk.
+//! The end of the chain: records go to the file and count as durable when they were written through to the disk.
 //!
-//! What is in the file outlives this process, however it dies. It outlives the machine when it is durable.
+//! What is in the file outlives this process, however it dies. It outlives the machine when it is durable. A record that
+//! nobody waits for is kept back until one comes that somebody waits for, or until it is made durable: then they go into the
+//! file together, so that the end of a stream costs no call of its own.
 
 use std::{fs::File, io, os::unix::fs::FileExt as _, sync::Arc, time::Instant};
 
@@ -34,11 +36,13 @@ pub(super) struct Current {
     size: u64,
 }
 
-/// What lies in the file and is not known to be on the disk.
+/// What is not known to be on the disk.
 #[derive(Default)]
 pub(super) struct Unsynced {
     pub(super) at: u64,
     pub(super) bytes: Vec<u8>,
+    /// So much of it is in the file; the rest is kept back.
+    written: usize,
 }
 
 /// A record before it has its place in the chain.
@@ -102,7 +106,7 @@ impl Log {
     }
 
     pub(super) fn go_on_in(&mut self, file: Current) {
-        self.unsynced = Unsynced { at: file.at, bytes: Vec::new() };
+        self.unsynced = Unsynced { at: file.at, ..Unsynced::default() };
         self.file = Some(file);
     }
 
@@ -123,7 +127,8 @@ impl Log {
         Ok(())
     }
 
-    /// Puts a record at the end of the file, and says its number. When that fails nothing has changed.
+    /// Puts a record at the end of the chain, and says its number; it goes into the file with what comes next. When that
+    /// fails nothing has changed.
     pub(super) fn append(&mut self, line: &Line) -> Result<u64, NotAppended> {
         let current = self.file.as_mut().ok_or(NotAppended::NoRoom)?;
         let seq = self.tip.seq + 1;
@@ -136,24 +141,57 @@ impl Log {
         if bytes.len() as u64 > room {
             return Err(NotAppended::NoRoom);
         }
-        current.file.write_all_at(&bytes, current.at).map_err(NotAppended::Disk)?;
         current.at += bytes.len() as u64;
         self.unsynced.bytes.extend_from_slice(&bytes);
         self.tip = Tip { seq, hash };
         Ok(seq)
     }
 
-    /// What is to be written through now: where, what, and how far the chain is durable after that.
-    pub(super) fn take_unsynced(&mut self) -> Option<(Arc<File>, Unsynced, Tip)> {
-        let current = self.file.as_ref().filter(|_| !self.unsynced.bytes.is_empty())?;
-        let after = Unsynced { at: current.at, bytes: Vec::new() };
-        Some((Arc::clone(&current.through), std::mem::replace(&mut self.unsynced, after), self.tip.clone()))
+    /// The same for a record that is to be in the file when this returns.
+    pub(super) fn append_now(&mut self, line: &Line) -> Result<u64, NotAppended> {
+        let (tip, length) = (self.tip.clone(), self.unsynced.bytes.len());
+        let seq = self.append(line)?;
+        if let Err(error) = self.flush() {
+            self.tip = tip;
+            let added = self.unsynced.bytes.len() - length;
+            self.unsynced.bytes.truncate(length);
+            if let Some(current) = &mut self.file {
+                current.at -= added as u64;
+            }
+            return Err(NotAppended::Disk(error));
+        }
+        Ok(seq)
+    }
+
+    /// Puts what was kept back into the file.
+    fn flush(&mut self) -> io::Result<()> {
+        let Unsynced { at, bytes, written } = &mut self.unsynced;
+        if let Some(kept) = bytes.get(*written..).filter(|kept| !kept.is_empty())
+            && let Some(current) = &self.file
+        {
+            current.file.write_all_at(kept, *at + *written as u64)?;
+            *written = bytes.len();
+        }
+        Ok(())
+    }
+
+    /// What is to be written through now: where, what, and how far the chain is durable after that. It is in the file then,
+    /// so that what comes after it in the file is never read without it.
+    pub(super) fn take_unsynced(&mut self) -> io::Result<Option<(Arc<File>, Unsynced, Tip)>> {
+        if let Err(error) = self.flush() {
+            self.failing = true;
+            return Err(error);
+        }
+        let Some(current) = self.file.as_ref().filter(|_| !self.unsynced.bytes.is_empty()) else { return Ok(None) };
+        let after = Unsynced { at: current.at, ..Unsynced::default() };
+        Ok(Some((Arc::clone(&current.through), std::mem::replace(&mut self.unsynced, after), self.tip.clone())))
     }
 
     /// The disk did not take this: it is written again, together with what has come after it.
     pub(super) fn put_back(&mut self, mut unsynced: Unsynced) {
         unsynced.bytes.append(&mut self.unsynced.bytes);
-        self.unsynced = unsynced;
+        // It is written anew as a whole.
+        self.unsynced = Unsynced { written: 0, ..unsynced };
         self.failing = true;
     }
 }

@@ -174,7 +174,7 @@ impl Writer {
 
     /// Makes durable what is in the file.
     fn sync(&self) -> io::Result<()> {
-        let Some((file, unsynced, tip)) = self.shared.log().take_unsynced() else { return Ok(()) };
+        let Some((file, unsynced, tip)) = self.shared.log().take_unsynced()? else { return Ok(()) };
         // Written once more, through to the disk: after a failure the system would not write it again by itself.
         let written = file.write_all_at(&unsynced.bytes, unsynced.at);
         let mut log = self.shared.log();

@@ -9,6 +9,8 @@ enum Frame {
     Data(Vec<u8>),
     End,
     Done,
+    Over(u64),
+    Last,
     Reset(ResetCode),
 }
 
@@ -18,6 +20,8 @@ fn write(frame: &Frame) -> Vec<u8> {
         Frame::Data(data) => (Kind::Data, data.clone()),
         Frame::End => return END.to_vec(),
         Frame::Done => return DONE.to_vec(),
+        Frame::Over(handed) => return over(*handed).to_vec(),
+        Frame::Last => return LAST.to_vec(),
         Frame::Reset(code) => return code.frame().to_vec(),
     };
     let mut bytes = Header::new(kind, payload.len()).unwrap().write().to_vec();
@@ -40,6 +44,8 @@ fn read<'a>(chunks: impl IntoIterator<Item = &'a [u8]>) -> Result<(Vec<Frame>, u
                 (Piece::Reply(text), _) => frames.push(Frame::Text(Kind::Reply, text.to_vec())),
                 (Piece::End, _) => frames.push(Frame::End),
                 (Piece::Done, _) => frames.push(Frame::Done),
+                (Piece::Over(handed), _) => frames.push(Frame::Over(handed)),
+                (Piece::Last, _) => frames.push(Frame::Last),
                 (Piece::Reset(code), _) => frames.push(Frame::Reset(code)),
             }
         }
@@ -56,6 +62,8 @@ fn frames() -> impl Strategy<Value = Vec<Frame>> {
         bytes().prop_map(Frame::Data),
         Just(Frame::End),
         Just(Frame::Done),
+        any::<u64>().prop_map(Frame::Over),
+        Just(Frame::Last),
         prop::sample::select(ResetCode::ALL.as_slice()).prop_map(Frame::Reset),
     ];
     prop::collection::vec(frame, 0..20)
@@ -142,12 +150,15 @@ fn a_length_that_does_not_fit_the_type_is_refused_before_anything_is_read() {
         (Kind::Data, MAX_DATA + 1),
         (Kind::End, 1),
         (Kind::Done, 1),
+        (Kind::Over, 0),
+        (Kind::Over, 9),
+        (Kind::Last, 1),
         (Kind::Reset, 0),
         (Kind::Reset, 3),
     ] {
         assert!(too_long(kind, length).is_err(), "{kind:?} {length}");
     }
-    for kind in [0, 7, 8, 22, 23, b'G', 255] {
+    for kind in [0, 9, 10, 22, 23, b'G', 255] {
         assert_eq!(Header::read([kind, 0, 0, 0]), Err(FrameError::UnknownKind(kind)));
     }
 }

@@ -30,6 +30,19 @@ fn a_request_for_another_port_and_host_says_so() {
 }
 
 #[test]
+fn a_request_says_how_old_its_stream_is_in_whole_milliseconds_that_are_not_too_few() {
+    let first = request().aged(Duration::ZERO);
+    let text = String::from_utf8(first.write()).unwrap();
+    assert_eq!(text, TEXT.replace("\r\n\r\n", "\r\nPostern-Age: 0\r\n\r\n"));
+    assert_eq!(Request::read(text.as_bytes()).unwrap(), first);
+    assert_eq!(request().aged(Duration::from_nanos(1)).age(), Some(Duration::from_millis(1)));
+    assert_eq!(request().aged(Duration::from_millis(7)).age(), Some(Duration::from_millis(7)));
+    let longest = request().aged(Duration::MAX);
+    assert_eq!(Request::read(&longest.write()), Ok(longest));
+    assert_eq!(request().age(), None);
+}
+
+#[test]
 fn headers_that_are_not_known_are_passed_over() {
     let text = TEXT.replace("Host:", "X-Later: something new\r\nhOST:");
     assert_eq!(Request::read(text.as_bytes()), Ok(request()));
@@ -54,6 +67,10 @@ fn a_request_that_could_be_read_in_two_ways_is_refused() {
         (change("Host:", "Postern-Host: *.internal\r\nHost:"), HeadError::BadValue(ASKED_HOST)),
         (change("Host:", "Postern-Host:\r\nHost:"), HeadError::BadValue(ASKED_HOST)),
         (change("Host:", "Postern-Host: a\r\nPostern-Host: a\r\nHost:"), HeadError::Repeated(ASKED_HOST)),
+        (change("Host:", "Postern-Age: -1\r\nHost:"), HeadError::BadValue(AGE)),
+        (change("Host:", "Postern-Age:\r\nHost:"), HeadError::BadValue(AGE)),
+        (change("Host:", "Postern-Age: 1000000000000\r\nHost:"), HeadError::BadValue(AGE)),
+        (change("Host:", "Postern-Age: 1\r\nPostern-Age: 2\r\nHost:"), HeadError::Repeated(AGE)),
         (change("res_", "dev_"), HeadError::BadResource),
         (change("res_", "RES_"), HeadError::BadResource),
         (change("res_01JABC", "res_01jabc"), HeadError::BadResource),
@@ -160,10 +177,15 @@ proptest! {
         (host, lease) in ("[a-z0-9.:-]{1,255}", "[A-Za-z0-9._-]{1,2048}"),
         port in any::<u16>(),
         asked in prop::option::of("([a-z0-9]{1,20}\\.){0,9}[a-z]{1,20}"),
+        age: Option<u32>,
     ) {
         let resource = ResourceId::from_ulid(Ulid(resource));
         let wanted = Wanted { port, host: asked.map(|host| host.parse().unwrap()) };
         let request = Request::new(resource, host, lease, StreamId::from_ulid(Ulid(stream))).unwrap().wanting(wanted);
+        let request = match age {
+            Some(millis) => request.aged(Duration::from_millis(millis.into())),
+            None => request,
+        };
         prop_assert_eq!(Request::read(&request.write()), Ok(request));
     }
 

@@ -37,6 +37,8 @@ fn read<'a>(chunks: impl Iterator<Item = &'a [u8]>) -> Frames {
                 }
                 Piece::End => pieces.push((2, vec![])),
                 Piece::Done => pieces.push((3, vec![])),
+                Piece::Over(handed) => pieces.push((5, handed.to_be_bytes().to_vec())),
+                Piece::Last => pieces.push((6, vec![])),
                 Piece::Reset(code) => pieces.push((4, code.frame().to_vec())),
             }
             at += taken;

@@ -1,7 +1,11 @@
 //! Carrying one local connection: find a connection, open the stream with the first bytes in the same flight, send them
 //! again elsewhere when that did not work, and copy until the end.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{
+    io,
+    sync::Arc,
+    time::{Duration, Instant, SystemTime},
+};
 
 use postern_proto::{
     head::{Refused, Request},
@@ -46,7 +50,11 @@ pub async fn carry(local: impl LocalEnd, mut guide: impl StreamGuide, control: S
             Ok(()) => break EndCause::Done,
             Err(Stop::Ended(cause)) => break cause,
             Err(Stop::Refused(refused)) => opening.on_refused(entry, refused),
-            Err(Stop::Unanswered) => opening.on_lost(entry, request),
+            Err(Stop::Unanswered) => {
+                entry.distrust();
+                opening.on_lost(entry, request)
+            }
+            Err(Stop::Unseen) => opening.on_lost(entry, request),
             Err(Stop::Unwelcome(error)) => {
                 opening.on_unwelcome(entry, error);
                 Ok(())
@@ -70,6 +78,8 @@ enum Stop {
     Refused(Refused),
     /// The connection closed before anything came back.
     Unanswered,
+    /// The node broke the stream before this one off, and with it the connection, before it saw the head.
+    Unseen,
     /// The node did not accept the client's certificate; a client learns that only after its handshake.
     Unwelcome(rustls::Error),
 }
@@ -84,6 +94,8 @@ struct Opening {
     /// opened the stream.
     again: Option<(Arc<Entry>, Request)>,
     losses: u32,
+    /// When what is under way was first sent.
+    begun: Option<Moment>,
     renewed: bool,
     rerouted: bool,
 }
@@ -124,8 +136,20 @@ impl Opening {
                 (entry, request, connection)
             };
             match connection {
-                Ok(warm) => return Ok((warm, entry, request)),
+                // Only now: the node counts from when it took the connection.
+                Ok(warm) => return Ok((warm, entry, request.aged(self.age()))),
                 Err(error) => self.failure = Some(Failure::Dial { entry, error }),
+            }
+        }
+    }
+
+    /// How long ago what is sent now was first sent.
+    fn age(&mut self) -> Duration {
+        match self.begun.filter(|_| self.replay.has_data()) {
+            Some(begun) => begun.elapsed(),
+            None => {
+                self.begun = Some(Moment::now());
+                Duration::ZERO
             }
         }
     }
@@ -142,11 +166,12 @@ impl Opening {
             return Err(EndCause::Refused(Box::new(refused.problem)));
         }
         self.failure = Some(Failure::Refused { entry, refused });
+        // Nobody has got any of it.
+        self.begun = None;
         Ok(())
     }
 
     fn on_lost(&mut self, entry: Arc<Entry>, request: Request) -> Result<(), EndCause> {
-        entry.distrust();
         self.losses += 1;
         match self.losses {
             1 => self.again = Some((entry, request)),
@@ -161,6 +186,24 @@ impl Opening {
     fn on_unwelcome(&mut self, entry: Arc<Entry>, error: rustls::Error) {
         let error = DialError::Handshake { address: entry.address().to_owned(), source: io::Error::other(error) };
         self.failure = Some(Failure::Dial { entry, error });
+    }
+}
+
+/// A reading of two clocks: one stands still while the machine sleeps, the other may be set.
+#[derive(Clone, Copy)]
+struct Moment {
+    steady: Instant,
+    wall: SystemTime,
+}
+
+impl Moment {
+    fn now() -> Self {
+        Self { steady: Instant::now(), wall: SystemTime::now() }
+    }
+
+    /// The longer of the two times since then.
+    fn elapsed(self) -> Duration {
+        self.steady.elapsed().max(self.wall.elapsed().unwrap_or_default())
     }
 }
 
@@ -191,6 +234,7 @@ async fn transfer(
             other => break other,
         }
     };
+    answered |= splice.is_answered();
     let clean = splice.into_inbox().is_empty();
     match result {
         Ok(event) => {
@@ -203,6 +247,7 @@ async fn transfer(
             }
         }
         Err(Break::Link(LinkError::Closed(error))) if !answered && proves_unanswered(&error) => Err(Stop::Unanswered),
+        Err(Break::Peer(_)) if !answered => Err(Stop::Unseen),
         Err(Break::Link(LinkError::Tls(error @ rustls::Error::AlertReceived(_)))) if !answered => {
             Err(Stop::Unwelcome(error))
         }

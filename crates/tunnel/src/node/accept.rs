@@ -1,6 +1,11 @@
 //! The accept loop: it survives every error, and each handshake has a task and a deadline of its own.
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    io,
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use postern_proto::frame::ResetCode;
 use tokio::{
@@ -14,10 +19,13 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Server, StreamHandler,
     admission::{Admission, Admitted},
-    session, stranger,
+    session,
+    session::Caller,
+    stranger,
 };
 use crate::{
     identity::PeerIdentity,
+    lanes::Lanes,
     link::{self, Established, LinkError},
     socket,
     tls::{self, ServerTls},
@@ -37,6 +45,10 @@ pub(super) async fn run<H: StreamHandler>(
     drain: Duration,
 ) {
     let admission = Admission::default();
+    let lanes = Lanes::start("carrier").unwrap_or_else(|error| {
+        tracing::warn!(%error, "no threads to carry streams on");
+        Lanes::none()
+    });
     let mut tasks = JoinSet::new();
     let drained = async {
         stop.cancelled().await;
@@ -50,7 +62,9 @@ pub(super) async fn run<H: StreamHandler>(
             accepted = listener.accept() => match accepted {
                 Ok((stream, client)) => {
                     if let Some(admitted) = admission.admit(client.ip()) {
-                        tasks.spawn(connection(server.clone(), stream, client, admitted, stop.clone()));
+                        let Ok(stream) = stream.into_std() else { continue };
+                        let serving = connection(server.clone(), stream, client, admitted, stop.clone());
+                        tasks.spawn_on(serving, &lanes.next());
                     }
                 }
                 Err(error) => {
@@ -76,11 +90,14 @@ fn concerns_one(error: &io::Error) -> bool {
 
 async fn connection<H: StreamHandler>(
     server: Arc<Server<H>>,
-    stream: TcpStream,
+    stream: std::net::TcpStream,
     client: SocketAddr,
     admitted: Admitted,
     stop: CancellationToken,
 ) {
+    let begun = Instant::now();
+    // In the runtime that carries it.
+    let Ok(stream) = TcpStream::from_std(stream) else { return };
     let tls = server.tls();
     // Boxed, so that what a handshake takes up is freed when it is over.
     let accepted = Box::pin(timeout(HANDSHAKE, handshake(stream, &tls))).await;
@@ -92,7 +109,10 @@ async fn connection<H: StreamHandler>(
     };
     let carrier = alpn.is_some_and(|alpn| alpn == tls::ALPN);
     match leaf.map(|leaf| PeerIdentity::from_leaf(&leaf, tls.org())) {
-        Some(Ok(peer)) if carrier => session::run(&server, link, &peer, client, &stop).await,
+        Some(Ok(peer)) if carrier => {
+            let caller = Caller { peer: &peer, address: client, begun };
+            session::run(&server, link, caller, &stop).await;
+        }
         Some(Err(error)) => tracing::debug!(%client, %error, "no identity"),
         _ => Box::pin(stranger::refuse(link)).await,
     }

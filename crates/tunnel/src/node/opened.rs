@@ -15,17 +15,28 @@ const REMEMBERED: Duration = Duration::from_secs(60);
 /// With so many at once they are remembered for a shorter time: 2 × 64 Ki entries are 8 MiB.
 const MOST: usize = 64 * 1024;
 
-#[derive(Default)]
 pub(super) struct OpenedLately(Mutex<Generations>);
 
-#[derive(Default)]
 struct Generations {
     young: HashSet<(Peer, StreamId)>,
     old: HashSet<(Peer, StreamId)>,
-    since: Option<Instant>,
+    /// When the younger one began.
+    since: Instant,
+    /// When the older one began: everything that was opened after this is known.
+    reach: Instant,
 }
 
 impl OpenedLately {
+    /// Nothing can have been opened here before `now`.
+    pub(super) fn new(now: Instant) -> Self {
+        Self(Mutex::new(Generations { young: HashSet::new(), old: HashSet::new(), since: now, reach: now }))
+    }
+
+    /// Whether everything is known that was opened since `then`.
+    pub(super) fn reaches_back_to(&self, then: Option<Instant>) -> bool {
+        self.with(|generations| then.is_some_and(|then| generations.reach <= then))
+    }
+
     pub(super) fn contains(&self, peer: Peer, stream: StreamId) -> bool {
         self.with(|generations| generations.contains(&(peer, stream)))
     }
@@ -52,10 +63,10 @@ impl Generations {
     }
 
     fn age(&mut self, now: Instant) {
-        let since = *self.since.get_or_insert(now);
-        if now.duration_since(since) >= REMEMBERED || self.young.len() >= MOST {
+        if now.duration_since(self.since) >= REMEMBERED || self.young.len() >= MOST {
             self.old = std::mem::take(&mut self.young);
-            self.since = Some(now);
+            self.reach = self.since;
+            self.since = now;
         }
     }
 }
@@ -77,7 +88,8 @@ mod tests {
 
     #[test]
     fn a_stream_is_known_for_a_minute_at_least_and_forgotten_some_time() {
-        let (opened, begin) = (OpenedLately::default(), Instant::now());
+        let begin = Instant::now();
+        let opened = OpenedLately::new(begin);
         assert!(opened.insert(peer(1), stream(1), begin));
         assert!(!opened.insert(peer(1), stream(1), begin));
         assert!(opened.insert(peer(2), stream(1), begin), "another peer's identifiers are its own");
@@ -88,8 +100,24 @@ mod tests {
     }
 
     #[test]
+    fn it_is_known_how_far_the_memory_reaches() {
+        let begin = Instant::now();
+        let opened = OpenedLately::new(begin);
+        assert!(opened.reaches_back_to(Some(begin)));
+        assert!(!opened.reaches_back_to(begin.checked_sub(Duration::from_millis(1))), "it was another process then");
+        assert!(!opened.reaches_back_to(None), "before the machine was started");
+        let minute = |minutes: u32| begin + REMEMBERED * minutes;
+        for number in 1..=3 {
+            assert!(opened.insert(peer(1), stream(u128::from(number)), minute(number)));
+        }
+        assert!(opened.reaches_back_to(Some(minute(2))));
+        assert!(!opened.reaches_back_to(Some(minute(1))), "the first one is forgotten");
+    }
+
+    #[test]
     fn no_more_are_remembered_than_the_bound() {
-        let (opened, now) = (OpenedLately::default(), Instant::now());
+        let now = Instant::now();
+        let opened = OpenedLately::new(now);
         for number in 0..3 * MOST as u128 {
             assert!(opened.insert(peer(1), stream(number), now));
         }

@@ -38,11 +38,10 @@ const MOST_HELD: usize = MAX_UNANSWERED + 16;
 pub(super) async fn run<H: StreamHandler>(
     server: &Server<H>,
     link: Box<Link>,
-    peer: &PeerIdentity,
-    client: SocketAddr,
+    caller: Caller<'_>,
     stop: &CancellationToken,
 ) {
-    let mut session = Session { link, inbox: Inbox::default(), peer, client, stop };
+    let mut session = Session { link, inbox: Inbox::default(), caller, stop };
     let quit = loop {
         if let Err(quit) = session.stream(server).await {
             break quit;
@@ -53,6 +52,15 @@ pub(super) async fn run<H: StreamHandler>(
         Quit::Reset(code) => session.link.reset(code),
         Quit::Broken => {}
     }
+}
+
+/// Who is at the other end of a link.
+#[derive(Clone, Copy)]
+pub(super) struct Caller<'a> {
+    pub(super) peer: &'a PeerIdentity,
+    pub(super) address: SocketAddr,
+    /// From before the link's handshake.
+    pub(super) begun: std::time::Instant,
 }
 
 /// Why a link is given up.
@@ -67,19 +75,21 @@ struct Session<'a> {
     link: Box<Link>,
     /// What was received and not looked at yet.
     inbox: Inbox,
-    peer: &'a PeerIdentity,
-    client: SocketAddr,
+    caller: Caller<'a>,
     stop: &'a CancellationToken,
 }
 
 impl Session<'_> {
     /// Serves the next stream. The link takes another one afterwards, unless it is given up.
     async fn stream<H: StreamHandler>(&mut self, server: &Server<H>) -> Result<(), Quit> {
-        let opened = match self.next_head().await? {
-            Ok(request) => match self.refusal(server, &request) {
-                None => self.open(server, &request).await?,
-                Some(refused) => Err(refused),
-            },
+        let (opened, ages) = match self.next_head().await? {
+            Ok(request) => {
+                let opened = match self.refusal(server, &request) {
+                    None => self.open(server, &request).await?,
+                    Some(refused) => Err(refused),
+                };
+                (opened, request.age().is_some())
+            }
             Err(error) => {
                 let problem = Problem::new(400, "bad_head", "The request is malformed").with_detail(error.to_string());
                 self.refuse(problem.into()).await?;
@@ -87,7 +97,7 @@ impl Session<'_> {
             }
         };
         match opened {
-            Ok(opened) => self.transfer(server, opened).await,
+            Ok(opened) => self.transfer(server, opened, ages).await,
             Err(refused) => self.refuse(refused).await,
         }
     }
@@ -122,18 +132,26 @@ impl Session<'_> {
     /// Why a stream is refused before the handler is asked.
     fn refusal<H>(&self, server: &Server<H>, request: &Request) -> Option<Refused> {
         // First of all: a client that is told anything else may go elsewhere with what it sent.
-        if server.opened.contains(self.peer.peer, request.stream()) {
+        if server.opened.contains(self.caller.peer.peer, request.stream()) || self.may_be_forgotten(server, request) {
             return Some(repeated());
         }
         if self.stop.is_cancelled() {
             let problem = Problem::new(503, "draining", "The gateway is shutting down");
             return Some(problem.with_detail("It takes no new connections. Another gateway may.").into());
         }
-        if self.peer.is_over(unix_now()) {
+        if self.caller.peer.is_over(unix_now()) {
             let problem = Problem::new(401, "certificate_expired", "The device's certificate has ended");
             return Some(problem.with_detail("Connect again with a renewed certificate.").into());
         }
         None
+    }
+
+    /// Whether the stream may have been opened before this node began to remember, by the process before this one. The
+    /// head was written after the link's handshake had begun, so what was first tried so long before it was not tried
+    /// before this moment less that time.
+    fn may_be_forgotten<H>(&self, server: &Server<H>, request: &Request) -> bool {
+        let age = request.age().filter(|age| !age.is_zero());
+        age.is_some_and(|age| !server.opened.reaches_back_to(self.caller.begun.checked_sub(age)))
     }
 
     /// Asks the handler, and holds what the client sends meanwhile.
@@ -143,7 +161,7 @@ impl Session<'_> {
         request: &Request,
     ) -> Result<Result<Opened, Refused>, Quit> {
         let gone = CancellationToken::new();
-        let wish = OpenRequest { peer: self.peer, client: self.client, request, gone: &gone };
+        let wish = OpenRequest { peer: self.caller.peer, client: self.caller.address, request, gone: &gone };
         let mut opening = Box::pin(server.handler.open(wish));
         let (link, inbox) = (&mut self.link, &mut self.inbox);
         let mut quit = None;
@@ -164,7 +182,8 @@ impl Session<'_> {
         let Ok(Opened { target, control, done }) = opened else {
             return quit.map_or(Ok(opened), Err);
         };
-        let first = quit.is_none() && server.opened.insert(self.peer.peer, request.stream(), std::time::Instant::now());
+        let first =
+            quit.is_none() && server.opened.insert(self.caller.peer.peer, request.stream(), std::time::Instant::now());
         if first {
             return Ok(Ok(Opened { target, control, done }));
         }
@@ -174,8 +193,8 @@ impl Session<'_> {
         quit.map_or_else(|| Ok(Err(repeated())), Err)
     }
 
-    /// Carries an opened stream to its end.
-    async fn transfer<H: StreamHandler>(&mut self, server: &Server<H>, opened: Opened) -> Result<(), Quit> {
+    /// Carries an opened stream to its end. `ages`: the client leaves it to us to refuse what may have been opened before.
+    async fn transfer<H: StreamHandler>(&mut self, server: &Server<H>, opened: Opened, ages: bool) -> Result<(), Quit> {
         let Opened { target, control, done } = opened;
         let running = server.live.begin(&control, done);
         if socket::arm(&target).is_err() {
@@ -183,11 +202,17 @@ impl Session<'_> {
             return Err(Quit::Reset(ResetCode::TargetReset));
         }
         let mut splice = Splice::node(&target, &mut self.link, &control, std::mem::take(&mut self.inbox));
+        if ages {
+            splice.answer_with_the_target();
+        }
         let result = loop {
             match splice.run().await {
                 Ok(Event::Opened) => {}
                 Ok(Event::Done | Event::Refused(_)) => break Ok(()),
-                Err(broken) => break Err(broken),
+                Err(broken) => {
+                    splice.answer_late();
+                    break Err(broken);
+                }
             }
         };
         self.inbox = splice.into_inbox();

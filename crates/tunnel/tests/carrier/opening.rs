@@ -10,7 +10,7 @@ use std::{
 };
 
 use postern_proto::{
-    frame::{END, Header, Kind, MAX_DATA, MAX_TEXT, MAX_UNANSWERED, ResetCode},
+    frame::{END, Header, Kind, LAST, MAX_DATA, MAX_TEXT, MAX_UNANSWERED, ResetCode},
     head::{Refused, Reply, Route as WayTo},
     problem::Problem,
 };
@@ -19,12 +19,14 @@ use postern_tunnel::{
     stream::{EndCause, StreamEnd},
     tls::{ClientTls, Identity},
 };
+use socket2::SockRef;
 use time::OffsetDateTime;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
     sync::mpsc,
 };
+use tokio_rustls::client::TlsStream;
 
 use crate::{
     transfer::noise,
@@ -217,7 +219,7 @@ async fn a_client_that_goes_away_while_its_target_is_dialled_is_noticed() {
     let entry = gateway.entry(org.client());
     let local = Local::connect(Route::to(&[&entry])).await;
     tokio::time::sleep(Duration::from_millis(50)).await;
-    socket2::SockRef::from(&local.app).set_linger(Some(Duration::ZERO)).unwrap();
+    SockRef::from(&local.app).set_linger(Some(Duration::ZERO)).unwrap();
     assert_eq!(local.end().await.cause, EndCause::LocalReset);
     within(noticed.recv()).await.unwrap();
 }
@@ -295,6 +297,106 @@ async fn a_client_that_breaks_the_protocol_opens_nothing() {
     assert!(answer.ends_with(&reset), "what is sent ahead has no bound");
 }
 
+/// What a node says, frame by frame, until the next frame of kind `last` has come.
+async fn hear(stream: &mut TlsStream<TcpStream>, last: Kind) -> Vec<(Kind, Vec<u8>)> {
+    let mut frames = Vec::new();
+    loop {
+        let mut header = [0; 4];
+        within(stream.read_exact(&mut header)).await.unwrap();
+        let header = Header::read(header).unwrap();
+        let mut payload = vec![0; header.len()];
+        within(stream.read_exact(&mut payload)).await.unwrap();
+        frames.push((header.kind(), payload));
+        if header.kind() == last {
+            return frames;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_that_an_earlier_process_may_have_opened_is_refused() {
+    let org = Org::new();
+    let (address, seen) = counting_echo().await;
+    let gateway = Gateway::start(&org, Duration::ZERO, move |_| Plan::Dial(address)).await;
+    let identity = org.identity(device());
+    let mut stream = tls(&org.trust(), Some(&identity), &[b"postern/1"], gateway.node, gateway.address).await.unwrap();
+    let ask = |age| {
+        let head = request("v4.public.x").aged(age).write();
+        [frame(Kind::Head, &head), frame(Kind::Data, b"once"), END.to_vec()].concat()
+    };
+    stream.write_all(&ask(Duration::from_secs(3600))).await.unwrap();
+    let (_, text) = hear(&mut stream, Kind::Reply).await.remove(0);
+    let Ok(Reply::Refused(refused)) = Reply::read(&text) else { panic!("opened") };
+    assert_eq!(refused.problem.code, "stream_repeated");
+    assert!(seen.lock().unwrap().is_empty());
+    stream.write_all(&ask(Duration::ZERO)).await.unwrap();
+    let frames = hear(&mut stream, Kind::Done).await;
+    assert_eq!(
+        frames.iter().map(|frame| frame.0).collect::<Vec<_>>(),
+        [Kind::Reply, Kind::Data, Kind::End, Kind::Done]
+    );
+    assert_eq!(*seen.lock().unwrap(), [b"once"]);
+    // What was tried within the life of this process is not refused for its age.
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    let mut stream = tls(&org.trust(), Some(&identity), &[b"postern/1"], gateway.node, gateway.address).await.unwrap();
+    stream.write_all(&ask(Duration::from_millis(1))).await.unwrap();
+    assert_eq!(hear(&mut stream, Kind::Reply).await[0].1, Reply::Opened.write());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_that_its_target_ends_first_leaves_its_connection_free_without_a_word() {
+    let org = Org::new();
+    let target = Target::bind().await;
+    let address = target.address;
+    let mut gateway = Gateway::start(&org, Duration::ZERO, move |_| Plan::Dial(address)).await;
+    let identity = org.identity(device());
+    let mut stream = tls(&org.trust(), Some(&identity), &[b"postern/1"], gateway.node, gateway.address).await.unwrap();
+    let ask = || {
+        let head = request("v4.public.x").aged(Duration::ZERO).write();
+        [frame(Kind::Head, &head), frame(Kind::Data, b"hello")].concat()
+    };
+    let answer = async |socket: &mut TcpStream| {
+        within(socket.read_exact(&mut [0; 5])).await.unwrap();
+        socket.write_all(b"bye").await.unwrap();
+        socket.shutdown().await.unwrap();
+    };
+    stream.write_all(&ask()).await.unwrap();
+    let mut first = target.accept().await;
+    answer(&mut first).await;
+    let said = [
+        (Kind::Reply, Reply::Opened.write()),
+        (Kind::Data, b"bye".to_vec()),
+        (Kind::Over, 5_u64.to_be_bytes().to_vec()),
+    ];
+    assert_eq!(hear(&mut stream, Kind::Over).await, said);
+    stream.write_all(&[LAST.to_vec(), ask()].concat()).await.unwrap();
+    let mut second = target.accept().await;
+    assert_eq!(within(first.read(&mut [0])).await.unwrap(), 0, "it was not told the end");
+    assert_eq!(gateway.ended().await, StreamEnd { cause: EndCause::Done, up: 5, down: 3 });
+    answer(&mut second).await;
+    assert_eq!(hear(&mut stream, Kind::Over).await, said);
+    // One that breaks off after all takes the connection with it, and says nothing of the head that follows.
+    let _ = SockRef::from(&second).set_linger(Some(Duration::ZERO));
+    drop(second);
+    let mut rest = Vec::new();
+    let _ = within(stream.read_to_end(&mut rest)).await;
+    assert_eq!(rest, ResetCode::TargetReset.frame());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_target_that_says_nothing_does_not_hold_up_the_answer() {
+    let org = Org::new();
+    let target = Target::bind().await;
+    let address = target.address;
+    let gateway = Gateway::start(&org, Duration::ZERO, move |_| Plan::Dial(address)).await;
+    let identity = org.identity(device());
+    let mut stream = tls(&org.trust(), Some(&identity), &[b"postern/1"], gateway.node, gateway.address).await.unwrap();
+    let head = request("v4.public.x").aged(Duration::ZERO).write();
+    stream.write_all(&[frame(Kind::Head, &head), frame(Kind::Data, b"hello")].concat()).await.unwrap();
+    let _silent = target.accept().await;
+    assert_eq!(hear(&mut stream, Kind::Reply).await, [(Kind::Reply, Reply::Opened.write())]);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_certificate_that_ended_opens_no_further_stream() {
     let org = Org::new();
@@ -364,7 +466,7 @@ async fn a_program_that_breaks_off_before_a_gateway_is_found_ends_the_search() {
     let entry = Entry::new(node(), silent.local_addr().unwrap().to_string(), org.client()).unwrap();
     let local = Local::connect(Route::to(&[&entry])).await;
     let _held: TcpStream = within(silent.accept()).await.unwrap().0;
-    socket2::SockRef::from(&local.app).set_linger(Some(Duration::ZERO)).unwrap();
+    SockRef::from(&local.app).set_linger(Some(Duration::ZERO)).unwrap();
     assert_eq!(local.end().await.cause, EndCause::LocalReset);
     let local = Local::connect(Route::to(&[&entry])).await;
     local.control.cut(ResetCode::Disconnected);
