@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use postern_netstack::StackConfig;
+use postern_netstack::{MAX_COUPLED, MAX_PACKET, StackConfig};
 use postern_proto::id::{OrgId, ResourceId};
 use tokio::{sync::mpsc, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
@@ -166,11 +166,48 @@ impl Attendant for Porter {
 pub fn stack_config(shards: usize) -> StackConfig {
     let whole = StackConfig::default();
     StackConfig {
+        largest: if takes_large_packets() { MAX_COUPLED } else { MAX_PACKET },
         mtu: MTU as usize,
         offload: tun_driver::frames::OFFLOAD,
         max_flows: whole.max_flows.div_ceil(shards.max(1)),
         max_held: whole.max_held.div_ceil(shards.max(1)),
         answers: postern_netstack::Answers::Asked,
         ..whole
+    }
+}
+
+/// Whether the system takes packets over IPv4 beyond 64 KiB from a device: Linux since 6.3.
+#[cfg(target_os = "linux")]
+fn takes_large_packets() -> bool {
+    rustix::system::uname().release().to_str().is_ok_and(|release| is_at_least(release, 6, 3))
+}
+
+#[cfg(not(target_os = "linux"))]
+fn takes_large_packets() -> bool {
+    false
+}
+
+#[cfg(any(target_os = "linux", test))]
+fn is_at_least(release: &str, major: u32, minor: u32) -> bool {
+    let mut numbers = release.split(|letter: char| !letter.is_ascii_digit()).map_while(|number| number.parse().ok());
+    let (has_major, has_minor) = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
+    (has_major, has_minor) >= (major, minor)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_release_is_compared_by_its_numbers() {
+        for (release, newer) in [
+            ("6.18.44-fc-v657", true),
+            ("6.3", true),
+            ("6.2.16-20", false),
+            ("5.15.0-91-generic", false),
+            ("odd", false),
+        ] {
+            assert_eq!(is_at_least(release, 6, 3), newer, "{release}");
+        }
     }
 }

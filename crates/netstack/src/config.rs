@@ -10,6 +10,11 @@ pub struct StackConfig {
     /// Whether the device completes partial checksums and cuts segments (`IFF_VNET_HDR` with `TUNSETOFFLOAD`, TSO for
     /// IPv4 and IPv6). The stack then emits TCP segments up to 64 KiB with [`Offload`](crate::Offload) set.
     pub offload: bool,
+    /// Bytes of the largest packet that the stack may write: [`MAX_PACKET`](crate::MAX_PACKET) to
+    /// [`MAX_COUPLED`](crate::MAX_COUPLED); values outside are taken as the nearest inside. What is larger than
+    /// [`MAX_PACKET`](crate::MAX_PACKET) is TCP over IPv4 with offload, with a length of 0 in its header: the device's
+    /// kernel has to take that (Linux since 6.3).
+    pub largest: usize,
     /// Flows at most, held ones included. A SYN beyond it is dropped: its sender tries again a second later.
     pub max_flows: usize,
     /// Held SYNs at most; one uid may have two thirds of them. A SYN beyond it is dropped, as above.
@@ -44,6 +49,7 @@ impl Default for StackConfig {
         Self {
             mtu: 1500,
             offload: false,
+            largest: crate::MAX_PACKET,
             max_flows: 65_536,
             max_held: 1024,
             dial_timeout: Duration::from_secs(10),

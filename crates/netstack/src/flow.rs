@@ -78,6 +78,18 @@ pub(crate) struct Open {
     pub(crate) moved_at: u64,
     /// What the peer acknowledges while our FIN is all it lacks, and how often it did.
     pub(crate) lacks_fin: (u32, u8),
+    /// Its segments may be coupled to packets beyond 64 KiB.
+    pub(crate) couples: bool,
+    pub(crate) coupled: Option<Coupled>,
+}
+
+/// What left in packets beyond 64 KiB, in sequence numbers.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Coupled {
+    /// Where the data of the first one began.
+    pub(crate) first: u32,
+    /// Where those of the last one ended.
+    pub(crate) edge: u32,
 }
 
 /// A socket with its rings, alone in a set of its own.

@@ -58,5 +58,9 @@ pub use self::{
     stats::Stats,
 };
 
-/// The largest packet that [`Stack::poll_transmit`] writes: the buffer given to it has to hold this much.
+/// The largest packet whose length its header can tell.
 pub const MAX_PACKET: usize = 65_535;
+
+/// The largest packet that [`Stack::poll_transmit`] ever writes, with [`StackConfig::largest`].
+/// (Twice as much is more than Linux puts into one packet: 17 pieces of 32 KiB and less.)
+pub const MAX_COUPLED: usize = 4 * MAX_PACKET;

@@ -25,6 +25,7 @@ use crate::{
 };
 
 mod answers;
+mod coupling;
 mod events;
 mod flows;
 mod ingress;
@@ -116,6 +117,7 @@ impl Stack {
     /// A stack without addresses. `now` is when its time starts; later calls give the same clock's time.
     pub fn new(mut config: StackConfig, seed: u64, now: Instant) -> Self {
         config.mtu = config.mtu.clamp(MIN_MTU, crate::MAX_PACKET);
+        config.largest = config.largest.clamp(crate::MAX_PACKET, crate::MAX_COUPLED);
         let link = Link::new(&config);
         let mut interface_config = Config::new(HardwareAddress::Ip);
         interface_config.random_seed = mix(seed, 1);

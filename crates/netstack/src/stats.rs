@@ -13,6 +13,8 @@ pub struct Stats {
     pub packets_in: u64,
     /// Packets given.
     pub packets_out: u64,
+    /// Those of them that are larger than [`MAX_PACKET`](crate::MAX_PACKET).
+    pub coupled: u64,
     /// Polls of a flow: how much work was done, whatever the number of flows.
     pub polls: u64,
     /// Packets that could not be read, or that came from or went to where nothing is.

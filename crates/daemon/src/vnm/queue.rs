@@ -5,7 +5,7 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use postern_netstack::{MAX_PACKET, Offload, Transmit, VIRTIO_HEADER};
+use postern_netstack::{MAX_COUPLED, MAX_PACKET, Offload, Transmit, VIRTIO_HEADER};
 use tun_driver::{
     frames::{FrameQueue, is_gone},
     interface::Queue,
@@ -30,8 +30,8 @@ impl PacketQueue {
     /// # Errors
     /// What the system says.
     pub fn open(queue: Queue) -> io::Result<Self> {
-        let frame = || vec![0; FRAME].into_boxed_slice();
-        Ok(Self { device: FrameQueue::open(queue)?, incoming: frame(), outgoing: frame(), waiting: 0 })
+        let (incoming, outgoing) = (vec![0; FRAME].into(), vec![0; VIRTIO_HEADER + MAX_COUPLED].into());
+        Ok(Self { device: FrameQueue::open(queue)?, incoming, outgoing, waiting: 0 })
     }
 
     /// Takes one packet. What cannot be understood is left out.

@@ -93,6 +93,28 @@ pub(crate) fn echo_reply(packet: &Packet<'_>) -> Option<Vec<u8>> {
     transport(packet.destination, packet.source, protocol, reply, 2)
 }
 
+/// Makes a TCP packet over IPv4, with a partial checksum, as long as `packet` is, with what its last segment says.
+pub(crate) fn lengthen(packet: &mut [u8], acknowledgement: u32, flags: u8, window: u16) {
+    let Some(&[first, ..]) = packet.first_chunk::<20>() else { return };
+    let (length, at) = (packet.len(), usize::from(first & 15) * 4);
+    let Some((ip, tcp)) = packet.split_at_mut_checked(at) else { return };
+    let [_, _, l0, l1, _, _, _, _, _, _, c0, c1, s0, s1, s2, s3, d0, d1, d2, d3, ..] = ip else { return };
+    let (source, destination) = ([*s0, *s1, *s2, *s3], [*d0, *d1, *d2, *d3]);
+    // What does not fit is written as 0, which stands for all that there is.
+    [*l0, *l1] = u16::try_from(length).unwrap_or(0).to_be_bytes();
+    [*c0, *c1] = [0, 0];
+    let sum = !fold(sum(ip));
+    if let Some(field) = ip.get_mut(10..12) {
+        field.copy_from_slice(&sum.to_be_bytes());
+    }
+    let [_, _, _, _, _, _, _, _, a0, a1, a2, a3, _, f, w0, w1, c0, c1, ..] = tcp else { return };
+    [*a0, *a1, *a2, *a3] = acknowledgement.to_be_bytes();
+    *f = flags;
+    [*w0, *w1] = window.to_be_bytes();
+    let pseudo = pseudo_sum(source.into(), destination.into(), TCP, length - at);
+    [*c0, *c1] = fold(pseudo).to_be_bytes();
+}
+
 /// Tells the sender of `packet` that it went nowhere.
 pub(crate) fn unreachable(packet: &Packet<'_>, why: Unreachable) -> Option<Vec<u8>> {
     let (kind, code, protocol, quote) = match (packet.destination, why) {

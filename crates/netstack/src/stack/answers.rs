@@ -63,6 +63,11 @@ impl Answering {
         self.take(answer);
     }
 
+    /// A packet of a flow that left its turn: one at most for each packet that is sent.
+    pub(super) fn push_apart(&mut self, packet: Vec<u8>, offload: Offload) {
+        self.ready.push_back((packet, offload));
+    }
+
     /// The RST of a flow that the owner aborts: there are as many at most as there were flows, and none may be lost,
     /// because the peer would believe in its connection for ever.
     pub(super) fn push_reset(&mut self, packet: Vec<u8>, offload: Offload) {

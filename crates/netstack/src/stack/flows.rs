@@ -52,6 +52,8 @@ impl Stack {
                 touched: true,
                 moved_at: self.now,
                 lacks_fin: (0, 0),
+                couples: true,
+                coupled: None,
             });
         }
         let believed = self.link.believed_segment(ends.source.ip(), max_segment);

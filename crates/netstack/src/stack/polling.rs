@@ -15,12 +15,12 @@ const BURST: usize = 8;
 const LEAST_WAIT: u64 = 1000;
 
 impl Stack {
-    /// Writes the next packet into `buffer`, which has to hold [`MAX_PACKET`] bytes (with a smaller one nothing is
-    /// written). Only flows with something to do are looked at.
+    /// Writes the next packet into `buffer`, which has to hold [`StackConfig::largest`](crate::StackConfig::largest) bytes
+    /// (with a smaller one nothing is written). Only flows with something to do are looked at.
     #[inline]
     pub fn poll_transmit(&mut self, now: Instant, buffer: &mut [u8]) -> Option<Transmit> {
         self.advance(now);
-        let buffer = buffer.get_mut(..MAX_PACKET)?;
+        let buffer = buffer.get_mut(..self.config.largest)?;
         loop {
             if let Some((packet, offload)) = self.answering.pop() {
                 if let Some(room) = buffer.get_mut(..packet.len()) {
@@ -51,6 +51,18 @@ impl Stack {
     /// The next packet of a flow.
     #[inline]
     fn emit(&mut self, slot: u32, buffer: &mut [u8]) -> Option<Transmit> {
+        let len = self.write(slot, buffer)?;
+        let Phase::Open(open) = &self.flows.slot(slot)?.phase else { return None };
+        let offload = self.link.finish(buffer.get_mut(..len)?, open.max_segment);
+        let coupled = offload.segmentation.is_some() && buffer.len() > MAX_PACKET;
+        let len = if coupled { self.couple(slot, buffer, len, offload) } else { len };
+        self.stats.packets_out += 1;
+        Some(Transmit { len, offload })
+    }
+
+    /// Has smoltcp write the next segment of a flow, and says how long the packet is.
+    #[inline]
+    pub(super) fn write(&mut self, slot: u32, buffer: &mut [u8]) -> Option<usize> {
         let now = self.wire_now();
         let place = self.flows.slot_mut(slot)?;
         let Phase::Open(open) = &mut place.phase else { return None };
@@ -62,10 +74,7 @@ impl Stack {
             self.fail(slot);
             return None;
         }
-        let len = port.written()?;
-        let offload = self.link.finish(buffer.get_mut(..len)?, open.max_segment);
-        self.stats.packets_out += 1;
-        Some(Transmit { len, offload })
+        port.written()
     }
 
     /// A flow has nothing more to send for now: sees whether it is over, and when it wants to be looked at again.

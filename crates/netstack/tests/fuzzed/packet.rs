@@ -10,7 +10,7 @@ use std::{
 };
 
 use postern_netstack::{
-    Address, AddressTable, Answers, Event, FlowId, MAX_PACKET, Offload, RingSizes, Stack, StackConfig,
+    Address, AddressTable, Answers, Event, FlowId, MAX_COUPLED, MAX_PACKET, Offload, RingSizes, Stack, StackConfig,
 };
 
 const CLIENT: Ipv4Addr = Ipv4Addr::new(100, 72, 0, 1);
@@ -43,13 +43,20 @@ struct Bed {
 
 impl Bed {
     fn new(flags: u8) -> Self {
+        let large = flags & 8 != 0;
+        let rings = if large {
+            RingSizes { large: 256 << 10, ..RingSizes::default() }
+        } else {
+            RingSizes { large: 4096, medium: 8192, small: 16_384, few_flows: 2, many_flows: 4 }
+        };
         let config = StackConfig {
             mtu: MTU,
             offload: flags & 1 != 0,
+            largest: if large { MAX_COUPLED } else { MAX_PACKET },
             answers: if flags & 2 != 0 { Answers::Asked } else { Answers::Direct },
             max_flows: MAX_FLOWS,
             max_held: 3,
-            rings: RingSizes { large: 4096, medium: 8192, small: 16_384, few_flows: 2, many_flows: 4 },
+            rings,
             pool: 40_000,
             ..StackConfig::default()
         };
@@ -69,7 +76,7 @@ impl Bed {
             elapsed: Duration::ZERO,
             numbers: BTreeMap::new(),
             flows: Vec::new(),
-            out: vec![0; MAX_PACKET],
+            out: vec![0; MAX_COUPLED],
         }
     }
 
@@ -182,7 +189,9 @@ impl Bed {
             return;
         }
         assert_eq!(first, 0x45);
-        assert_eq!(usize::from(u16::from_be_bytes([l0, l1])), length);
+        let said = usize::from(u16::from_be_bytes([l0, l1]));
+        assert_eq!(said, if length > MAX_PACKET { 0 } else { length });
+        assert!(length <= MAX_PACKET || offload.segmentation.is_some(), "{length} bytes that are not cut");
         assert!([s0, s1] == [100, 72], "from {s0}.{s1}.{s2}.{s3}");
         if let Some(segmentation) = offload.segmentation {
             assert!(usize::from(segmentation.size) + usize::from(segmentation.headers) <= MTU);

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use postern_netstack::{Address, AddressTable, Event, FlowId, MAX_PACKET, Offload, Stack, StackConfig};
+use postern_netstack::{Address, AddressTable, Event, FlowId, MAX_COUPLED, Offload, Stack, StackConfig};
 use smoltcp::{
     iface::{Config, Interface, SocketHandle, SocketSet},
     phy::{Device, DeviceCapabilities, Medium, RxToken, TxToken},
@@ -88,7 +88,7 @@ impl Network {
             chance: seed,
             late: VecDeque::new(),
             mtu,
-            buffer: vec![0; MAX_PACKET],
+            buffer: vec![0; MAX_COUPLED],
         }
     }
 

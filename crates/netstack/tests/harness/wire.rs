@@ -3,7 +3,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use postern_netstack::Offload;
+use postern_netstack::{MAX_PACKET, Offload};
 use smoltcp::{
     phy::ChecksumCapabilities,
     wire::{IpAddress, IpProtocol, IpRepr, TcpControl, TcpPacket, TcpRepr, TcpSeqNumber, UdpPacket, UdpRepr},
@@ -128,6 +128,15 @@ pub(crate) fn addresses(packet: &[u8]) -> (IpAddr, IpAddr, usize) {
 
 /// Does what the stack left to the device: the packets that a program's kernel would see, no larger than the MTU.
 pub(crate) fn complete(packet: &[u8], offload: Offload, mtu: usize) -> Vec<Vec<u8>> {
+    if packet[0] >> 4 == 4 {
+        // Linux since 6.3: what is to be cut and says 0 is as long as it is.
+        let said = usize::from(u16::from_be_bytes([packet[2], packet[3]]));
+        let large = packet.len() > MAX_PACKET && offload.segmentation.is_some();
+        assert_eq!(said, if large { 0 } else { packet.len() });
+        assert_eq!(fold(words(&packet[..20])), 0xffff, "the header's checksum");
+    } else {
+        assert!(packet.len() <= MAX_PACKET, "{} bytes of IPv6", packet.len());
+    }
     let Some(segmentation) = offload.segmentation else {
         let mut packet = packet.to_vec();
         if let Some(checksum) = offload.checksum {

@@ -2,12 +2,14 @@
 
 use std::time::Duration;
 
-use postern_netstack::{CloseReason, Event, FlowId, RecvError, RingSizes, SendError, Stack, StackConfig};
+use postern_netstack::{
+    CloseReason, Event, FlowId, MAX_COUPLED, MAX_PACKET, RecvError, RingSizes, SendError, Stack, StackConfig,
+};
 use smoltcp::{iface::SocketHandle, socket::tcp};
 
 use crate::harness::{
     network::{Network, SERVER, SERVER6, Weather, at},
-    wire::see,
+    wire::{complete, see},
 };
 
 fn pattern(length: usize) -> Vec<u8> {
@@ -89,7 +91,7 @@ fn exchange(network: &mut Network, handle: SocketHandle, flow: FlowId, bytes: &[
 }
 
 fn config(offload: bool) -> StackConfig {
-    StackConfig { offload, ..StackConfig::default() }
+    StackConfig { offload, largest: MAX_COUPLED, ..StackConfig::default() }
 }
 
 #[test]
@@ -125,13 +127,81 @@ fn with_offload_segments_are_large_and_cut_as_the_peer_asked() {
     let synack = see(&network.seen[0]).unwrap();
     assert_eq!(synack.max_segment, Some(1460), "our own MTU, not the one that smoltcp believes in");
     assert_eq!(write(&mut network.stack, flow, &pattern(60_000)), (60_000, None));
-    let mut buffer = vec![0; postern_netstack::MAX_PACKET];
+    let mut buffer = vec![0; MAX_COUPLED];
     let now = network.now();
     let sent = network.stack.poll_transmit(now, &mut buffer).unwrap();
     assert_eq!(sent.len, 60_040, "one packet");
     let segmentation = sent.offload.segmentation.unwrap();
     assert_eq!((segmentation.size, segmentation.headers), (1460, 40));
     let _ = handle;
+}
+
+#[test]
+fn segments_that_follow_one_another_leave_as_one_packet() {
+    let mut network = Network::new(config(true));
+    let (handle, flow) = network.connect(40_000, at(SERVER));
+    let bytes = pattern(200_000);
+    assert_eq!(write(&mut network.stack, flow, &bytes), (200_000, None));
+    network.stack.close(flow).unwrap();
+    let mut buffer = vec![0; MAX_COUPLED];
+    let sent = network.stack.poll_transmit(network.now(), &mut buffer).unwrap();
+    assert_eq!(sent.len, 200_040, "one packet, with the end of our direction");
+    assert_eq!(network.stack.stats().coupled, 1);
+    assert_eq!(network.stack.poll_transmit(network.now(), &mut buffer), None);
+    for packet in complete(&buffer[..sent.len], sent.offload, 1500) {
+        network.pass(false, packet);
+    }
+    network.settle();
+    assert!(network.kernel.read(handle) == bytes);
+    assert_eq!(network.kernel.socket(handle).state(), tcp::State::CloseWait);
+}
+
+#[test]
+fn a_packet_is_never_larger_than_the_device_takes() {
+    for (largest, longest) in [(0, MAX_PACKET), (MAX_PACKET, MAX_PACKET), (2 * MAX_PACKET, 2 * MAX_PACKET)] {
+        let mut network = Network::new(StackConfig { largest, ..config(true) });
+        let (_, flow) = network.connect(40_000, at(SERVER));
+        write(&mut network.stack, flow, &pattern(250_000));
+        let (mut buffer, mut seen) = (vec![0; MAX_COUPLED], Vec::new());
+        while let Some(sent) = network.stack.poll_transmit(network.now(), &mut buffer) {
+            seen.push(sent.len);
+        }
+        let headers = 40 * seen.len();
+        assert!(seen.iter().all(|length| *length <= longest), "{seen:?}");
+        assert_eq!(seen.iter().sum::<usize>(), 250_000 + headers, "{seen:?}");
+        assert!(longest == MAX_PACKET || seen[0] > MAX_PACKET, "{seen:?}");
+    }
+}
+
+#[test]
+fn where_large_packets_are_lost_a_stream_goes_on_with_smaller_ones() {
+    let mut network = Network::new(config(true));
+    let (handle, flow) = network.connect(40_000, at(SERVER));
+    let bytes = pattern(600_000);
+    let (mut written, mut got, mut lost) = (0, Vec::new(), 0);
+    let mut buffer = vec![0; MAX_COUPLED];
+    for _ in 0..100 {
+        written += write(&mut network.stack, flow, &bytes[written..]).0;
+        while let Some(sent) = network.stack.poll_transmit(network.now(), &mut buffer) {
+            if sent.len > MAX_PACKET {
+                lost += 1;
+                continue;
+            }
+            for packet in complete(&buffer[..sent.len], sent.offload, 1500) {
+                network.pass(false, packet);
+            }
+        }
+        network.pass_time(Duration::from_millis(200));
+        got.extend(network.kernel.read(handle));
+    }
+    assert!(got == bytes, "{} of {} bytes", got.len(), bytes.len());
+    assert!((1..8).contains(&lost), "{lost} large packets were tried");
+    // Nothing that large ever got through, so other flows do not try.
+    let (_, other) = network.connect(40_001, at(SERVER));
+    write(&mut network.stack, other, &bytes);
+    let before = network.stack.stats().coupled;
+    while network.stack.poll_transmit(network.now(), &mut buffer).is_some() {}
+    assert_eq!(network.stack.stats().coupled, before);
 }
 
 #[test]
