@@ -33,6 +33,7 @@ use crate::{
 mod case;
 pub(crate) mod copy;
 mod dns;
+pub(crate) mod echo;
 mod load;
 mod network;
 mod peers;
@@ -365,7 +366,7 @@ impl Bench<'_> {
 
     fn start_warm(&self, kind: Kind) -> anyhow::Result<Subject> {
         let subject = self.start(kind, "rounds")?;
-        if kind != Kind::Dnsmasq {
+        if !kind.answers_only_names() {
             subject.within(|| self.warm_up(&subject))?;
         }
         Ok(subject)

@@ -58,6 +58,9 @@ enum Command {
     /// The far end of the benchmarks
     #[command(hide = true)]
     BenchTarget,
+    /// Sends datagrams back; part of `bench vnm`
+    #[command(hide = true)]
+    BenchEcho,
 }
 
 fn main() -> ExitCode {
@@ -73,6 +76,7 @@ fn main() -> ExitCode {
         Command::BenchCopy(args) => bench::copy::run(&args),
         Command::BenchSocks(args) => bench::socks::run(&args),
         Command::BenchTarget => bench::target::run(),
+        Command::BenchEcho => bench::echo::run(),
     };
     result.unwrap_or_else(|error| {
         anstream::eprintln!("error: {error:#}");

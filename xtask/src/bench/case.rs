@@ -31,7 +31,7 @@ impl Case {
 
     /// Whether this subject has what it takes.
     pub(crate) fn suits(self, kind: Kind) -> bool {
-        if self.asks_for_names() { kind.answers_names() } else { kind != Kind::Dnsmasq }
+        if self.asks_for_names() { kind.answers_names() } else { !kind.answers_only_names() }
     }
 }
 

@@ -65,6 +65,9 @@ pub(crate) enum Kind {
     Tun2proxy1500,
     /// dnsmasq, which answers names and nothing else
     Dnsmasq,
+    /// A UDP socket that sends each query back, and looks nothing up
+    #[value(name = "udp-echo")]
+    UdpEcho,
 }
 
 impl Kind {
@@ -74,7 +77,7 @@ impl Kind {
     /// The Debian packages that it comes from.
     pub(crate) fn packages(self) -> &'static [&'static str] {
         match self {
-            Self::Raw | Self::Plain | Self::Plain2 => &[],
+            Self::Raw | Self::Plain | Self::Plain2 | Self::UdpEcho => &[],
             Self::Postern | Self::Stack | Self::Stack1q | Self::Vnm => &[],
             Self::Smoltcp64k | Self::Smoltcp1500 | Self::Tun2proxy64k | Self::Tun2proxy1500 => &[],
             Self::Gvisor64k | Self::Gvisor1500 => &["golang-gvisor-gvisor-dev", "golang-go"],
@@ -92,7 +95,7 @@ impl Kind {
             Self::Gvisor64k | Self::Gvisor1500 => Some(Peer::Gvisor),
             Self::Tun2proxy64k | Self::Tun2proxy1500 => Some(Peer::Tun2proxy),
             Self::Raw | Self::Plain | Self::Plain2 | Self::Stunnel | Self::Haproxy | Self::Ssh => None,
-            Self::Postern | Self::Stack | Self::Stack1q | Self::Vnm | Self::Dnsmasq => None,
+            Self::Postern | Self::Stack | Self::Stack1q | Self::Vnm | Self::Dnsmasq | Self::UdpEcho => None,
         }
     }
 
@@ -113,7 +116,12 @@ impl Kind {
 
     /// Whether names can be asked of it.
     pub(crate) fn answers_names(self) -> bool {
-        self.is_virtual() || self == Self::Dnsmasq
+        self.is_virtual() || self.answers_only_names()
+    }
+
+    /// Whether it carries no streams.
+    pub(crate) fn answers_only_names(self) -> bool {
+        matches!(self, Self::Dnsmasq | Self::UdpEcho)
     }
 
     /// Of the device that it has for itself.
@@ -203,6 +211,11 @@ impl Subject {
             Kind::Vnm => virtual_network::start_whole(ground, &mut name_server)?,
             Kind::Dnsmasq => {
                 let (address, process) = dns::start_dnsmasq(ground.folder, ground.interrupt)?;
+                name_server = Some(NameServer { address, names: dns::names() });
+                (address, vec![process])
+            }
+            Kind::UdpEcho => {
+                let (address, process) = start_own("bench-echo", &[], ground.folder, ground.interrupt)?;
                 name_server = Some(NameServer { address, names: dns::names() });
                 (address, vec![process])
             }

@@ -35,6 +35,7 @@ impl Suite {
                 Kind::Tun2proxy64k,
                 Kind::Tun2proxy1500,
                 Kind::Dnsmasq,
+                Kind::UdpEcho,
             ],
         }
     }
