@@ -181,6 +181,11 @@ impl Stack {
         self.instant(self.timers.next()?)
     }
 
+    /// Whether the next packet is an answer that belongs to no flow.
+    pub fn has_answers(&self) -> bool {
+        !self.answering.is_empty()
+    }
+
     /// The next event.
     pub fn poll_event(&mut self) -> Option<Event> {
         self.next_event()

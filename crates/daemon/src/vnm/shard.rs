@@ -173,6 +173,8 @@ impl Shard {
         self.transmit(cx, queue, now)?;
         let taken = self.take_packets(cx, queue, now)?;
         let told = self.tell_events();
+        // Who asks for a name does not wait for what others carry.
+        self.transmit_answers(cx, queue, now)?;
         if taken || told {
             // They run first; what they leave to be sent goes out after them.
             cx.waker().wake_by_ref();
@@ -202,13 +204,22 @@ impl Shard {
     }
 
     fn transmit(&self, cx: &mut Context<'_>, queue: &mut PacketQueue, now: Instant) -> Result<(), ShardError> {
+        while self.transmit_one(cx, queue, now)? {}
+        Ok(())
+    }
+
+    fn transmit_answers(&self, cx: &mut Context<'_>, queue: &mut PacketQueue, now: Instant) -> Result<(), ShardError> {
+        while self.stack.borrow().has_answers() && self.transmit_one(cx, queue, now)? {}
+        Ok(())
+    }
+
+    /// Whether the device took a packet.
+    fn transmit_one(&self, cx: &mut Context<'_>, queue: &mut PacketQueue, now: Instant) -> Result<bool, ShardError> {
         let mut stack = self.stack.borrow_mut();
-        loop {
-            match queue.poll_send(cx, |buffer| stack.poll_transmit(now, buffer)) {
-                Poll::Ready(Ok(true)) => {}
-                Poll::Ready(Ok(false)) | Poll::Pending => return Ok(()),
-                Poll::Ready(Err(error)) => return Err(ShardError::Device(error)),
-            }
+        match queue.poll_send(cx, |buffer| stack.poll_transmit(now, buffer)) {
+            Poll::Ready(Ok(sent)) => Ok(sent),
+            Poll::Pending => Ok(false),
+            Poll::Ready(Err(error)) => Err(ShardError::Device(error)),
         }
     }
 
