@@ -7,6 +7,7 @@
 
 pub mod api;
 pub mod authority;
+pub mod balancer;
 pub mod binaries;
 pub mod carrier;
 pub mod client;

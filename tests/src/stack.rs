@@ -32,7 +32,8 @@ pub use gateway::Gateway;
 pub use user::User;
 
 use crate::{
-    api::Api,
+    api::{Api, ControlAddress},
+    balancer::{Balancer, Entrance},
     binaries::{Binaries, binaries},
     device::Device,
     ports::own_loopback,
@@ -57,6 +58,8 @@ pub struct Builder {
     user_environment: Vec<(String, String)>,
     user_launcher: Vec<String>,
     gateway_hosts: String,
+    database: Option<String>,
+    behind: Option<Entrance>,
 }
 
 /// What a test starts its programs with.
@@ -70,6 +73,10 @@ pub(crate) struct Setting {
     pub(crate) user_launcher: Vec<String>,
     /// A file in place of `/etc/hosts` for gateways.
     pub(crate) gateway_hosts: Option<std::path::PathBuf>,
+    /// PostgreSQL for control planes.
+    pub(crate) database: Option<String>,
+    /// The balancer before control planes.
+    pub(crate) behind: Option<Entrance>,
 }
 
 /// A running Postern.
@@ -101,7 +108,20 @@ impl Stack {
             user_environment: Vec::new(),
             user_launcher: Vec::new(),
             gateway_hosts: String::new(),
+            database: None,
+            behind: None,
         }
+    }
+
+    /// Starts one more control plane on the same database, which the balancer knows of from now on.
+    pub async fn start_replica(&self, name: &str) -> anyhow::Result<ControlPlane> {
+        ControlPlane::start(&self.setting, name).await
+    }
+
+    /// The REST API of one control plane as the administrator, past the balancer.
+    pub fn admin_at(&self, control: &ControlPlane) -> anyhow::Result<Api> {
+        let address = ControlAddress { address: control.listens(), ca: control.address().ca.clone() };
+        Api::new(&address, Some(&self.admin.identity), Some(&self.admin.token))
     }
 
     /// The REST API as the administrator.
@@ -302,6 +322,20 @@ impl Builder {
         self
     }
 
+    /// Control planes on this PostgreSQL database.
+    #[must_use]
+    pub fn database(mut self, url: &str) -> Self {
+        self.database = Some(url.to_owned());
+        self
+    }
+
+    /// Everybody calls the control planes through this balancer.
+    #[must_use]
+    pub fn behind(mut self, balancer: &Balancer) -> Self {
+        self.behind = Some(balancer.entrance());
+        self
+    }
+
     /// No posternd: the test signs devices in itself.
     #[must_use]
     pub fn without_user(mut self) -> Self {
@@ -323,8 +357,10 @@ impl Builder {
             user_environment: self.user_environment,
             user_launcher: self.user_launcher,
             gateway_hosts,
+            database: self.database,
+            behind: self.behind,
         };
-        let mut control = ControlPlane::start(&setting).await.context("the control plane")?;
+        let mut control = ControlPlane::start(&setting, "control").await.context("the control plane")?;
         let admin = control.take_admin().await.context("the first administrator")?;
         let loopback = own_loopback();
         let network = json!({"loopback_range": format!("{loopback}/32"), "multi_loopback": false});

@@ -25,8 +25,26 @@ const USER: &str = "postgres";
 pub struct Postgres {
     process: Process,
     port: u16,
-    #[expect(dead_code, reason = "holds the data until the server is gone")]
+    launch: Launch,
     folder: Folder,
+}
+
+/// How the server is started.
+struct Launch {
+    server: PathBuf,
+    data: PathBuf,
+    owner: Option<u32>,
+    tls: bool,
+}
+
+impl Launch {
+    fn spawn(&self, port: u16, folder: &Path) -> anyhow::Result<Process> {
+        let mut command = command(&self.server, self.owner);
+        command.arg("-D").arg(&self.data).args(["-p", &port.to_string(), "-c", "listen_addresses=127.0.0.1"]);
+        command.args(["-c", "unix_socket_directories=", "-c", "fsync=off", "-c", "max_connections=300"]);
+        command.args(["-c", "shared_buffers=32MB", "-c", if self.tls { "ssl=on" } else { "ssl=off" }]);
+        Process::spawn("postgres", &mut command, folder)
+    }
 }
 
 impl Postgres {
@@ -53,16 +71,9 @@ impl Postgres {
         if let Some(identity) = identity {
             write_identity(&data, owner, identity)?;
         }
-        let server = program("postgres")?;
-        let (process, port) = start_on_free_port(async |port| {
-            let mut command = command(&server, owner);
-            command.arg("-D").arg(&data).args(["-p", &port.to_string(), "-c", "listen_addresses=127.0.0.1"]);
-            command.args(["-c", "unix_socket_directories=", "-c", "fsync=off", "-c", "max_connections=300"]);
-            command.args(["-c", "shared_buffers=32MB", "-c", if identity.is_some() { "ssl=on" } else { "ssl=off" }]);
-            Process::spawn("postgres", &mut command, folder.path())
-        })
-        .await?;
-        let server = Self { process, port, folder };
+        let launch = Launch { server: program("postgres")?, data, owner, tls: identity.is_some() };
+        let (process, port) = start_on_free_port(async |port| launch.spawn(port, folder.path())).await?;
+        let server = Self { process, port, launch, folder };
         server.answers().await?;
         Ok(server)
     }
@@ -87,6 +98,15 @@ impl Postgres {
         let mut psql = Self::client("psql", address)?;
         psql.args(["--no-align", "--tuples-only", "--quiet", "-v", "ON_ERROR_STOP=1", "--command", statement]);
         Ok(run(&mut psql, PATIENCE).await?.success()?.trim().to_owned())
+    }
+
+    /// Fast shutdown, and up again on the same port.
+    pub async fn restart(&mut self) -> anyhow::Result<()> {
+        self.process.signal(Signal::INT)?;
+        self.process.wait(STOP_DEADLINE).await?;
+        self.process.settle();
+        self.process = self.launch.spawn(self.port, self.folder.path())?;
+        self.answers().await
     }
 
     /// Fast shutdown (SIGINT): open connections are closed.

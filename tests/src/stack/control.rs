@@ -19,6 +19,9 @@ pub struct ControlPlane {
     folder: PathBuf,
     data: PathBuf,
     log: String,
+    listen: SocketAddr,
+    environment: Vec<(String, String)>,
+    /// Its own, or that of the balancer before it.
     address: ControlAddress,
     ca_file: PathBuf,
     ca_fingerprint: String,
@@ -27,11 +30,12 @@ pub struct ControlPlane {
 }
 
 impl ControlPlane {
-    pub(super) async fn start(setting: &Setting) -> anyhow::Result<Self> {
-        let data = setting.folder.private("control", None)?;
+    pub(super) async fn start(setting: &Setting, name: &str) -> anyhow::Result<Self> {
+        let data = setting.folder.private(name, None)?;
+        let environment = environment(setting)?;
         let listen = SocketAddr::from(([127, 0, 0, 1], 0));
         let folder = setting.folder.path().to_owned();
-        let mut process = spawn(&setting.binaries, &folder, &data, &setting.log, listen)?;
+        let mut process = spawn(&setting.binaries, &folder, &data, (&setting.log, &environment), listen)?;
         let ready = process.ready().await?;
         let field = |name: &str| {
             let value = ready.get(name).and_then(Value::as_str);
@@ -39,9 +43,16 @@ impl ControlPlane {
         };
         let url = field("url")?;
         let address = url.strip_prefix("https://").context("the control plane is not at https")?;
-        let address: SocketAddr = address.trim_end_matches('/').parse().context("the URL holds no address")?;
+        let listen: SocketAddr = address.trim_end_matches('/').parse().context("the URL holds no address")?;
         let ca_file = PathBuf::from(field("ca_file")?);
         let ca = std::fs::read_to_string(&ca_file).context("the CA file of the ready line cannot be read")?;
+        let address = match &setting.behind {
+            Some(entrance) => {
+                entrance.add(listen);
+                entrance.address()
+            }
+            None => listen,
+        };
         let text = |value: Option<&Value>| value.and_then(Value::as_str).map(str::to_owned);
         let first_admin =
             ready.get("admin").and_then(|admin| Some((text(admin.get("email"))?, text(admin.get("password"))?)));
@@ -51,6 +62,8 @@ impl ControlPlane {
             folder,
             data,
             log: setting.log.clone(),
+            listen,
+            environment,
             address: ControlAddress { address, ca },
             ca_file,
             ca_fingerprint: field("ca_fingerprint")?,
@@ -70,6 +83,12 @@ impl ControlPlane {
     #[must_use]
     pub fn address(&self) -> &ControlAddress {
         &self.address
+    }
+
+    /// Where this one listens, which its clients do not know when it is behind a balancer.
+    #[must_use]
+    pub fn listens(&self) -> SocketAddr {
+        self.listen
     }
 
     #[must_use]
@@ -110,7 +129,7 @@ impl ControlPlane {
 
     /// Starts it again on the same data and port, after [`Self::kill`] or [`Self::stop`].
     pub async fn restart(&mut self) -> anyhow::Result<()> {
-        self.process = spawn(&self.binaries, &self.folder, &self.data, &self.log, self.address.address)?;
+        self.process = spawn(&self.binaries, &self.folder, &self.data, (&self.log, &self.environment), self.listen)?;
         let ready = self.process.ready().await?;
         let admin = ready.get("admin");
         anyhow::ensure!(admin.is_none_or(Value::is_null), "a second start printed an administrator: {ready}");
@@ -122,8 +141,28 @@ impl ControlPlane {
     }
 }
 
-fn spawn(binaries: &Binaries, folder: &Path, data: &Path, log: &str, listen: SocketAddr) -> anyhow::Result<Process> {
+/// What tells a control plane of its database. The key is made by the program once, for all of a stack.
+fn environment(setting: &Setting) -> anyhow::Result<Vec<(String, String)>> {
+    let Some(url) = &setting.database else { return Ok(Vec::new()) };
+    let key = setting.folder.path().join("control.key");
+    if !key.exists() {
+        let made = Command::new(setting.binaries.control()).arg("new-key").arg(&key).status()?;
+        anyhow::ensure!(made.success(), "no key was made");
+    }
+    let key = key.to_str().context("the folder is no text")?.to_owned();
+    Ok(vec![("POSTERN_DATABASE_URL".to_owned(), url.clone()), ("POSTERN_CONTROL_KEY_FILE".to_owned(), key)])
+}
+
+fn spawn(
+    binaries: &Binaries,
+    folder: &Path,
+    data: &Path,
+    (log, environment): (&str, &[(String, String)]),
+    listen: SocketAddr,
+) -> anyhow::Result<Process> {
     let mut command = Command::new(binaries.control());
     command.arg("serve").arg("--data").arg(data).args(["--listen", &listen.to_string()]).env("RUST_LOG", log);
-    Process::spawn("control", &mut command, folder)
+    command.envs(environment.iter().map(|(name, value)| (name, value)));
+    let name = data.file_name().and_then(|name| name.to_str()).unwrap_or("control").to_owned();
+    Process::spawn(&name, &mut command, folder)
 }
