@@ -34,7 +34,7 @@ use crate::{
     server::{self, Server},
     state::AppState,
     store::{Absent, Store},
-    sync::Exchange,
+    sync::{Exchange, bulletin},
     upgrade,
 };
 
@@ -152,6 +152,7 @@ impl Running {
         tasks.spawn(server.run(stop.clone()));
         tasks.spawn(follower.run(stop.clone()));
         tasks.spawn(writer.run(stop.clone()));
+        tasks.spawn(bulletin::run(state.exchange.clone(), state.store.clone(), stop.clone()));
         tasks.spawn(epoch::keep(state.store.clone(), data.clone(), stop.clone()));
         tasks.spawn(housekeeping::run(state.store.clone(), stop.clone()));
         tasks.spawn(rotate_lease_keys(state.clone(), keys));

@@ -10,7 +10,7 @@ mod live;
 pub mod views;
 
 pub use self::{
-    exchange::{Exchange, Follower, Presence, Subscription},
+    exchange::{Exchange, Follower, Presence, Subscription, bulletin},
     feed::encode,
     hub::REVOCATIONS_PER_FRAME,
     live::judge,

@@ -95,6 +95,13 @@ impl HealthBoard {
         self.reports.get(&resource).and_then(|reports| reports.get(&node)).is_some_and(|received| received.at >= since)
     }
 
+    /// The gateway is still there, and sees everything as it last said.
+    pub fn node_lives(&mut self, node: NodeId, now: Instant) {
+        for received in self.reports.values_mut().filter_map(|reports| reports.get_mut(&node)) {
+            received.at = now;
+        }
+    }
+
     /// The gateway has a connection again.
     pub fn node_came(&mut self, node: NodeId) {
         self.gone.remove(&node);

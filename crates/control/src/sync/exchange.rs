@@ -1,5 +1,7 @@
 //! The hub beside the store: follows each change after its commit, and lets connections wait for their frames.
 
+pub mod bulletin;
+mod remote;
 mod state;
 #[cfg(test)]
 mod tests;
@@ -23,7 +25,10 @@ use tokio::sync::{
 };
 use tokio_util::sync::CancellationToken;
 
-use self::state::{Locked, State};
+use self::{
+    bulletin::News,
+    state::{Locked, State},
+};
 use super::hub::{ConnectionId, Hub, Next, ORG};
 use crate::{
     secret::{self, NoEntropy},
@@ -85,7 +90,7 @@ impl Exchange {
         let changes = store.follow();
         let org = store.org();
         let hub = Hub::new(org.id, epoch_of(&store, &org.epoch), first_revision(store.clock().now())?);
-        let state = Mutex::new(State::new(hub, lease_keys));
+        let state = Mutex::new(State::new(hub, lease_keys, store.reader().is_shared()));
         let shared = Shared { store, state, reported: Notify::new(), resting: Mutex::default() };
         let exchange = Self { shared: Arc::new(shared) };
         Ok((exchange.clone(), Follower { exchange, changes }))
@@ -119,6 +124,7 @@ impl Exchange {
             let draining = state.draining.contains(&node);
             let presence = Presence { connected: true, agent: shown(&hello.agent), last_seen: now, draining };
             state.presence.insert(node, presence);
+            state.tell_presence(node);
         }
         drop(state);
         Subscription { exchange: self.clone(), id, peer, woken }
@@ -175,7 +181,8 @@ impl Exchange {
         let nodes = {
             let mut state = self.lock();
             state.hub.send_to_nodes(&ServerFrame::CheckHealth { resource });
-            state.hub.nodes()
+            state.tell(None, News::Check { resource });
+            state.connected_nodes()
         };
         loop {
             let reported = self.shared.reported.notified();
@@ -196,6 +203,7 @@ impl Exchange {
         let catalogue = self.shared.store.catalogue();
         let known = |resource| catalogue.resources.contains_key(&resource);
         let mut state = self.lock();
+        state.tell_reports(node, &reports);
         let changed = state.health.report(node, reports, known, Instant::now());
         state.health_changed(&self.shared.store, &changed);
         drop(state);
@@ -209,6 +217,9 @@ impl Exchange {
         if let Some(presence) = state.presence.get_mut(&node) {
             presence.draining = draining;
         }
+        if changed {
+            state.tell_presence(node);
+        }
         if changed && state.hub.view(ORG).is_some() {
             state.refresh(&self.shared.store, &[ORG.to_owned()]);
         }
@@ -218,7 +229,11 @@ impl Exchange {
     pub fn set_parked(&self, node: NodeId, at: Vec<ParkedAt>) {
         let mut state = self.lock();
         let before = if at.is_empty() { state.parked.remove(&node) } else { state.parked.insert(node, at.clone()) };
-        if before.unwrap_or_default() != at && state.hub.view(ORG).is_some() {
+        let changed = before.unwrap_or_default() != at;
+        if changed {
+            state.tell(Some(node), News::Parked { at });
+        }
+        if changed && state.hub.view(ORG).is_some() {
             state.refresh(&self.shared.store, &[ORG.to_owned()]);
         }
     }
@@ -227,7 +242,7 @@ impl Exchange {
     #[must_use]
     pub fn presence(&self, node: NodeId) -> Option<Presence> {
         let state = self.lock();
-        let mut presence = state.presence.get(&node).cloned()?;
+        let mut presence = state.presence_of(node)?;
         if presence.connected {
             presence.last_seen = self.shared.store.clock().now();
         }
@@ -263,6 +278,7 @@ impl Exchange {
         let catalogue = self.shared.store.catalogue();
         let mut state = self.lock();
         state.hub.sweep(now);
+        state.sweep_remote(now);
         let changed = state.health.sweep(|resource| catalogue.resources.contains_key(&resource), now);
         state.health_changed(&self.shared.store, &changed);
         state.presence.retain(|node, _| catalogue.nodes.contains_key(node));
@@ -360,6 +376,7 @@ impl Drop for Subscription {
                 presence.connected = false;
                 presence.last_seen = now;
             }
+            state.tell_presence(node);
         }
     }
 }

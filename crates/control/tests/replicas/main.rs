@@ -7,5 +7,6 @@
 
 #[path = "../database/choice.rs"]
 mod choice;
+mod nodes;
 mod schema;
 mod shared;

@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::choice;
 
-const WITHIN: Duration = Duration::from_secs(20);
+pub(crate) const WITHIN: Duration = Duration::from_secs(20);
 
 pub(crate) async fn open(folder: &Path) -> Store {
     let place = choice::place(folder).await;
@@ -46,7 +46,7 @@ async fn put_account(change: &mut Change, email: &str) -> AccountId {
     change.put(account).await.unwrap().id
 }
 
-async fn put_resource(change: &mut Change, number: u16, env: &str) -> ResourceId {
+pub(crate) async fn put_resource(change: &mut Change, number: u16, env: &str) -> ResourceId {
     let resource = Resource {
         id: ResourceId::from_ulid(change.ulid()),
         name: format!("db {number}"),
@@ -261,7 +261,7 @@ async fn a_duty_is_one_replicas_until_its_term_is_over() {
     assert!(!duty(&one, term).take().await.unwrap());
 }
 
-async fn start(folder: &Path, name: &str) -> (Running, CancellationToken) {
+pub(crate) async fn start(folder: &Path, name: &str) -> (Running, CancellationToken) {
     let mut data = choice::data(folder).await;
     data.data = folder.join(name);
     let serve = Serve {

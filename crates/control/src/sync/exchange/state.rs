@@ -21,6 +21,7 @@ use super::{
         views::Sources,
     },
     Presence,
+    remote::Remote,
 };
 use crate::{
     catalogue::Catalogue,
@@ -36,6 +37,8 @@ pub(super) struct State {
     pub(super) draining: BTreeSet<NodeId>,
     pub(super) parked: BTreeMap<NodeId, Vec<ParkedAt>>,
     pub(super) presence: BTreeMap<NodeId, Presence>,
+    /// What other control planes of the database know of nodes, and what they are to be told; see [`super::remote`].
+    pub(super) remote: Remote,
 }
 
 /// The state under its lock. When it is released, those who have something to send are woken.
@@ -66,7 +69,7 @@ impl Drop for Locked<'_> {
 }
 
 impl State {
-    pub(super) fn new(hub: Hub, lease_keys: Vec<Item>) -> Self {
+    pub(super) fn new(hub: Hub, lease_keys: Vec<Item>, shared: bool) -> Self {
         Self {
             hub,
             wakers: HashMap::new(),
@@ -75,6 +78,7 @@ impl State {
             draining: BTreeSet::new(),
             parked: BTreeMap::new(),
             presence: BTreeMap::new(),
+            remote: Remote::new(shared),
         }
     }
 
