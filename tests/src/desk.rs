@@ -19,7 +19,6 @@ use std::{
 };
 
 use anyhow::Context as _;
-use zbus::Connection;
 
 pub use notices::{Notice, Notices};
 pub use tray::{MenuItem, Tray};
@@ -29,6 +28,7 @@ use crate::{
     command::find_program,
     process::Process,
     servers::{Folder, folder},
+    session_bus::SessionBus,
 };
 
 /// Names the driver's program where it is neither in `PATH` nor among the kept tools.
@@ -39,21 +39,6 @@ pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
 pub(crate) const POLL: Duration = Duration::from_millis(30);
 
 const NEEDED: [&str; 3] = ["Xvfb", "dbus-daemon", "WebKitWebDriver"];
-
-/// A bus that starts no services by itself: what answers is what the test put there.
-const BUS: &str = r#"<!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-Bus Bus Configuration 1.0//EN"
- "http://www.freedesktop.org/standards/dbus/1.0/busconfig.dtd">
-<busconfig>
-  <type>session</type>
-  <listen>unix:path=FOLDER/bus</listen>
-  <auth>EXTERNAL</auth>
-  <policy context="default">
-    <allow send_destination="*" eavesdrop="true"/>
-    <allow eavesdrop="true"/>
-    <allow own="*"/>
-  </policy>
-</busconfig>
-"#;
 
 /// Leaves the test with an announcement where there can be no window.
 #[macro_export]
@@ -75,6 +60,12 @@ pub fn missing() -> Option<String> {
     if driver().is_none() {
         return Some("tauri-driver is not installed (cargo install --locked tauri-driver@2.1.0)".to_owned());
     }
+    front_end_missing()
+}
+
+/// What is missing for the app to be more than an empty window.
+#[must_use]
+pub fn front_end_missing() -> Option<String> {
     let dist = Path::new(env!("CARGO_MANIFEST_DIR")).join("../ui/desktop/dist/assets");
     (!dist.is_dir()).then(|| "the front end is not built (npm ci && npm run build in ui/)".to_owned())
 }
@@ -93,7 +84,7 @@ pub struct Desk {
     tray: Tray,
     display: String,
     _screen: Process,
-    _bus: Process,
+    _bus: SessionBus,
     folder: Folder,
 }
 
@@ -107,10 +98,9 @@ impl Desk {
             fs::set_permissions(&path, fs::Permissions::from_mode(0o700))?;
         }
         let (screen, display) = start_screen(folder.path()).await?;
-        let bus = start_bus(folder.path()).await?;
-        let connection = connect(folder.path()).await?;
-        let notices = Notices::serve(&connection).await?;
-        let tray = Tray::serve(&connection).await?;
+        let bus = SessionBus::start(folder.path()).await?;
+        let notices = Notices::serve(bus.connection()).await?;
+        let tray = Tray::serve(bus.connection()).await?;
         Ok(Self { notices, tray, display, _screen: screen, _bus: bus, folder })
     }
 
@@ -181,25 +171,6 @@ async fn start_screen(folder: &Path) -> anyhow::Result<(Process, String)> {
     })
     .await?;
     Ok((screen, display))
-}
-
-async fn start_bus(folder: &Path) -> anyhow::Result<Process> {
-    let config = folder.join("bus.conf");
-    fs::write(&config, BUS.replace("FOLDER", &folder.display().to_string()))?;
-    let mut command = Command::new(find_program("dbus-daemon").context("dbus-daemon is not installed")?);
-    command.args(["--nofork", "--nopidfile", "--nosyslog"]).arg(format!("--config-file={}", config.display()));
-    let mut bus = Process::spawn("dbus-daemon", &mut command, folder)?;
-    until("the bus", || {
-        anyhow::ensure!(bus.is_running(), "dbus-daemon ended\n{}", bus.log_end());
-        Ok(std::os::unix::net::UnixStream::connect(folder.join("bus")).is_ok().then_some(()))
-    })
-    .await?;
-    Ok(bus)
-}
-
-async fn connect(folder: &Path) -> anyhow::Result<Connection> {
-    let address = format!("unix:path={}", folder.join("bus").display());
-    zbus::connection::Builder::address(address.as_str()).build().await.context("cannot connect to the test's bus")
 }
 
 /// Asks until there is an answer.

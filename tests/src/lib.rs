@@ -28,6 +28,7 @@ pub mod ports;
 pub mod process;
 pub mod resolver;
 pub mod servers;
+pub mod session_bus;
 pub mod skip;
 mod sockets;
 pub mod stack;

@@ -105,7 +105,8 @@ impl Stack {
             log: "info".to_owned(),
             gateway_options: Vec::new(),
             user: true,
-            user_environment: Vec::new(),
+            // Never the keyring of whoever runs the tests.
+            user_environment: vec![("POSTERN_KEY_STORAGE".to_owned(), "file".to_owned())],
             user_launcher: Vec::new(),
             gateway_hosts: String::new(),
             database: None,

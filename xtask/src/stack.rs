@@ -134,7 +134,7 @@ impl Stack {
                 .arg(programs.daemon())
                 .arg("--home")
                 .arg(home)
-                .args(["--control", &plane.url, "--status-listen", "127.0.0.1:0", "--ca"])
+                .args(["--key-storage", "file", "--control", &plane.url, "--status-listen", "127.0.0.1:0", "--ca"])
                 .arg(&plane.ca_file)
                 .env("POSTERN_NETD_SOCKET", netd.unwrap_or_else(|| Path::new("/nonexistent/netd.sock")));
         })?;

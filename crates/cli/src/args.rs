@@ -315,7 +315,7 @@ pub(crate) enum Place {
     Memory,
     /// In files that only you may read
     File,
-    /// In the system's keyring, where the service can use it
+    /// In the keyring of your session (the default where there is one)
     Keyring,
 }
 

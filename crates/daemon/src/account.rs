@@ -16,6 +16,7 @@ use rustls::pki_types::{CertificateDer, pem::PemObject as _};
 
 use crate::{
     engine::{CertificateSpan, Owner},
+    secrets::Secrets,
     sign_in::Target,
     store::{Config, DeviceKey, Identity, SignInRecord},
 };
@@ -89,6 +90,12 @@ impl Account {
     #[must_use]
     pub const fn key(&self) -> &DeviceKey {
         &self.key
+    }
+
+    /// What is kept of it where nobody else may read.
+    #[must_use]
+    pub fn secrets(&self) -> Secrets {
+        Secrets { key: self.key.clone(), record: self.record.clone() }
     }
 
     #[must_use]

@@ -30,6 +30,7 @@ pub mod redaction;
 pub mod refusals;
 pub mod request;
 pub mod saver;
+pub mod secrets;
 pub mod service;
 pub mod service_login;
 pub mod shell;

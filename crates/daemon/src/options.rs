@@ -2,7 +2,8 @@
 
 use std::{net::SocketAddr, path::PathBuf, str::FromStr};
 
-use clap::Parser;
+use clap::{Parser, ValueEnum};
+use postern_local_api::message::KeyPlace;
 
 /// The user's background service of Postern: makes resources appear on this machine.
 #[derive(Clone, Debug, Parser)]
@@ -26,6 +27,30 @@ pub struct Options {
     /// A file with a service account's token: signs in with it, and again whenever the sign-in ends.
     #[arg(long, env = "POSTERN_SERVICE_TOKEN_FILE", value_name = "FILE")]
     pub service_token_file: Option<PathBuf>,
+    /// Where the device key and the sign-in are kept until somebody chooses (postern key-storage). Without it: the
+    /// keyring; with --service-token-file a file that only this user may read.
+    #[arg(long, env = "POSTERN_KEY_STORAGE", value_name = "PLACE", value_enum)]
+    pub key_storage: Option<Place>,
+}
+
+/// `--key-storage`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Place {
+    Keyring,
+    File,
+    Memory,
+}
+
+impl Options {
+    /// Where keys are kept until somebody chooses. A service account has nobody who could unlock a keyring.
+    #[must_use]
+    pub const fn key_place(&self) -> KeyPlace {
+        match (self.key_storage, &self.service_token_file) {
+            (Some(Place::Keyring), _) | (None, None) => KeyPlace::Keyring,
+            (Some(Place::File), _) | (None, Some(_)) => KeyPlace::File,
+            (Some(Place::Memory), _) => KeyPlace::Memory,
+        }
+    }
 }
 
 /// `--status-listen`.

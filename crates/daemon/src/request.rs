@@ -47,6 +47,10 @@ pub enum Request {
         reply: Reply<NetworkStatus>,
     },
     /// Brings the board up to date.
+    /// Tries to reach the control plane now, not when the next try is due.
+    RetryControl {
+        reply: Reply<()>,
+    },
     Refresh {
         reply: Reply<()>,
     },

@@ -4,7 +4,7 @@ use std::{io::Write as _, path::Path, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use postern_local_api::{
-    message::{KeyStorage, Status, StatusApi},
+    message::{KeyPlace, KeyStorage, Status, StatusApi},
     paths::Paths,
 };
 use tokio::{
@@ -135,6 +135,7 @@ fn assemble(
         skew,
         allowed_uids: options.allow_uids.clone(),
         warnings,
+        key_place: options.key_place(),
     };
     let handle = Handle {
         board,
@@ -167,7 +168,10 @@ fn choose_config(options: &Options, store: &Store, warnings: &mut Vec<String>) -
 
 fn first_status(options: &Options, store: &Store, warnings: Vec<String>) -> Status {
     Status {
-        key_storage: KeyStorage::File { path: store.path::<DeviceKey>().display().to_string() },
+        key_storage: match options.key_place() {
+            KeyPlace::File => KeyStorage::File { path: store.path::<DeviceKey>().display().to_string() },
+            KeyPlace::Memory | KeyPlace::Keyring => KeyStorage::Memory,
+        },
         allowed_uids: options.allow_uids.clone(),
         warnings,
         ..Status::signed_out(env!("CARGO_PKG_VERSION"))

@@ -42,6 +42,7 @@ mod session;
 mod work;
 
 use following::Following;
+use keys::Keys;
 use network::Virtual;
 use outlook::Outlook;
 use work::Outcome;
@@ -71,6 +72,8 @@ pub struct Parts {
     pub skew: Arc<Skew>,
     pub allowed_uids: Vec<u32>,
     pub warnings: Vec<String>,
+    /// Where keys are kept until somebody chooses.
+    pub key_place: KeyPlace,
 }
 
 /// See the module.
@@ -92,7 +95,7 @@ pub struct Shell {
     network: Virtual,
     upkeep: Upkeep,
     outlook: Outlook,
-    key_place: KeyPlace,
+    keys: Keys,
     /// When resources were last used, as it is on disk.
     last_used: BTreeMap<ResourceId, UnixMillis>,
     /// What is wrong with this sign-in, or why it ended.
@@ -134,6 +137,7 @@ impl Shell {
     #[must_use]
     pub fn new(parts: Parts, seed: u64) -> Self {
         let network = Virtual::new(&parts);
+        let keys = Keys::new(&parts);
         Self {
             parts,
             engine: Engine::new(seed),
@@ -150,7 +154,7 @@ impl Shell {
             network,
             upkeep: Upkeep::default(),
             outlook: Outlook::default(),
-            key_place: KeyPlace::File,
+            keys,
             last_used: BTreeMap::new(),
             notes: Notes::default(),
         }
@@ -205,6 +209,10 @@ impl Shell {
                 answer(reply, kept);
             }
             Request::SetNetwork { enabled, reply } => self.switch_network(enabled, reply).await,
+            Request::RetryControl { reply } => {
+                self.retry_control();
+                answer(reply, Ok(()));
+            }
             Request::Refresh { reply } => {
                 self.post();
                 answer(reply, Ok(()));
@@ -244,7 +252,8 @@ impl Shell {
     /// How long there is nothing to do, as far as we know.
     fn pause(&self) -> Duration {
         let now = clock::now().boot;
-        let due = self.engine.poll_timeout().map(|due| due.saturating_sub(now));
+        let due = self.engine.poll_timeout().into_iter().chain(self.keys.due()).min();
+        let due = due.map(|due| due.saturating_sub(now));
         let waiting = !self.waiting.is_empty() || self.network.is_waited_for();
         let tick = (self.account.is_some() || waiting).then_some(TICK);
         due.into_iter().chain(tick).min().unwrap_or(Duration::from_secs(3600))
@@ -270,6 +279,7 @@ impl Shell {
             self.upkeep.report_at = now + Duration::from_secs(2);
         }
         self.probe_gateways(now);
+        self.watch_keyring(now);
     }
 
     fn answer_settled(&mut self, now: Duration) {

@@ -18,8 +18,8 @@ use serde::{Serialize, de::DeserializeOwned};
 mod files;
 
 pub use files::{
-    CachedLeases, Choices, ChosenPorts, Config, DeviceKey, Identity, KeyStorageChosen, LastReplica, LastUsed, Lock,
-    NetworkSwitch, SignInRecord, WildcardHosts,
+    CachedLeases, Choices, ChosenPorts, Config, DeviceKey, Identity, KeyStorageChosen, KeyringItem, LastReplica,
+    LastUsed, Lock, NetworkSwitch, SignInRecord, WildcardHosts,
 };
 
 /// No file of ours is near this; a larger one is not read.

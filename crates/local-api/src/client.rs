@@ -151,9 +151,14 @@ impl LocalClient {
         self.post("/v1/override", Some(choice), LOCAL_DEADLINE).await
     }
 
-    /// Chooses where the device key and the sign-in are kept.
+    /// Chooses where the device key and the sign-in are kept. A keyring may ask a person for its password meanwhile.
     pub async fn set_key_storage(&self, choice: &KeyStorageChoice) -> Result<Status, ClientError> {
-        self.post("/v1/key-storage", Some(choice), LOCAL_DEADLINE).await
+        self.post("/v1/key-storage", Some(choice), NETWORK_DEADLINE).await
+    }
+
+    /// Tries a control plane that is away now, and does not wait for what comes of it.
+    pub async fn retry(&self) -> Result<Status, ClientError> {
+        self.post("/v1/retry", NOTHING, LOCAL_DEADLINE).await
     }
 
     /// The service's own log.

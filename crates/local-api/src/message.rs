@@ -12,6 +12,7 @@
 //! | `POST /v1/connect`, `POST /v1/disconnect` | [`Selection`] → [`ChangeReport`] |
 //! | `POST /v1/override` | [`PortOverride`] → [`ResourceStatus`] |
 //! | `POST /v1/key-storage` | [`KeyStorageChoice`] → [`Status`] |
+//! | `POST /v1/retry` | nothing → [`Status`]; a control plane that is away is tried now |
 //! | `GET /v1/sessions` | nothing → `Vec<`[`LiveSession`]`>` |
 //! | `POST /v1/doctor` | nothing → [`DoctorReport`] |
 //! | `POST /v1/doctor/stream` | nothing → JSON lines of [`DoctorLine`] |

@@ -1,6 +1,7 @@
 //! From the messages of the local API to what the window sees. Pure; the only place where the two meet.
 
 use postern_local_api::{
+    cause::{Cause, Explanation},
     client::ClientError,
     command::endpoint,
     message::{self, Connection, ControlLink, NameService, NetworkStatus, ResourceStatus, Status, StatusApi},
@@ -184,15 +185,15 @@ fn keys(from: &message::KeyStorage) -> KeyStorage {
         message::KeyStorage::Keystore { name } => KeyStorage::Keyring { name: name.clone() },
         message::KeyStorage::File { path } => KeyStorage::File { path: path.clone() },
         message::KeyStorage::Memory => KeyStorage::Memory,
-        message::KeyStorage::Unreadable { name, reason } => KeyStorage::Unreadable {
-            name: name.clone(),
-            problem: problem_of(
-                "keyring_locked",
-                "The keyring is locked, so your device key cannot be read.",
-                reason,
-                "Unlock it, keep the key in memory until the service ends, or in a file only you can read.",
-            ),
-        },
+        message::KeyStorage::Unreadable { name, reason, missing } => {
+            let reason = reason.clone();
+            let cause = match missing {
+                true => Cause::KeyringMissing { reason },
+                false => Cause::KeyringLocked { keyring: name.clone(), reason },
+            };
+            let Explanation { what, why, remedy } = cause.explain();
+            KeyStorage::Unreadable { name: name.clone(), problem: problem_of(cause.code(), &what, &why, &remedy) }
+        }
     }
 }
 

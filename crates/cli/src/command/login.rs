@@ -4,7 +4,7 @@ use std::{path::Path, time::Duration};
 
 use postern_local_api::{
     client::{ClientError, LocalClient},
-    message::{Connection, ControlLink, Login, SignIn, Status, Trust},
+    message::{Connection, ControlLink, KeyStorage, Login, SignIn, Status, Trust},
     mirror,
 };
 use postern_proto::api::Credential;
@@ -170,6 +170,12 @@ fn greet(status: &Status, context: &mut Context) -> Result<(), Failure> {
         .styled(BOLD, account::called(account))
         .plain(format!(" ({org}), for the next {}.", text::span(left)));
     context.screen.line(&line)?;
+    if let KeyStorage::Unreadable { name, reason, missing } = &status.key_storage {
+        let why = if *missing { "there is no keyring".to_owned() } else { format!("{name} does not open") };
+        context.warn(&format!("the device key is in memory only, as {why} ({reason})"));
+        let place = if *missing { "memory|file" } else { "keyring|memory|file" };
+        context.screen.line(&Line::of(format!("Choose where it is kept: `postern key-storage {place}`.")))?;
+    }
     let connected =
         status.resources.iter().filter(|resource| matches!(resource.connection, Connection::Listening { .. })).count();
     let line = match status.resources.len() {

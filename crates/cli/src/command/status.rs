@@ -55,7 +55,11 @@ pub(super) fn overview(status: &Status, now: UnixMillis) -> Vec<Line> {
         KeyStorage::Keystore { name } => labelled("Device key").plain(format!("in {name}")),
         KeyStorage::File { path } => labelled("Device key").plain(format!("in the file {path}, open to you alone")),
         KeyStorage::Memory => labelled("Device key").plain("in memory, until the service stops"),
-        KeyStorage::Unreadable { name, reason } => labelled("Device key")
+        KeyStorage::Unreadable { reason, missing: true, .. } => labelled("Device key")
+            .plain("in memory only; ")
+            .styled(WARN, "there is no keyring")
+            .plain(format!(": {reason}. Choose: `postern key-storage memory|file`")),
+        KeyStorage::Unreadable { name, reason, missing: false } => labelled("Device key")
             .plain(format!("in {name}, "))
             .styled(BAD, "not readable")
             .plain(format!(": {reason}")),

@@ -203,9 +203,12 @@ pub(super) fn key(check: Open, status: &Status, store: &Store) -> Check {
         KeyStorage::Memory => {
             check.warning("In memory only.", "Sign in again after a restart, or keep it: postern key-storage file.")
         }
-        KeyStorage::Unreadable { name, reason } => {
+        KeyStorage::Unreadable { name, reason, missing: false } => {
             let cause = Cause::KeyringLocked { keyring: name.clone(), reason: reason.clone() };
             check.told(Verdict::Failed, &cause)
+        }
+        KeyStorage::Unreadable { reason, missing: true, .. } => {
+            check.told(Verdict::Warning, &Cause::KeyringMissing { reason: reason.clone() })
         }
     }
 }

@@ -1,6 +1,6 @@
 //! The calls of the local API.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use axum::{
     Json, Router,
@@ -12,7 +12,7 @@ use axum::{
 };
 use futures_util::{Stream, StreamExt as _};
 use postern_local_api::message::{
-    ChangeReport, ControlAnswer, ControlCall, DoctorReport, Hello, KeyStorageChoice, LiveSession, LogExport,
+    ChangeReport, ControlAnswer, ControlCall, DoctorReport, Hello, KeyPlace, KeyStorageChoice, LiveSession, LogExport,
     LogRequest, Login, NetworkChoice, NetworkStatus, PortOverride, ResourceStatus, Selection, Status, Unlock, VERSION,
 };
 use postern_local_api::names::{NameQuestion, NameReport};
@@ -30,12 +30,16 @@ use crate::{
     inquiry,
     redaction::{self, Names},
     request::{Request, ask},
+    secrets,
     sign_in::Target,
     store::Config,
 };
 
 /// No body of a call is longer: an administrator's call may carry a list.
 const MAX_BODY: usize = 4 << 20;
+
+/// How long somebody may take to type the keyring's password. A client waits longer.
+const UNLOCK_PATIENCE: Duration = Duration::from_secs(90);
 
 /// What the calls work with.
 #[derive(Clone, Debug)]
@@ -69,6 +73,7 @@ pub fn router(handle: Handle) -> Router {
         .route("/v1/disconnect", post(disconnect))
         .route("/v1/override", post(override_port))
         .route("/v1/key-storage", post(key_storage))
+        .route("/v1/retry", post(retry))
         .route("/v1/network", post(network))
         .route("/v1/sessions", get(sessions))
         .route("/v1/doctor", post(doctor))
@@ -185,7 +190,17 @@ async fn override_port(State(handle): State<Handle>, Sent(wish): Sent<PortOverri
 
 async fn key_storage(State(handle): State<Handle>, Sent(choice): Sent<KeyStorageChoice>) -> Answer<Status> {
     let _turn = handle.signing_in.lock().await;
+    if choice.storage == KeyPlace::Keyring {
+        // It may ask a person for its password: not in the shell, which has other things to do.
+        secrets::unlock_keyring(UNLOCK_PATIENCE).await.map_err(|fault| fault.cause().problem(409))?;
+    }
     ask(&handle.requests, |reply| Request::KeepKeys { place: choice.storage, reply }).await?;
+    fresh_status(&handle).await
+}
+
+/// Answers when the try has begun; what comes of it is an event.
+async fn retry(State(handle): State<Handle>) -> Answer<Status> {
+    ask(&handle.requests, |reply| Request::RetryControl { reply }).await?;
     fresh_status(&handle).await
 }
 

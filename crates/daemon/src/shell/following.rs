@@ -96,6 +96,16 @@ impl Shell {
         }
     }
 
+    /// A control plane that is away is tried now.
+    pub(super) fn retry_control(&mut self) {
+        let (Some(account), ControlLink::Away { .. }) = (&self.account, &self.link) else { return };
+        let Some(before) = self.following.take() else { return };
+        let replica = before.replica();
+        before.stop();
+        self.following = Some(Following::start(account.control(), replica));
+        self.link = ControlLink::Connecting { url: account.control().url().to_string() };
+    }
+
     /// Brings engine, gateways and destinations to what the replica holds.
     pub(super) async fn take_replica(&mut self) {
         let Some(following) = &self.following else { return };

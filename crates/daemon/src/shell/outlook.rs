@@ -121,6 +121,7 @@ impl Shell {
             self.parts.warnings.iter().map(|text| Found::new(Cause::AtStart { sentence: text.clone() })).collect();
         found.extend([&notes.sign_in_ended, &notes.skew].into_iter().flatten().cloned().map(Found::new));
         found.extend(self.saver.failure().map(|error| Found::new(Cause::NotSaved { error })));
+        found.extend(self.key_trouble().map(Found::new));
         if self.must_change_password {
             found.push(Found::new(Cause::PasswordOnce));
         }

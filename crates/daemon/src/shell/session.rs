@@ -3,19 +3,19 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use http::Method;
-use postern_local_api::message::{ControlLink, KeyPlace};
+use postern_local_api::message::ControlLink;
 use postern_proto::problem::Problem;
 use postern_proto::{id::AccountId, replica::Replica};
 use tokio::task::JoinSet;
 
-use super::{Shell, following::Following, keys::save_secrets};
+use super::{Shell, following::Following};
 use crate::{
     account::Account,
     engine::Input,
+    secrets::Secrets,
     sign_in::SignedIn,
     store::{
-        CachedLeases, Choices, ChosenPorts, Config, DeviceKey, Identity, LastReplica, LastUsed, Lock, SaveError,
-        SignInRecord, Store, Stored,
+        CachedLeases, Choices, ChosenPorts, Config, Identity, LastReplica, LastUsed, Lock, SaveError, Store, Stored,
     },
 };
 
@@ -26,12 +26,18 @@ impl Shell {
     /// Goes on where the last run stopped.
     pub(super) async fn resume(&mut self, config: Option<Config>) {
         self.resume_network().await;
-        self.resume_key_place();
         self.parts.configs.send_replace(config.clone());
+        match self.resume_keys().await {
+            Some(secrets) => self.resume_with(config, secrets).await,
+            None => self.post(),
+        }
+    }
+
+    pub(super) async fn resume_with(&mut self, config: Option<Config>, secrets: Secrets) {
+        let Secrets { key, record } = secrets;
+        let Some(config) = config else { return self.post() };
         let store = self.parts.store.clone();
         let warnings = &mut self.parts.warnings;
-        let record = store.load_or_warn::<SignInRecord>(warnings);
-        let (Some(config), Some(record)) = (config, record) else { return self.post() };
         if record.control != config.control {
             warnings.push(format!(
                 "The sign-in of {} was made at {}, not at {}; sign in there.",
@@ -39,9 +45,7 @@ impl Shell {
             ));
             return self.post();
         }
-        let key = store.load_or_warn::<DeviceKey>(warnings);
-        let identity = store.load_or_warn::<Identity>(warnings);
-        let (Some(key), Some(identity)) = (key, identity) else {
+        let Some(identity) = store.load_or_warn::<Identity>(warnings) else {
             warnings.push("The device key or certificate is missing; sign in again.".to_owned());
             return self.post();
         };
@@ -84,15 +88,16 @@ impl Shell {
             self.sign_out().await;
         }
         self.parts.configs.send_replace(Some(config.clone()));
-        let (store, place) = (self.parts.store.clone(), self.key_place);
+        let store = self.parts.store.clone();
         let save = move || -> Result<(), SaveError> {
             store.save(&config)?;
             store.save(&Lock { locked })?;
-            store.save(&identity)?;
-            save_secrets(&store, place, &key, &record)
+            store.save(&identity)
         };
         self.saver.run(save).await;
         self.saver.flush().await;
+        // The secrets come last: without them the rest counts as no sign-in.
+        self.save_secrets(Secrets { key, record }).await;
         self.activate(Arc::new(account), replica, locked).await;
         Ok(())
     }
@@ -100,6 +105,7 @@ impl Shell {
     async fn activate(&mut self, account: Arc<Account>, replica: Replica, locked: bool) {
         // Answers to calls of the time before must not arrive any more.
         self.work = JoinSet::new();
+        self.forget_look();
         self.upkeep = super::Upkeep::default();
         self.notes = super::Notes::default();
         if let Some(before) = self.following.take() {
@@ -173,6 +179,7 @@ impl Shell {
     /// it had connected is kept for its return.
     pub(super) async fn sign_out(&mut self) {
         self.work = JoinSet::new();
+        self.forget_look();
         self.upkeep = super::Upkeep::default();
         if let Some(following) = self.following.take() {
             following.stop();
@@ -188,6 +195,8 @@ impl Shell {
         self.parts.carriage.gateways().set_tls(None);
         self.destinations.clear();
         self.parts.accounts.send_replace(None);
+        // The secrets go first: without them the rest counts as no sign-in.
+        self.forget_secrets().await;
         let store = self.parts.store.clone();
         self.saver.run(move || forget(&store)).await;
         self.saver.flush().await;
@@ -196,20 +205,14 @@ impl Shell {
     pub(super) async fn password_changed(&mut self) {
         self.must_change_password = false;
         if let Some(account) = &self.account {
-            let (store, mut record) = (self.parts.store.clone(), account.record().clone());
-            record.must_change_password = false;
-            if self.key_place != KeyPlace::Memory {
-                self.saver.run(move || store.save(&record)).await;
-                self.saver.flush().await;
-            }
+            let mut secrets = account.secrets();
+            secrets.record.must_change_password = false;
+            self.save_secrets(secrets).await;
         }
     }
 }
 
-/// The record goes first: without it the rest counts as no sign-in.
 fn forget(store: &Store) -> Result<(), SaveError> {
-    store.remove::<SignInRecord>()?;
-    store.remove::<DeviceKey>()?;
     store.remove::<Identity>()?;
     store.remove::<CachedLeases>()?;
     store.remove::<LastReplica>()?;

@@ -19,6 +19,7 @@ use crate::{
     carriage::{error_text, printable},
     clock,
     engine::Input,
+    secrets::Look,
     store::Identity,
 };
 
@@ -29,6 +30,7 @@ pub(super) enum Outcome {
     Certificate(Result<CertificateResponse, CallError>),
     SignInChecked(Result<CertificateResponse, CallError>),
     Reported { events: Vec<DeviceEvent>, result: Result<(), CallError> },
+    Keyring(Look),
     Probed { node: NodeId, result: Result<Duration, String> },
 }
 
@@ -114,6 +116,7 @@ impl Shell {
                     self.upkeep.report_at = clock::now().boot + Duration::from_secs(30);
                 }
             }
+            Outcome::Keyring(look) => self.take_look(look).await,
             Outcome::Probed { node, result } => {
                 let mut gateways = self.parts.carriage.gateways();
                 match result {

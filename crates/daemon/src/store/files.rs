@@ -158,6 +158,21 @@ impl Stored for LastUsed {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KeyStorageChosen {
     pub place: KeyPlace,
+    #[serde(default)]
+    pub keyring: KeyringItem,
+}
+
+/// What our item in the keyring is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum KeyringItem {
+    /// There is none.
+    #[default]
+    None,
+    /// The secrets of the sign-in.
+    Secrets,
+    /// What could not be taken away when it should have been. It counts as nothing.
+    Leftover,
 }
 
 impl Stored for KeyStorageChosen {

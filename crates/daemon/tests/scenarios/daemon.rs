@@ -51,6 +51,9 @@ impl Daemon {
             .args(status)
             .args(options)
             .env("RUST_LOG", "trace,hyper=info,mio=info,h2=info")
+            // Never the keyring of whoever runs the tests.
+            .env("POSTERN_KEY_STORAGE", "file")
+            .env("DBUS_SESSION_BUS_ADDRESS", "unix:path=/nonexistent/bus")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(errors)

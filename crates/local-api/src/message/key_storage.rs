@@ -12,8 +12,13 @@ pub enum KeyStorage {
     File { path: String },
     /// Nowhere but in the service's memory: they are gone when it stops.
     Memory,
-    /// They are in the keyring, and the keyring does not give them out now.
-    Unreadable { name: String, reason: String },
+    /// They are to be in the keyring, which does not open now, or is `missing`. What is signed in is in memory only.
+    Unreadable {
+        name: String,
+        reason: String,
+        #[serde(default)]
+        missing: bool,
+    },
 }
 
 /// `POST /v1/key-storage`: where they are to be from now on.

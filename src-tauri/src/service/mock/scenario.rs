@@ -120,8 +120,9 @@ impl Scenario {
             Self::Errors => status.health = errors(&status.resources, now),
             Self::Expiring => expire(&mut status, now),
             Self::KeyringLocked => {
-                let reason = "It opens with your login password.".to_owned();
-                status.key_storage = KeyStorage::Unreadable { name: "GNOME Keyring".to_owned(), reason };
+                let reason = "It waits for its password.".to_owned();
+                let name = "GNOME Keyring".to_owned();
+                status.key_storage = KeyStorage::Unreadable { name, reason, missing: false };
                 status.health = health(&["keyring_locked"], &status.resources, now);
             }
             Self::Network => network(&mut status, now),
