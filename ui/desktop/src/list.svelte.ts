@@ -22,7 +22,7 @@ export class List {
 
   readonly searching = $derived(this.query.trim() !== '');
   readonly filtered = $derived(this.filters.state !== 'all' || this.filters.kind !== null || this.filters.tags.length > 0);
-  readonly found = $derived.by(() => (this.searching ? search(this.#rows(), this.query).map((match) => match.row) : this.#rows()));
+  readonly found = $derived.by(() => (this.searching ? search(this.#rows(), this.query) : this.#rows()));
   readonly fitting = $derived(
     this.filters.kind === null && this.filters.tags.length === 0 ? this.found : this.found.filter((row) => fits(row, this.filters)),
   );
@@ -30,15 +30,17 @@ export class List {
   readonly shown = $derived(this.filters.state === 'all' ? this.fitting : this.fitting.filter((row) => inState(row, this.filters.state)));
   readonly sections = $derived.by<Section[]>(() => {
     if (!this.searching) return sections(this.shown, this.recents);
-    return this.shown.length > 0 ? [{ name: 'matches', rows: [...this.shown] }] : [];
+    return this.shown.length > 0 ? [{ name: 'matches', rows: this.shown }] : [];
   });
   /** The rows as they follow each other. */
-  readonly order = $derived(this.sections.flatMap((section) => section.rows));
-  readonly places = $derived(new Map(this.order.map((row, place) => [row.id, place])));
+  readonly order = $derived<readonly Row[]>(
+    this.sections.length === 1 ? (this.sections[0]?.rows ?? []) : this.sections.flatMap((section) => section.rows),
+  );
+  readonly #place = $derived(this.focusedId === null ? -1 : this.order.findIndex((row) => row.id === this.focusedId));
   /** How many rows match the search alone but not the filters. */
   readonly hidden = $derived(this.found.length - this.shown.length);
   /** The row that the keys are about: the focused one, else the first. */
-  readonly current = $derived<Row | null>(this.order[this.places.get(this.focusedId ?? '') ?? 0] ?? null);
+  readonly current = $derived<Row | null>(this.order[Math.max(0, this.#place)] ?? null);
 
   refreshRecents(rows: Iterable<Row> = this.#rows()): void {
     this.recents = recentIds(rows);
@@ -57,7 +59,7 @@ export class List {
   }
 
   place(): number {
-    return this.places.get(this.focusedId ?? '') ?? -1;
+    return this.#place;
   }
 
   moveTo(place: number): void {
@@ -76,7 +78,7 @@ export class List {
     const from = this.current;
     if (!from) return;
     const marked = new Set(this.marked).add(from.id);
-    this.moveTo((this.places.get(from.id) ?? 0) + by);
+    this.moveTo(Math.max(0, this.#place) + by);
     if (this.current) marked.add(this.current.id);
     this.marked = marked;
     this.marking = true;

@@ -47,7 +47,7 @@ export interface Source {
 
 export function offers(query: string, source: Source): Offer[] {
   const asked = wordsOf(query);
-  const rows = asked.length === 0 ? latest(source) : search(source.rows, query).slice(0, MOST_ROWS).map((match) => match.row);
+  const rows = asked.length === 0 ? latest(source) : search(source.rows, query).slice(0, MOST_ROWS);
   const found: Offer[] = [
     { name: asked.length === 0 ? 'recents' : 'resources', entries: rows.map((row) => toggle(row, source)) },
     { name: 'commands', entries: [...tagged(query, source), ...commands(asked, source)] },

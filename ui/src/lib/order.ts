@@ -6,7 +6,7 @@ export type SectionName = 'favourites' | 'recent' | 'others' | 'matches';
 
 export interface Section {
   name: SectionName;
-  rows: Row[];
+  rows: readonly Row[];
 }
 
 /** How many recents the list shows. */

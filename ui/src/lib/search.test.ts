@@ -3,7 +3,7 @@ import { manyRows, rows } from './memory/fixtures';
 import { marked, ranges, search } from './search';
 
 const all = rows(0);
-const names = (query: string): string[] => search(all, query).map((match) => match.row.name);
+const names = (query: string): string[] => search(all, query).map((row) => row.name);
 
 describe('search', () => {
   it('finds a part of a name, a tag, a kind and an address', () => {
@@ -22,7 +22,7 @@ describe('search', () => {
 
   it('puts the whole name first', () => {
     const two = [{ ...all[0]!, id: 'a', name: 'db-archive' }, { ...all[0]!, id: 'b', name: 'db' }, { ...all[0]!, id: 'c', name: 'old-db' }];
-    expect(search(two, 'db').map((match) => match.row.name)).toEqual(['db', 'db-archive', 'old-db']);
+    expect(search(two, 'db').map((row) => row.name)).toEqual(['db', 'db-archive', 'old-db']);
   });
 
   it('wants every word, in any order', () => {
@@ -51,8 +51,19 @@ describe('search', () => {
     expect(search([{ ...first!, name: 'renamed' }], 'renamed')).toHaveLength(1);
   });
 
+  it('finds the same letter by letter as at once', () => {
+    const many = manyRows(0, 10_000);
+    for (const word of ['orders', 'postgres eu', '10.20', 'prod redis', 'zzz']) {
+      for (let length = 1; length <= word.length; length += 1) {
+        const typed = search(many, word.slice(0, length));
+        expect(typed).toEqual(search([...many], word.slice(0, length)));
+        search(many, word.slice(0, length));
+      }
+    }
+  });
+
   it('finds the one among 10,000', () => {
-    expect(search(manyRows(0, 10_000), '9999').map((match) => match.row.id)).toContain('res_9999');
+    expect(search(manyRows(0, 10_000), '9999').map((row) => row.id)).toContain('res_9999');
   });
 });
 

@@ -5,16 +5,12 @@ import type { Row } from './generated/types';
 export type Range = readonly [number, number];
 
 interface Haystack {
+  /** Everything below, so that one look tells of most rows that they do not match. */
+  all: string;
   name: string;
   tags: string[];
   kind: string;
   addresses: string[];
-}
-
-export interface Match {
-  row: Row;
-  /** Higher is better. */
-  score: number;
 }
 
 // Rows are immutable: a changed row is another object, and its lower-cased text is made once.
@@ -23,12 +19,10 @@ const haystacks = new WeakMap<Row, Haystack>();
 function haystack(row: Row): Haystack {
   let found = haystacks.get(row);
   if (!found) {
-    found = {
-      name: row.name.toLowerCase(),
-      tags: row.tags.map((tag) => tag.toLowerCase()),
-      kind: row.kind,
-      addresses: (row.dns_name ? [row.dns_name, row.address] : [row.address]).map((text) => text.toLowerCase()),
-    };
+    const name = row.name.toLowerCase();
+    const tags = row.tags.map((tag) => tag.toLowerCase());
+    const addresses = (row.dns_name ? [row.dns_name, row.address] : [row.address]).map((text) => text.toLowerCase());
+    found = { all: [name, ...tags, row.kind, ...addresses].join('\n'), name, tags, kind: row.kind, addresses };
     haystacks.set(row, found);
   }
   return found;
@@ -65,12 +59,18 @@ function place(text: string, word: string): number {
   if (at === 0) return text.length === word.length ? WHOLE : BEGINNING;
   // A later occurrence may begin a part: "db" in "adb-db".
   for (let next = at; next > 0; next = text.indexOf(word, next + 1)) {
-    if (!/[a-z0-9]/.test(text[next - 1] ?? '')) return PART;
+    if (!isWord(text.charCodeAt(next - 1))) return PART;
   }
   return 0;
 }
 
+/** A digit or a small letter. */
+function isWord(code: number): boolean {
+  return (code >= 48 && code <= 57) || (code >= 97 && code <= 122);
+}
+
 function score(hay: Haystack, word: string): number {
+  if (!hay.all.includes(word)) return -1;
   let best = -1;
   const name = place(hay.name, word);
   if (name >= 0) {
@@ -94,21 +94,32 @@ function score(hay: Haystack, word: string): number {
   return best;
 }
 
+/** What the last search found, in the order of its rows: one letter more is searched for among these only. */
+let last: { rows: readonly Row[]; query: string; found: readonly Row[] } | null = null;
+
 /** Rows that match every word, best first; rows that match equally well keep the order they came in. */
-export function search(rows: readonly Row[], query: string): Match[] {
+export function search(rows: readonly Row[], query: string): readonly Row[] {
   const asked = words(query);
-  const matches: Match[] = [];
-  outer: for (const row of rows) {
+  if (asked.length === 0) return rows;
+  const among = last !== null && last.rows === rows && query.startsWith(last.query) ? last.found : rows;
+  const found: Row[] = [];
+  // There are few different scores, so no two rows have to be compared.
+  const groups = new Map<number, Row[]>();
+  outer: for (const row of among) {
     const hay = haystack(row);
     let sum = 0;
     for (const word of asked) {
-      const found = score(hay, word);
-      if (found < 0) continue outer;
-      sum += found;
+      const one = score(hay, word);
+      if (one < 0) continue outer;
+      sum += one;
     }
-    matches.push({ row, score: sum });
+    found.push(row);
+    const group = groups.get(sum);
+    if (group) group.push(row);
+    else groups.set(sum, [row]);
   }
-  return asked.length === 0 ? matches : matches.sort((a, b) => b.score - a.score);
+  last = { rows, query, found };
+  return [...groups].sort((a, b) => b[0] - a[0]).flatMap(([, group]) => group);
 }
 
 /** Where the words of a query occur in a text, in order and without overlaps. */
