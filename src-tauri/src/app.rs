@@ -40,6 +40,9 @@ use crate::{
 mod ask;
 mod calls;
 mod files;
+mod revival;
+
+use revival::Revival;
 
 /// The window is told of changes at most this often.
 const PAINT: Duration = Duration::from_millis(100);
@@ -164,26 +167,36 @@ impl App {
         let mut heard = self.service.follow();
         let mut connect_favourites = self.desk().settings().connect_favourites;
         let mut started = false;
+        let mut revival = Revival::default();
         while let Some(one) = heard.recv().await {
             let lost = matches!(one, Heard::Lost(_));
             self.with(|desk, now| desk.hear(now, one));
-            // Only at the first look: whoever stops the service later wants it stopped.
             if lost && !started {
-                started = true;
-                let app = Arc::clone(&self);
-                tokio::spawn(async move {
-                    if let Err(problem) = app.start_service().await {
-                        app.with(|desk, now| desk.start_failed(now, problem));
-                    }
-                });
-            } else if !lost {
-                started = true;
+                tokio::spawn(Arc::clone(&self).bring_up());
+            } else if lost && let Some(pause) = revival.pause(self.started.elapsed()) {
+                tokio::spawn(Arc::clone(&self).revive(pause));
             }
+            started = true;
             if connect_favourites && self.desk().is_signed_in() {
                 connect_favourites = false;
                 let app = Arc::clone(&self);
                 tokio::spawn(async move { app.connect(Which::Favourites).await });
             }
+        }
+    }
+
+    async fn bring_up(self: Arc<Self>) {
+        if let Err(problem) = self.start_service().await {
+            self.with(|desk, now| desk.start_failed(now, problem));
+        }
+    }
+
+    /// Starts the service again if it broke down and nobody else has started it after `pause`.
+    async fn revive(self: Arc<Self>, pause: Duration) {
+        sleep(pause).await;
+        if self.service.broke_down().await {
+            tracing::warn!("posternd broke down and is started again");
+            self.bring_up().await;
         }
     }
 
@@ -282,7 +295,7 @@ impl App {
         }
     }
 
-    fn hear_desktop(&self, said: Said) {
+    fn hear_desktop(self: &Arc<Self>, said: Said) {
         match said {
             Said::TrayHost(here) => {
                 self.tray_host.store(here, Ordering::Relaxed);
@@ -292,6 +305,15 @@ impl App {
                 }
                 let reason = "This desktop shows no tray icons.".to_owned();
                 self.set_tray_state(crate::view::Tray::Missing { reason });
+            }
+            Said::ScreenLocked => {
+                let wanted = {
+                    let desk = self.desk();
+                    desk.settings().lock_with_screen && desk.is_signed_in()
+                };
+                if wanted {
+                    self.spawn(async |app| app.lock().await);
+                }
             }
             Said::Dark(system_dark) => self.with(|desk, _| {
                 let desktop = crate::view::Desktop { system_dark, ..desk.desktop().clone() };

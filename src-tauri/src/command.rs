@@ -147,6 +147,12 @@ pub(crate) async fn try_name(app: Handle<'_>, id: String) -> Result<NameTrial, P
     app.try_name(&id).await
 }
 
+/// Tries a control plane that is away now, not when the service would by itself.
+#[tauri::command]
+pub(crate) async fn retry_control(app: Handle<'_>) -> Result<(), Problem> {
+    app.retry_control().await
+}
+
 /// Chooses where the device key and the sign-in are kept.
 #[tauri::command]
 pub(crate) async fn set_key_storage(app: Handle<'_>, choice: KeyChoice) -> Result<(), Problem> {

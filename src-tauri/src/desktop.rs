@@ -11,6 +11,8 @@ pub enum Said {
     /// The system asks for a dark theme; `None`: it does not care.
     Dark(Option<bool>),
     NotificationService(bool),
+    /// The screen was locked.
+    ScreenLocked,
 }
 
 const WATCHER: &str = "org.kde.StatusNotifierWatcher";
@@ -35,6 +37,7 @@ async fn watch(sender: &mpsc::Sender<Said>) -> zbus::Result<()> {
     let dbus = zbus::fdo::DBusProxy::new(&bus).await?;
     let mut owners = dbus.receive_name_owner_changed().await?;
     let mut dark = Box::pin(follow_theme(&bus, sender).await);
+    let mut locks = Box::pin(screen_locks(&bus).await?);
     let here = async |name: &str| match name.try_into() {
         Ok(name) => dbus.name_has_owner(name).await.unwrap_or(false),
         Err(_) => false,
@@ -59,6 +62,11 @@ async fn watch(sender: &mpsc::Sender<Said>) -> zbus::Result<()> {
                 }
             }
             Some(said) = dark.next() => {
+                if sender.send(said).await.is_err() {
+                    return Ok(());
+                }
+            }
+            Some(said) = locks.next() => {
                 if sender.send(said).await.is_err() {
                     return Ok(());
                 }
@@ -88,6 +96,19 @@ async fn follow_theme(
             ours.then(|| Said::Dark(dark(u32::try_from(value).unwrap_or(0))))
         })
         .boxed()
+}
+
+/// Each time the screen is locked. Desktops have interfaces of their own for it, which end alike
+/// (`org.gnome.ScreenSaver`, `org.freedesktop.ScreenSaver`, …). Whoever makes it up can lock Postern, and no more.
+async fn screen_locks(bus: &zbus::Connection) -> zbus::Result<impl futures_util::Stream<Item = Said> + use<>> {
+    let rule = zbus::MatchRule::builder().msg_type(zbus::message::Type::Signal).member("ActiveChanged").build()?;
+    let signals = zbus::MessageStream::for_match_rule(rule, bus, None).await?;
+    Ok(signals.filter_map(async |signal| {
+        let signal = signal.ok()?;
+        let ours = signal.header().interface().is_some_and(|interface| interface.as_str().ends_with(".ScreenSaver"));
+        let locked = ours && signal.body().deserialize::<bool>().ok()?;
+        locked.then_some(Said::ScreenLocked)
+    }))
 }
 
 /// 1 means dark, 2 light, 0 no wish (org.freedesktop.appearance).

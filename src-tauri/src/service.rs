@@ -35,6 +35,8 @@ pub trait Service: Send + Sync {
     fn follow(&self) -> mpsc::Receiver<Heard>;
     /// Starts the service program. `Ok` when it answers.
     fn start(&self) -> BoxFuture<'_, Result<(), StartError>>;
+    /// Whether it is gone without having stopped in good order.
+    fn broke_down(&self) -> BoxFuture<'_, bool>;
     fn shutdown(&self) -> Answer<'_, ()>;
     fn login(&self, login: Login) -> Answer<'_, ()>;
     fn logout(&self) -> Answer<'_, ()>;
@@ -45,6 +47,7 @@ pub trait Service: Send + Sync {
     fn port_override(&self, choice: PortOverride) -> Answer<'_, ResourceStatus>;
     fn key_storage(&self, choice: KeyStorageChoice) -> Answer<'_, ()>;
     fn network(&self, choice: NetworkChoice) -> Answer<'_, NetworkStatus>;
+    fn retry(&self) -> Answer<'_, ()>;
     fn sessions(&self) -> Answer<'_, Vec<LiveSession>>;
     /// Runs the doctor; lines go to `lines` as they come. Ends after the last one, or when nobody takes them any more.
     fn doctor(&self, lines: mpsc::Sender<DoctorLine>) -> Answer<'_, ()>;

@@ -68,6 +68,7 @@ fn builder(app: Arc<App>) -> Builder<Wry> {
             command::save_settings,
             command::set_network,
             command::try_name,
+            command::retry_control,
             command::set_key_storage,
             command::doctor_start,
             command::doctor_stop,

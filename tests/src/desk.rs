@@ -84,7 +84,7 @@ pub struct Desk {
     tray: Tray,
     display: String,
     _screen: Process,
-    _bus: SessionBus,
+    bus: SessionBus,
     folder: Folder,
 }
 
@@ -101,7 +101,7 @@ impl Desk {
         let bus = SessionBus::start(folder.path()).await?;
         let notices = Notices::serve(bus.connection()).await?;
         let tray = Tray::serve(bus.connection()).await?;
-        Ok(Self { notices, tray, display, _screen: screen, _bus: bus, folder })
+        Ok(Self { notices, tray, display, _screen: screen, bus, folder })
     }
 
     #[must_use]
@@ -112,6 +112,14 @@ impl Desk {
     #[must_use]
     pub fn tray(&self) -> &Tray {
         &self.tray
+    }
+
+    /// Says what a desktop says when its screen is locked.
+    pub async fn lock_screen(&self) -> anyhow::Result<()> {
+        let (path, interface) = ("/org/gnome/ScreenSaver", "org.gnome.ScreenSaver");
+        let bus = self.bus.connection();
+        bus.emit_signal(None::<&str>, path, interface, "ActiveChanged", &(true,)).await?;
+        Ok(())
     }
 
     #[must_use]

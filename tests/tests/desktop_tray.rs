@@ -51,6 +51,10 @@ async fn every_item_of_the_tray_does_what_it_says() -> anyhow::Result<()> {
     let menu = desk.tray().menu_when(|menu| has(menu, "Copy address")).await?;
     let copies = menu.items.iter().find(|item| item.label.starts_with("Copy address")).context("no copies")?;
     ensure!(copies.items.iter().any(|item| item.label == "echo"), "{copies:#?}");
+    desk.tray().click_below(&["Copy address"], "echo").await?;
+    let address = stack.user().listens("echo").await?.to_string();
+    let pasted = paste(&window).await?;
+    ensure!(pasted == address, "the clipboard holds {pasted:?}, not {address}");
 
     desk.tray().click("Settings").await?;
     window.sees("How Postern looks and behaves").await?;
@@ -63,10 +67,32 @@ async fn every_item_of_the_tray_does_what_it_says() -> anyhow::Result<()> {
     stack.user().resource_when("echo", |status| !status.wanted).await?;
     desk.tray().menu_when(|menu| !has(menu, "Disconnect all")).await?;
 
+    // With a favourite that is off there is one more item, and it goes when there is nothing left to connect.
+    ensure!(!has(&desk.tray().menu().await?, "Connect favourites"));
+    window.find("row", "echo").await?.click().await?;
+    window.press("f").await?;
+    desk.tray().click("Connect favourites").await?;
+    stack.user().listens("echo").await?;
+    desk.tray().menu_when(|menu| has(menu, "Disconnect all") && !has(menu, "Connect favourites")).await?;
+    desk.tray().click("Disconnect all").await?;
+    stack.user().resource_when("echo", |status| !status.wanted).await?;
+
     desk.tray().click("Lock").await?;
     window.find("heading", "Locked").await?;
     desk.tray().menu_when(|menu| has(menu, "Unlock") && !labels(menu).contains(&"Lock".to_owned())).await?;
     desk.tray().click("Unlock").await?;
+    window.fill("textbox", "Password", PASSWORD).await?;
+    window.click("button", "Unlock").await?;
+    window.find("row", "echo").await?;
+
+    // Locked with the screen, once that is wanted.
+    desk.lock_screen().await?;
+    desk.tray().click("Settings").await?;
+    window.click("switch", "Lock with the screen").await?;
+    window.press(&char::from(fantoccini::key::Key::Escape).to_string()).await?;
+    window.find("row", "echo").await?;
+    desk.lock_screen().await?;
+    window.find("heading", "Locked").await?;
     window.fill("textbox", "Password", PASSWORD).await?;
     window.click("button", "Unlock").await?;
     window.find("row", "echo").await?;
@@ -86,6 +112,56 @@ async fn every_item_of_the_tray_does_what_it_says() -> anyhow::Result<()> {
     stack.user().client().hello().await.context("the service went with the window")?;
     window.close().await?;
     stack.stop().await
+}
+
+/// What is on the clipboard: pasted into the search, which is emptied again.
+async fn paste(window: &Window) -> anyhow::Result<String> {
+    let search = window.find("textbox", "Search").await?;
+    for _ in 0..100 {
+        search.click().await?;
+        window.chord(char::from(fantoccini::key::Key::Control), 'v').await?;
+        let text = search.prop("value").await?.unwrap_or_default();
+        if !text.is_empty() {
+            window.click("button", "Clear search").await?;
+            return Ok(text);
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    anyhow::bail!("the clipboard stays empty")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_wrong_and_what_ends_are_items_that_lead_there() -> anyhow::Result<()> {
+    need_desk!();
+    // What is wrong is the second line, and shows the resource that it is about.
+    let desk = Desk::start().await?;
+    let window = desk.open(&["--mock", "40"], &[]).await?;
+    window.find("grid", "Resources").await?;
+    let wrong = |menu: &MenuItem| menu.items.iter().position(|item| item.label.starts_with("billing-replica: "));
+    let menu = desk.tray().menu_when(|menu| wrong(menu).is_some()).await?;
+    ensure!(wrong(&menu) == Some(1), "what is wrong is not the second line: {menu:#?}");
+    desk.tray().click("billing-replica: ").await?;
+    window.find("complementary", "Details of billing-replica").await?;
+    // A resource that no click can switch is no tick, and leads to its details too.
+    window.find("row", "analytics-warehouse").await?.click().await?;
+    window.press("f").await?;
+    let locked = |menu: &MenuItem| {
+        menu.items.iter().any(|item| item.label.starts_with("analytics-warehouse · ") && item.checked.is_none())
+    };
+    desk.tray().menu_when(locked).await?;
+    window.click("button", "Close details").await?;
+    desk.tray().click("analytics-warehouse · ").await?;
+    window.find("complementary", "Details of analytics-warehouse").await?;
+    window.close().await?;
+
+    let desk = Desk::start().await?;
+    let window = desk.open(&["--mock", "expiring"], &[]).await?;
+    window.find("grid", "Resources").await?;
+    let menu = desk.tray().menu_when(|menu| has(menu, "Sign-in ends in")).await?;
+    ensure!(menu.items.first().is_some_and(|item| !item.enabled), "the state can be clicked: {menu:#?}");
+    desk.tray().click("Renew sign-in").await?;
+    window.find("heading", "Renew sign-in").await?;
+    window.close().await
 }
 
 #[tokio::test(flavor = "multi_thread")]

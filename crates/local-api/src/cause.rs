@@ -10,6 +10,7 @@ use postern_proto::{bind, id::ResourceId, problem::Problem, time::UnixMillis};
 
 use crate::message::{HealthItem, NetworkFault, PortHolder, Severity, Trouble};
 
+mod examples;
 mod words;
 
 /// The sentences for a cause.
@@ -197,6 +198,12 @@ pub enum Cause {
 }
 
 impl Cause {
+    /// At least one of each, with made-up content: to check that other places have words for all of them.
+    #[must_use]
+    pub fn examples() -> Vec<Self> {
+        examples::all()
+    }
+
     /// What a problem that ended a stream means. `resource` is its name.
     #[must_use]
     pub fn of_problem(problem: &Problem, resource: &str, gateway: Option<String>, control_away: bool) -> Self {

@@ -193,6 +193,10 @@ impl App {
         Ok(NameTrial { name, address, problem })
     }
 
+    pub(crate) async fn retry_control(&self) -> Result<(), Problem> {
+        self.answer(self.service.retry().await)
+    }
+
     pub(crate) async fn set_key_storage(&self, choice: KeyChoice) -> Result<(), Problem> {
         let storage = match choice {
             KeyChoice::Keyring => KeyPlace::Keyring,

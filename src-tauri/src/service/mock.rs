@@ -286,6 +286,10 @@ impl Service for Mock {
         Box::pin(async { Ok(()) })
     }
 
+    fn broke_down(&self) -> BoxFuture<'_, bool> {
+        Box::pin(async { false })
+    }
+
     fn shutdown(&self) -> Answer<'_, ()> {
         Box::pin(async { Ok(()) })
     }
@@ -362,6 +366,10 @@ impl Service for Mock {
             self.service_changes(|status| status.network = network.clone());
             Ok(network)
         })
+    }
+
+    fn retry(&self) -> Answer<'_, ()> {
+        Box::pin(async { Ok(()) })
     }
 
     fn sessions(&self) -> Answer<'_, Vec<LiveSession>> {

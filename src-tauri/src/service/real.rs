@@ -120,6 +120,14 @@ impl Service for Real {
         Box::pin(self.start_program())
     }
 
+    fn broke_down(&self) -> BoxFuture<'_, bool> {
+        Box::pin(async {
+            // One that stops takes its socket away first.
+            let left = fs::symlink_metadata(self.client.socket()).is_ok();
+            left && matches!(self.client.hello().await, Err(ClientError::NotRunning { .. }))
+        })
+    }
+
     fn shutdown(&self) -> Answer<'_, ()> {
         Box::pin(async {
             self.client.shutdown().await?;
@@ -170,6 +178,10 @@ impl Service for Real {
 
     fn network(&self, choice: NetworkChoice) -> Answer<'_, NetworkStatus> {
         Box::pin(async move { self.client.network(&choice).await })
+    }
+
+    fn retry(&self) -> Answer<'_, ()> {
+        Box::pin(async { self.client.retry().await.map(drop) })
     }
 
     fn sessions(&self) -> Answer<'_, Vec<LiveSession>> {

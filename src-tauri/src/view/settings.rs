@@ -96,6 +96,8 @@ pub struct Settings {
     pub start_at_login: bool,
     /// Connect the favourites when the app starts.
     pub connect_favourites: bool,
+    /// Lock Postern when the screen is locked.
+    pub lock_with_screen: bool,
     pub close: CloseBehaviour,
     pub quit: QuitBehaviour,
     pub update_channel: UpdateChannel,
@@ -111,6 +113,7 @@ impl Default for Settings {
             shortcuts: true,
             start_at_login: false,
             connect_favourites: false,
+            lock_with_screen: false,
             close: CloseBehaviour::default(),
             quit: QuitBehaviour::default(),
             update_channel: UpdateChannel::default(),

@@ -73,6 +73,24 @@ fn the_types_of_the_front_end_are_those_of_the_app() {
     keep("types.ts", &text);
 }
 
+/// What the service says about each cause, for the tables of other languages.
+#[test]
+fn the_sentences_to_be_translated_are_those_of_the_service() {
+    use postern_local_api::cause::{Cause, Explanation};
+    let mut text =
+        NOTE.to_owned() + "\n/** Sentences of the service about each cause, with made-up names and numbers. */\n";
+    text += "export const CAUSES: readonly { code: string; what: string; why: string; remedy: string }[] = [\n";
+    for cause in Cause::examples().iter().filter(|cause| !matches!(cause, Cause::Refused(_))) {
+        let Explanation { what, why, remedy } = cause.explain();
+        let quoted = |text: &str| serde_json::to_string(text).unwrap();
+        let (what, why, remedy) = (quoted(&what), quoted(&why), quoted(&remedy));
+        let code = quoted(cause.code());
+        writeln!(text, "  {{ code: {code}, what: {what}, why: {why}, remedy: {remedy} }},").unwrap();
+    }
+    text += "];\n";
+    keep("causes.ts", &text);
+}
+
 /// A command as its source says it.
 struct Command {
     docs: Vec<String>,

@@ -94,9 +94,21 @@ impl Tray {
 
     /// Clicks the item whose label begins with `label`, once there is one that can be clicked.
     pub async fn click(&self, label: &str) -> anyhow::Result<()> {
+        self.click_below(&[], label).await
+    }
+
+    /// The same below other items, each named by the beginning of its label.
+    pub async fn click_below(&self, above: &[&str], label: &str) -> anyhow::Result<()> {
         let is_it = |item: &&MenuItem| item.enabled && item.items.is_empty() && item.label.starts_with(label);
-        let menu = self.menu_when(|menu| menu.all().iter().any(is_it)).await.with_context(|| format!("{label:?}"))?;
-        let item = menu.all().into_iter().find(is_it).map(|item| item.id).context("the item went away")?;
+        let find = |menu: &MenuItem| {
+            let mut root = menu.clone();
+            for name in above {
+                root = root.items.into_iter().find(|item| item.label.starts_with(name))?;
+            }
+            root.all().into_iter().find(is_it).map(|item| item.id)
+        };
+        let menu = self.menu_when(|menu| find(menu).is_some()).await.with_context(|| format!("{above:?} {label:?}"))?;
+        let item = find(&menu).context("the item went away")?;
         let (service, path) = self.menu_path().await?;
         let body = (item, "clicked", Variant::I32(0), 0_u32);
         self.connection.call_method(Some(service.as_str()), path.as_str(), Some(MENU), "Event", &body).await?;

@@ -7,8 +7,6 @@ interface Base {
   /** The same cause has the same key: hiding it lasts until it is something else. */
   key: string;
   state: 'error' | 'warn' | 'info' | 'expiring' | 'needs_approval';
-  /** The sentences are the service's. */
-  english: boolean;
 }
 
 export type Banner = Base &
@@ -30,29 +28,29 @@ export interface Expiry {
 
 export function banners(service: Service, expiry: Expiry): Banner[] {
   const found: Banner[] = [];
-  if (service.link.state === 'gone') found.push({ kind: 'gone', key: 'gone', state: 'error', english: false });
+  if (service.link.state === 'gone') found.push({ kind: 'gone', key: 'gone', state: 'error' });
   if (service.keys.state === 'unreadable') {
-    found.push({ kind: 'keys', key: 'keys', state: 'needs_approval', english: true, problem: service.keys.problem });
+    found.push({ kind: 'keys', key: 'keys', state: 'needs_approval', problem: service.keys.problem });
   }
   const { endsIn, endsAt, remindLate } = expiry;
   const window = remindLate ? 2 * MINUTE : 10 * MINUTE;
   if (endsIn !== null && endsIn <= window) {
-    found.push({ kind: 'expiry', key: `expiry ${endsAt}`, state: 'expiring', english: false, of: endsIn <= 2 * MINUTE ? 2 * MINUTE : 10 * MINUTE });
+    found.push({ kind: 'expiry', key: `expiry ${endsAt}`, state: 'expiring', of: endsIn <= 2 * MINUTE ? 2 * MINUTE : 10 * MINUTE });
   }
   if (service.control.state === 'away') {
     const { since, retry_at: retryAt } = service.control;
-    found.push({ kind: 'away', key: 'away', state: 'warn', english: false, since, retryAt });
+    found.push({ kind: 'away', key: 'away', state: 'warn', since, retryAt });
   }
   if (service.network.state === 'unavailable') {
-    found.push({ kind: 'network', key: `network ${service.network.problem.code}`, state: 'warn', english: true, problem: service.network.problem });
+    found.push({ kind: 'network', key: `network ${service.network.problem.code}`, state: 'warn', problem: service.network.problem });
   }
   if (service.sign_in.state === 'signed_in' && service.sign_in.must_change_password) {
-    found.push({ kind: 'password', key: 'password', state: 'info', english: false });
+    found.push({ kind: 'password', key: 'password', state: 'info' });
   }
   for (const item of service.health) {
     // Said above already, with what can be done about it.
     if (SAID_ABOVE.some(([code, kind]) => code === item.code && found.some((banner) => banner.kind === kind))) continue;
-    found.push({ kind: 'health', key: `${item.code} ${item.resource ?? ''} ${item.what}`, state: item.severity, english: true, problem: item, resource: item.resource });
+    found.push({ kind: 'health', key: `${item.code} ${item.resource ?? ''} ${item.what}`, state: item.severity, problem: item, resource: item.resource });
   }
   return found.sort((a, b) => RANK[a.state] - RANK[b.state]);
 }

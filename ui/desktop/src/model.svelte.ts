@@ -314,8 +314,11 @@ export class Model {
     this.palette = false;
     switch (place.place) {
       case 'home':
-      case 'sign_in':
         this.page = 'list';
+        break;
+      case 'sign_in':
+        // Who is signed in already renews it.
+        this.page = this.service?.sign_in.state === 'signed_in' ? 'renew' : 'list';
         break;
       case 'resource':
         this.page = 'list';

@@ -12,7 +12,7 @@ export function matching(query: string, { settings }: Words): Hit[] {
   const held: Record<SettingsSection, string[]> = {
     general: [
       settings.theme, settings.density, settings.language, settings.connectFavourites, settings.startAtLogin,
-      settings.whenClosed, settings.whenQuit,
+      settings.lockWithScreen,       settings.whenClosed, settings.whenQuit,
     ],
     connections: [settings.mode, settings.loopback, settings.network, settings.ports, settings.status],
     notifications: [

@@ -1,6 +1,7 @@
 // How a row is put into words: the same for eyes and ears.
 import type { Row } from '$lib/generated/types';
 import * as format from '$lib/format';
+import { inLanguage, type Said } from '$lib/i18n/causes';
 import { language, t } from '$lib/i18n/words.svelte';
 
 /** "Connected", "Ends in 24 min", "Slow, 412 ms". */
@@ -28,12 +29,13 @@ export function troubled(row: Row): boolean {
 }
 
 /** What is wrong, and when: "The target refused the connection, 2 min ago". */
-export function reasonOf(row: Row, now: number): string {
-  if (!row.trouble) return '';
-  const what = row.trouble.what.replace(/\.$/, '');
-  if (row.state !== 'unhealthy') return what;
+export function reasonOf(row: Row, now: number): Said {
+  if (!row.trouble) return { text: '', lang: undefined };
+  const said = inLanguage(language(), row.trouble.code, row.trouble.what);
+  const what = said.text.replace(/\.$/, '');
+  if (row.state !== 'unhealthy') return { ...said, text: what };
   const passed = now - row.trouble.at;
-  return t().list.secondLine(what, passed < 60_000 ? t().time.now : t().time.ago(format.duration(passed - 59_999)));
+  return { ...said, text: t().list.secondLine(what, passed < 60_000 ? t().time.now : t().time.ago(format.duration(passed - 59_999))) };
 }
 
 /** "gw-fra-1 · 9 ms". */

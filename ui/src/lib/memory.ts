@@ -180,6 +180,7 @@ export class Practice implements Backend {
         return null;
       },
       try_name: ({ id }) => ({ name: `${this.#find(id).name}.northwind`, address: '100.72.1.9', problem: null }),
+      retry_control: () => null,
       set_key_storage: ({ choice }) => {
         view.service.keys = choice === 'memory' ? { state: 'memory' } : choice === 'keyring' ? { state: 'keyring', name: 'GNOME Keyring' } : { state: 'file', path: '~/.local/state/postern/key' };
         this.#tell('service');

@@ -1,61 +1,8 @@
 use super::*;
 
-fn all() -> Vec<Cause> {
-    let text = || "it broke".to_owned();
-    let names = || vec!["gw-1".to_owned(), "gw-2".to_owned()];
-    let address = "127.0.0.1:15432".parse().unwrap();
-    let problem = Problem::new(418, "teapot", "Short and stout");
-    vec![
-        Cause::TargetRefused { gateway: Some("gw-1".to_owned()), detail: text() },
-        Cause::TargetTimeout { gateway: None, detail: text() },
-        Cause::TargetUnresolvable { gateway: None, detail: text() },
-        Cause::TargetUnhealthy { detail: text() },
-        Cause::Denied { resource: text(), detail: None },
-        Cause::LeaseExpired { control_away: true },
-        Cause::LeaseExpired { control_away: false },
-        Cause::StepUp { resource: text(), detail: None },
-        Cause::GatewayAway { resource: Some(text()), gateways: names(), error: text() },
-        Cause::GatewayAway { resource: None, gateways: names(), error: text() },
-        Cause::SomeGatewaysAway { gateways: names(), error: text() },
-        Cause::NoGateway { resource: None },
-        Cause::NoGateway { resource: Some(text()) },
-        Cause::GatewayBusy { gateway: None, detail: text() },
-        Cause::ConnectionLost { gateway: None, detail: text() },
-        Cause::Slow { gateway: text(), millis: 412 },
-        Cause::PortTaken { resource: text(), address, holder: None },
-        Cause::AddressFailed { resource: text(), address, error: text() },
-        Cause::PortRange { port: 80, network: false },
-        Cause::PortRange { port: 70_000, network: true },
-        Cause::RangeTaken { to: text(), because: vec![text()] },
-        Cause::DnsTaken { zones: names(), reason: text() },
-        Cause::NetworkUnavailable { fault: NetworkFault::NotPermitted, reason: text() },
-        Cause::NetworkUnavailable { fault: NetworkFault::NoService, reason: text() },
-        Cause::NetworkUnavailable { fault: NetworkFault::NoSubnet, reason: text() },
-        Cause::NetworkBehind { reason: text() },
-        Cause::ClockSkew { minutes: 7, slow: true },
-        Cause::ControlAway { url: text(), error: text() },
-        Cause::NotOurServer { address: text(), reason: text() },
-        Cause::SignInEnds { minutes: 15 },
-        Cause::SignInEnded { reason: text() },
-        Cause::PasswordOnce,
-        Cause::CertificateEnds { minutes: 2 },
-        Cause::CertificateEnded,
-        Cause::RenewalFailed { error: text() },
-        Cause::KeyringLocked { keyring: text(), reason: text() },
-        Cause::KeyringMissing { reason: text() },
-        Cause::VersionsDiffer { client: text(), service: text(), streams: 5 },
-        Cause::ServiceGone { detail: text() },
-        Cause::FewFiles { limit: 256 },
-        Cause::NotSaved { error: text() },
-        Cause::StatusApi { error: text() },
-        Cause::AtStart { sentence: text() },
-        Cause::Refused(problem),
-    ]
-}
-
 #[test]
 fn each_cause_says_what_failed_why_and_what_to_do() {
-    for cause in all() {
+    for cause in Cause::examples() {
         let Explanation { what, why, remedy } = cause.explain();
         for said in [&what, &why, &remedy] {
             assert!(said.ends_with('.') && !said.ends_with(".."), "{}: {said:?}", cause.code());

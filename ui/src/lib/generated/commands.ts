@@ -93,6 +93,10 @@ export interface Commands {
    */
   try_name: { arguments: { id: string }; answer: NameTrial };
   /**
+   * Tries a control plane that is away now, not when the service would by itself.
+   */
+  retry_control: { arguments: Record<string, never>; answer: null };
+  /**
    * Chooses where the device key and the sign-in are kept.
    */
   set_key_storage: { arguments: { choice: KeyChoice }; answer: null };

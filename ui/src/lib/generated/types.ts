@@ -650,7 +650,11 @@ start_at_login: boolean,
 /**
  * Connect the favourites when the app starts.
  */
-connect_favourites: boolean, close: CloseBehaviour, quit: QuitBehaviour, update_channel: UpdateChannel, };
+connect_favourites: boolean, 
+/**
+ * Lock Postern when the screen is locked.
+ */
+lock_with_screen: boolean, close: CloseBehaviour, quit: QuitBehaviour, update_channel: UpdateChannel, };
 
 export type Severity = "info" | "warn" | "error";
 

@@ -106,6 +106,7 @@ export const SETTINGS: Settings = {
   shortcuts: true,
   start_at_login: true,
   connect_favourites: true,
+  lock_with_screen: false,
   close: 'hide',
   quit: 'ask',
   update_channel: 'stable',
