@@ -39,6 +39,8 @@ enum Way {
         whole: bool,
     },
     Export,
+    /// Where to keep keys.
+    Keys,
     Guide,
     Quit,
 }
@@ -65,6 +67,7 @@ const SCREENS: &[Screen] = &[
     Screen { name: "errors", scenario: "errors", size: NORMAL, way: Way::None },
     Screen { name: "expiry", scenario: "expiring", size: NORMAL, way: Way::None },
     Screen { name: "keyring", scenario: "keyring-locked", size: NORMAL, way: Way::None },
+    Screen { name: "keyring-choice", scenario: "keyring-locked", size: NORMAL, way: Way::Keys },
     Screen { name: "first-password", scenario: "first-password", size: NORMAL, way: Way::None },
     Screen { name: "update", scenario: "update", size: NORMAL, way: Way::None },
     Screen { name: "network", scenario: "network", size: NORMAL, way: Way::Guide },
@@ -101,12 +104,16 @@ async fn take_one(screen: &Screen, folder: &Path) -> anyhow::Result<()> {
     let desk = Desk::start().await?;
     let window = desk.open(&["--mock", screen.scenario], &[]).await?;
     window.resize(screen.size.0, screen.size.1).await?;
-    window.reads("something to see", |text| text.trim().len() > 20).await?;
+    window.reads("something to see", |text| text.trim().len() > 20 && !text.contains("Starting the service")).await?;
     screen.way.go(&desk, &window).await?;
     for theme in ["light", "dark"] {
         window.run(THEME, vec![theme.into()]).await?;
         // Colours fade, and a busy machine paints late.
-        tokio::time::sleep(Duration::from_millis(500)).await;
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        window.run(PAINT, vec![]).await?;
+        while window.run("return window.posternPainted;", vec![]).await? != true {
+            tokio::time::sleep(super::POLL).await;
+        }
         let file = folder.join(format!("{}.{theme}.png", screen.name));
         fs::write(&file, window.picture().await?).with_context(|| format!("cannot write {}", file.display()))?;
     }
@@ -122,6 +129,12 @@ const THEME: &str = "
         document.head.append(still);
         document.body.style.caretColor = 'transparent';
     }";
+
+/// A picture shows what was painted last: two frames later that is what is there now.
+const PAINT: &str = "
+    window.posternPainted = false;
+    const twice = () => requestAnimationFrame(() => setTimeout(() => { window.posternPainted = true; }, 150));
+    requestAnimationFrame(twice);";
 
 impl Way {
     async fn go(&self, desk: &Desk, window: &Window) -> anyhow::Result<()> {
@@ -163,6 +176,10 @@ impl Way {
                     window.find("button", "Run again").await?;
                 }
                 Ok(())
+            }
+            Self::Keys => {
+                window.click("button", "Choose").await?;
+                window.find("radio", "In memory").await.map(drop)
             }
             Self::Export => {
                 window.click("button", "Diagnostics").await?;
