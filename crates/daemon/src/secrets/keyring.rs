@@ -166,7 +166,7 @@ async fn is_locked(connection: &Connection, collection: &ObjectPath<'_>) -> zbus
     let body = ("org.freedesktop.Secret.Collection", "Locked");
     let reply = connection.call_method(Some(SERVICE), collection.as_str(), interface, "Get", &body).await?;
     let value: OwnedVariant = reply.body().deserialize()?;
-    Ok(value.downcast_ref::<bool>()?)
+    value.downcast_ref::<bool>()
 }
 
 /// What people call the program that keeps the keyring.
