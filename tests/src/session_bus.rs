@@ -63,7 +63,6 @@ impl SessionBus {
         &self.address
     }
 
-    #[must_use]
     pub const fn connection(&self) -> &Connection {
         &self.connection
     }

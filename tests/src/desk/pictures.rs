@@ -171,11 +171,9 @@ impl Way {
             }
             Self::Doctor { whole } => {
                 window.click("button", "Diagnostics").await?;
-                window.click("button", "Run the doctor").await?;
-                if *whole {
-                    window.find("button", "Run again").await?;
-                }
-                Ok(())
+                // It starts by itself.
+                let (role, name) = if *whole { ("button", "Run again") } else { ("progressbar", "") };
+                window.find(role, name).await.map(drop)
             }
             Self::Keys => {
                 window.click("button", "Choose").await?;
