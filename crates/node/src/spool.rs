@@ -55,6 +55,9 @@ const LINGER: Duration = Duration::from_millis(5);
 /// Refusals that may wait to be written; more are counted and dropped.
 const MAX_NOTES: usize = 4096;
 
+const SMALLEST_SEGMENT: u64 = 64 << 10;
+const LARGEST_SEGMENT: u64 = 8 << 20;
+
 /// Where the spool lies and how large it may become.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SpoolConfig {
@@ -68,7 +71,13 @@ pub struct SpoolConfig {
 impl SpoolConfig {
     #[must_use]
     pub fn new(folder: impl Into<PathBuf>) -> Self {
-        Self { folder: folder.into(), segment_bytes: 8 << 20, limit_bytes: 4 << 30 }
+        Self { folder: folder.into(), segment_bytes: LARGEST_SEGMENT, limit_bytes: 4 << 30 }
+    }
+
+    /// With files small enough that a small limit holds several: one that is written to is never given up.
+    #[must_use]
+    pub fn with_limit(self, limit_bytes: u64) -> Self {
+        Self { segment_bytes: (limit_bytes / 16).clamp(SMALLEST_SEGMENT, LARGEST_SEGMENT), limit_bytes, ..self }
     }
 }
 

@@ -287,7 +287,12 @@ async fn renew(
                 identity = renewed;
             }
             Err(error) => {
-                tracing::warn!(%error, ends = %identity.not_after, "the certificate cannot be renewed yet");
+                if identity.is_over(clock::now()) {
+                    let ended = GatewayError::CertificateEnded;
+                    tracing::error!(%error, "no client can connect: {ended}, and restart it with that token");
+                } else {
+                    tracing::warn!(%error, ends = %identity.not_after, "the certificate cannot be renewed yet");
+                }
                 sleep(renewal_retry(rand::random())).await;
             }
         }
@@ -314,7 +319,7 @@ async fn open_spool(
     client: &ControlClient,
     node: NodeId,
 ) -> Result<(Spool, Vec<StreamId>), GatewayError> {
-    let config = SpoolConfig { limit_bytes: options.spool_limit(), ..SpoolConfig::new(state.file("records")) };
+    let config = SpoolConfig::new(state.file("records")).with_limit(options.spool_limit());
     let here = Spool::tip_of(&config)?;
     let there = timeout(Duration::from_secs(3), upload::stored(client)).await;
     let base = match (here, there) {

@@ -107,15 +107,51 @@ async fn the_certificate_is_renewed_ahead_of_its_end_without_cutting_anything() 
     gateway.finish().await;
 }
 
+#[tokio::test]
+async fn a_gateway_whose_certificate_ended_while_it_was_away_enrols_again_and_loses_no_record() {
+    let mut bench = Bench::start().await;
+    until(|| !bench.control.shared.health.lock().unwrap().is_empty()).await;
+    bench.control.stop().await;
+    let stream = bench.carrying().await;
+    let waiting = stream.id;
+    assert_eq!(stream.close().await, EndCause::Done);
+    bench.gateway.finish().await;
+    // A week later.
+    let file = bench.state.path().join("identity.json");
+    let mut identity: serde_json::Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
+    let node = identity["node"].clone();
+    identity["not_after"] = 1.into();
+    std::fs::write(&file, identity.to_string()).unwrap();
+    bench.control.resume().await;
+    let error = Running::try_start(&bench.control, &bench.state, &[]).await.err().unwrap();
+    assert!(matches!(error, GatewayError::CertificateEnded), "{error}");
+    assert!(error.to_string().contains("postern admin gateways token"), "{error}");
+    let gateway = Running::try_start(&bench.control, &bench.state, &["--enrol-token", "token"]).await.unwrap();
+    assert_eq!(serde_json::to_value(gateway.ready.node).unwrap(), node);
+    assert_eq!(bench.control.end_of(waiting).await.reason, EndReason::Closed);
+    let mut stream = Stream::open(&bench.device.entry(gateway.ready.listen), 1, &bench.device.lease(1)).await;
+    stream.ping(b"with the new certificate").await.unwrap();
+    assert_eq!(stream.close().await, EndCause::Done);
+    until(|| bench.control.ends().len() == 2).await;
+    gateway.finish().await;
+    // The new certificate is on disk: the next start needs no token.
+    Running::try_start(&bench.control, &bench.state, &[]).await.unwrap().finish().await;
+}
+
 /// The program itself, as a process.
-struct Process {
-    child: Child,
-    listen: std::net::SocketAddr,
+pub(crate) struct Process {
+    pub(crate) child: Child,
+    pub(crate) listen: std::net::SocketAddr,
 }
 
 impl Process {
     fn start(control: &Control, state: &tempfile::TempDir) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_postern-node"))
+        Self::start_by(Command::new(env!("CARGO_BIN_EXE_postern-node")), control, state)
+    }
+
+    /// `command` runs the program with the arguments that follow.
+    pub(crate) fn start_by(mut command: Command, control: &Control, state: &tempfile::TempDir) -> Self {
+        let mut child = command
             .arg("gateway")
             .args(arguments(control, state))
             .env("POSTERN_ENROL_TOKEN", "token")
@@ -130,7 +166,7 @@ impl Process {
         Self { child, listen }
     }
 
-    fn signal(&self, signal: Signal) {
+    pub(crate) fn signal(&self, signal: Signal) {
         kill_process(Pid::from_child(&self.child), signal).unwrap();
     }
 }

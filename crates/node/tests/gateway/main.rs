@@ -7,8 +7,12 @@ mod bench;
 #[expect(dead_code, reason = "made for another test, which uses the rest")]
 mod fake;
 mod faults;
+mod full_disk;
 mod lifecycle;
 mod reach;
+#[path = "../../../../tests/src/skip.rs"]
+#[expect(dead_code, reason = "made for another test, which uses the rest")]
+mod skip;
 
 use std::time::Duration;
 
