@@ -4,7 +4,10 @@ use std::{ffi::OsString, path::PathBuf, time::Duration};
 
 use clap::{
     Args, Parser, Subcommand, ValueEnum,
-    builder::styling::{AnsiColor, Styles},
+    builder::{
+        OsStringValueParser, TypedValueParser as _,
+        styling::{AnsiColor, Styles},
+    },
 };
 use clap_complete::Shell;
 
@@ -34,6 +37,7 @@ pub(crate) struct Cli {
         env = "POSTERN_HOME",
         hide_env_values = true,
         value_name = "DIR",
+        value_parser = OsStringValueParser::new().map(PathBuf::from),
         help_heading = "Global options"
     )]
     pub(crate) home: Option<PathBuf>,

@@ -77,7 +77,8 @@ pub fn command_line() -> clap::Command {
 
 async fn run_until_signal(cli: Cli, colours: ColorChoice) -> Result<(), Failure> {
     let terminal = Restore::remember();
-    let mut context = Context { home: cli.home, screen: Screen::new(colours), colours };
+    let mut context =
+        Context { home: cli.home.filter(|home| !home.as_os_str().is_empty()), screen: Screen::new(colours), colours };
     let stopped = tokio::select! {
         result = command::run(cli.command, &mut context) => {
             let flushed = context.screen.flush();

@@ -2,7 +2,10 @@
 
 use std::{net::SocketAddr, path::PathBuf, str::FromStr};
 
-use clap::{Parser, ValueEnum};
+use clap::{
+    Parser, ValueEnum,
+    builder::{OsStringValueParser, TypedValueParser as _},
+};
 use postern_local_api::message::KeyPlace;
 
 /// The user's background service of Postern: makes resources appear on this machine.
@@ -10,7 +13,7 @@ use postern_local_api::message::KeyPlace;
 #[command(name = "posternd", version, about)]
 pub struct Options {
     /// Puts state, runtime files and configuration under one folder.
-    #[arg(long, env = "POSTERN_HOME", value_name = "DIR")]
+    #[arg(long, env = "POSTERN_HOME", value_name = "DIR", value_parser = OsStringValueParser::new().map(PathBuf::from))]
     pub home: Option<PathBuf>,
     /// The control plane, as https://host:port; wins over what the last sign-in used.
     #[arg(long, env = "POSTERN_CONTROL", value_name = "URL")]

@@ -79,7 +79,8 @@ impl Paths {
         variable: &dyn Fn(&str) -> Option<OsString>,
         belongs_to_us: &dyn Fn(&Path) -> bool,
     ) -> Result<Self, PathsError> {
-        if let Some(home) = home {
+        // An empty one is none, as with the variable, which may be where it comes from.
+        if let Some(home) = home.filter(|home| !home.as_os_str().is_empty()) {
             return Self::under(home);
         }
         if let Some(home) = variable(HOME_VARIABLE).filter(|value| !value.is_empty()) {
@@ -135,6 +136,7 @@ mod tests {
             choose(&[("POSTERN_HOME", ""), ("HOME", "/h")], &[]).unwrap(),
             choose(&[("HOME", "/h")], &[]).unwrap()
         );
+        assert_eq!(Paths::find(Some(Path::new(""))), Paths::find(None));
     }
 
     #[test]

@@ -51,7 +51,7 @@ fn become_service(args: &ServiceArgs, context: &Context) -> Failure {
 
 /// `--home DIR` when it was given to us; the environment reaches the service by itself.
 fn home_option(context: &Context) -> Vec<OsString> {
-    let given = context.home.as_deref().filter(|_| std::env::var_os("POSTERN_HOME").is_none());
+    let given = context.home.as_deref().filter(|_| std::env::var_os("POSTERN_HOME").is_none_or(|home| home.is_empty()));
     given.map(|home| vec!["--home".into(), absolute(home).into()]).unwrap_or_default()
 }
 

@@ -78,6 +78,14 @@ fn run_becomes_posternd_from_path_with_its_options() {
 }
 
 #[test]
+fn an_empty_postern_home_counts_as_not_set() {
+    let machine = Machine::new().with("posternd", r#"echo "posternd $@ home=$POSTERN_HOME"; exit 17"#);
+    let ran = machine.invocation(&["service", "run"]).env("POSTERN_HOME", "").run("").ends(17);
+    assert_eq!(ran.out, "posternd  home=\n");
+    machine.invocation(&["status"]).env("POSTERN_HOME", "").run("").warns("posternd is not running");
+}
+
+#[test]
 fn posternd_beside_the_program_goes_before_the_one_in_path() {
     let machine = Machine::new().with("posternd", "echo from path");
     machine.run(&["service", "run"]).ends(0).says("from path");
