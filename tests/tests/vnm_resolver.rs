@@ -341,6 +341,47 @@ async fn what_others_write_meanwhile_is_followed_and_stays() -> anyhow::Result<(
     end(stub).await
 }
 
+/// netd's answer tells how names stood when it registered; what it does and undoes follows how they stand.
+#[tokio::test]
+async fn who_answers_names_may_change_after_the_registration_and_each_way_is_undone() -> anyhow::Result<()> {
+    need_namespace!();
+    let mut bed = Bed::new().await?;
+    let stub = bed.start_stub().await?;
+    let mut resolved = need_resolved!(bed);
+    let link = fs::read_link(bed.resolv_conf())?;
+    let by_hand = format!("# by hand\nnameserver {UPSTREAM}\n# no final line end");
+    for ends_with_resolved in [true, false] {
+        let process = bed.register()?;
+        bed.wait_for_backend(DnsBackend::Resolved).await?;
+        // An administrator leaves resolved.
+        resolved.stop().await?;
+        fs::remove_file(bed.resolv_conf())?;
+        fs::write(bed.resolv_conf(), &by_hand)?;
+        bed.wait_for_backend(DnsBackend::ResolvConf).await?;
+        bed.must_be_split(STUB).await?;
+        if ends_with_resolved {
+            // And comes back to it, over our file.
+            resolved.restart(&bed.namespace).await?;
+            fs::remove_file(bed.resolv_conf())?;
+            std::os::unix::fs::symlink(&link, bed.resolv_conf())?;
+            bed.wait_for_backend(DnsBackend::Resolved).await?;
+            bed.must_be_split(RESOLVED).await?;
+        }
+        end(process).await?;
+        assert!(!bed.file("backup").exists(), "nothing is left to be undone");
+        if ends_with_resolved {
+            assert_eq!(fs::read_link(bed.resolv_conf())?, link);
+            bed.ours.forget();
+            assert_eq!(ask(&bed.namespace, RESOLVED, "db.my-org").await?, Some(THEIRS));
+            assert!(bed.ours.asked().is_empty(), "taken back from resolved too");
+        } else {
+            assert_eq!(fs::read_to_string(bed.resolv_conf())?, by_hand);
+        }
+    }
+    resolved.settle();
+    end(stub).await
+}
+
 #[tokio::test]
 async fn whoever_keeps_writing_resolv_conf_wins_and_the_user_learns_it() -> anyhow::Result<()> {
     need_namespace!();
