@@ -13,8 +13,14 @@ pub fn now() -> Now {
     Now { boot: boot(), wall: wall() }
 }
 
+#[cfg(target_os = "linux")]
+const BOOT: ClockId = ClockId::Boottime;
+/// Elsewhere this one goes on while the machine sleeps.
+#[cfg(not(target_os = "linux"))]
+const BOOT: ClockId = ClockId::Monotonic;
+
 fn boot() -> Duration {
-    let time = clock_gettime(ClockId::Boottime);
+    let time = clock_gettime(BOOT);
     let seconds = u64::try_from(time.tv_sec).unwrap_or_default();
     Duration::new(seconds, u32::try_from(time.tv_nsec).unwrap_or_default())
 }

@@ -1,17 +1,18 @@
 //! What the process does to itself before anything else: no core dumps, room for many connections.
 
-use rustix::process::{DumpableBehavior, Resource, Rlimit, getrlimit, set_dumpable_behavior, setrlimit};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// Below this many open files a warning is due: each stream takes two.
 pub const COMFORTABLE_FILES: u64 = 4096;
 
-/// Keeps keys and tokens out of core dumps, and other processes of the user from reading our memory (`ptrace`).
+/// Keeps keys and tokens out of core dumps, and on Linux other processes of the user from reading our memory (`ptrace`).
 ///
 /// # Errors
 /// What the system says; the caller warns and goes on.
 pub fn forbid_core_dumps() -> std::io::Result<()> {
     setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })?;
-    set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
+    #[cfg(target_os = "linux")]
+    rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)?;
     Ok(())
 }
 
