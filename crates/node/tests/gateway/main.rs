@@ -11,7 +11,7 @@ mod full_disk;
 mod lifecycle;
 mod reach;
 #[path = "../../../../tests/src/skip.rs"]
-#[expect(dead_code, reason = "made for another test, which uses the rest")]
+#[expect(dead_code, unreachable_pub, reason = "made for another test, which uses the rest")]
 mod skip;
 
 use std::time::Duration;
