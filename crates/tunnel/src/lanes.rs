@@ -20,8 +20,8 @@ use tokio::{runtime, runtime::Handle, sync::oneshot, time::sleep};
 /// More threads than this gain nothing where it was measured.
 const MOST: usize = 8;
 
-/// How much more a lane may have to do before what begins in it goes to another one, which has to be woken for that.
-const SLACK: usize = 2;
+/// How much more than another a lane may have to do and keep what begins in it: the other one has to be woken for it.
+const SLACK: usize = 1;
 /// See [`stir`]. Below every time that a stream waits for in its beginning.
 const PULSE: Duration = Duration::from_millis(5);
 
@@ -71,13 +71,14 @@ impl Lanes {
         Self { lanes: Vec::new(), next: AtomicUsize::new(0) }
     }
 
-    /// A place in the lane that has least to do; in that of the caller's thread, unless that has [`SLACK`] more to do.
+    /// A place in the lane that has least to do; in that of the caller's thread, unless that has more than [`SLACK`] more to do.
     #[must_use]
     pub fn place(&self) -> Place {
         let here = Handle::try_current().ok().map(|handle| handle.id());
         let idlest = self.lanes.iter().min_by_key(|lane| {
             let load = lane.load.load(Ordering::Relaxed);
-            if Some(lane.handle.id()) == here { load.saturating_sub(SLACK) } else { load.saturating_add(1) }
+            let elsewhere = Some(lane.handle.id()) != here;
+            (if elsewhere { load } else { load.saturating_sub(SLACK) }, elsewhere)
         });
         idlest.map_or_else(Place::anywhere, Lane::place)
     }
@@ -156,5 +157,45 @@ pub(crate) fn stir() {
             }
             PULSING.set(false);
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_begins_in_a_lane_stays_there_while_no_other_has_much_less_to_do() {
+        let lanes =
+            Lanes { lanes: (0..3).map(|_| Lane::start("test".into()).unwrap()).collect(), next: AtomicUsize::new(0) };
+        let here = lanes.lanes[1].handle.clone();
+        let loads = || lanes.lanes.iter().map(|lane| lane.load.load(Ordering::Relaxed)).collect::<Vec<_>>();
+        let _within = here.enter();
+        let mut places: Vec<_> = (0..2).map(|_| lanes.place()).collect();
+        assert!(places.iter().all(Place::is_here));
+        places.extend((0..5).map(|_| lanes.place()));
+        assert_eq!(loads(), [2, 3, 2]);
+        drop(places);
+        assert_eq!(loads(), [0, 0, 0]);
+    }
+
+    #[test]
+    fn without_lanes_everything_is_in_the_runtime_of_who_asks() {
+        let runtime = runtime::Builder::new_current_thread().build().unwrap();
+        let _within = runtime.enter();
+        assert!(Lanes::none().place().is_here());
+        assert_eq!(Lanes::none().next().id(), runtime.handle().id());
+    }
+
+    #[test]
+    fn what_lanes_carry_is_dropped_with_them() {
+        let lanes = Lanes::start("test").unwrap();
+        let (held, gone) = oneshot::channel::<()>();
+        lanes.next().spawn(async move {
+            let _held = held;
+            std::future::pending::<()>().await;
+        });
+        drop(lanes);
+        assert!(gone.blocking_recv().is_err());
     }
 }
