@@ -2,7 +2,10 @@
 
 use std::{net::SocketAddr, path::PathBuf};
 
-use clap::{Args, Parser, Subcommand};
+use clap::{
+    Args, CommandFactory as _, Parser, Subcommand,
+    error::{ContextKind, ContextValue, ErrorKind},
+};
 
 use crate::{sql::DatabaseUrl, store::Place};
 
@@ -12,6 +15,25 @@ use crate::{sql::DatabaseUrl, store::Place};
 pub struct CommandLine {
     #[command(subcommand)]
     pub command: Command,
+}
+
+impl CommandLine {
+    /// Reads the arguments of this process, and ends it when they are none of ours.
+    #[must_use]
+    pub fn of_process() -> Self {
+        Self::try_parse().unwrap_or_else(|error| without_passwords(error).exit())
+    }
+}
+
+/// What is wrong with arguments is told with their values, but a URL of a database may hold a password.
+fn without_passwords(error: clap::Error) -> clap::Error {
+    let Some(ContextValue::String(argument)) = error.get(ContextKind::InvalidArg) else { return error };
+    if error.kind() != ErrorKind::ValueValidation
+        || !["--database", "--from", "--to"].iter().any(|of| argument.starts_with(of))
+    {
+        return error;
+    }
+    CommandLine::command().error(ErrorKind::ValueValidation, format!("{argument}: {}", crate::sql::BadDatabaseUrl))
 }
 
 #[derive(Debug, Subcommand)]
@@ -213,10 +235,24 @@ pub struct AdminReset {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory as _;
+    use clap::{CommandFactory as _, Parser as _};
+
+    use super::CommandLine;
+
+    #[test]
+    fn a_password_in_a_wrong_url_is_not_repeated() {
+        for arguments in [
+            ["postern-control", "serve", "--data=/d", "--database=mysql://u:s3cret@h/d"],
+            ["postern-control", "backup", "/f", "--database=postgres://u:s3cret@h:port/d"],
+        ] {
+            let error = CommandLine::try_parse_from(arguments).unwrap_err();
+            let told = super::without_passwords(error).to_string();
+            assert!(told.contains("--database") && !told.contains("s3cret"), "{told}");
+        }
+    }
 
     #[test]
     fn the_command_line_is_well_formed() {
-        super::CommandLine::command().debug_assert();
+        CommandLine::command().debug_assert();
     }
 }

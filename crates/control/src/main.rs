@@ -2,13 +2,12 @@
 
 use std::process::ExitCode;
 
-use clap::Parser as _;
 use postern_control::{config::CommandLine, run};
 
 fn main() -> ExitCode {
     postern_tunnel::tls::install_crypto_provider();
     run::start_log();
-    match run::run(CommandLine::parse().command) {
+    match run::run(CommandLine::of_process().command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!("{error:#}");

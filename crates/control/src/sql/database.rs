@@ -95,6 +95,8 @@ impl Database {
         let keepalive =
             [("tcp_keepalives_idle", "10"), ("tcp_keepalives_interval", "5"), ("tcp_keepalives_count", "3")];
         let options = url.options().clone().application_name("postern-control").options(limits).options(keepalive);
+        // The pool would try until its patience ends, and not say why it failed.
+        sqlx::Connection::close(sqlx::ConnectOptions::connect(&options).await?).await?;
         let pool = PgPoolOptions::new().max_connections(CONNECTIONS).acquire_timeout(PATIENCE);
         Ok(Self::Postgres(pool.connect_with(options).await?))
     }
