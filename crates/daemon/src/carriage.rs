@@ -34,7 +34,7 @@ use ulid::Ulid;
 use crate::{
     clock,
     engine::Input,
-    gateways::Gateways,
+    gateways::{Gateways, Way},
     standing::{FailedEnd, Failure},
     streams::{Stream, Streams},
 };
@@ -197,12 +197,13 @@ impl Carriage {
 
     fn note_end(&self, stream: &Stream, destination: &Destination, end: &StreamEnd) {
         destination.add(end);
-        let gateway = stream.route().gateway;
+        let way = stream.route().way();
+        let gateway = way.map(Way::end);
         let StreamEnd { cause, up, down } = end;
         tracing::debug!(stream = %stream.id, resource = %stream.resource, ?cause, up, down, "stream ended");
         match cause {
             EndCause::Done | EndCause::LocalReset => {
-                self.note_reached(gateway);
+                self.note_reached(way);
                 // A program that gave up before anything came back proves nothing.
                 if *cause == EndCause::Done || *down > 0 {
                     destination.note_success();
@@ -210,14 +211,14 @@ impl Carriage {
             }
             EndCause::Cut(_) => {}
             EndCause::PeerReset(code) => {
-                self.note_reached(gateway);
+                self.note_reached(way);
                 let text = format!("the gateway broke a connection off: {code:?}");
                 destination.note_failure(FailedEnd::Broken(text), gateway);
             }
             EndCause::LinkLost => {
-                if let Some(gateway) = gateway {
+                if let Some(way) = way {
                     let error = "a connection to it broke".to_owned();
-                    self.gateways().note_failed(gateway, error, clock::now().boot);
+                    self.gateways().note_failed(way, error, clock::now().boot);
                 }
                 let text = "the connection to the gateway broke".to_owned();
                 destination.note_failure(FailedEnd::Broken(text), gateway);
@@ -234,9 +235,9 @@ impl Carriage {
         }
     }
 
-    fn note_reached(&self, gateway: Option<NodeId>) {
-        if let Some(gateway) = gateway {
-            self.gateways().note_reached(gateway, None);
+    fn note_reached(&self, way: Option<Way>) {
+        if let Some(way) = way {
+            self.gateways().note_reached(way, None);
         }
     }
 }

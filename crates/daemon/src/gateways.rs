@@ -1,11 +1,15 @@
-//! The gateways: which are known, how they are doing, and which one a stream should take.
+//! The ways into the data path: gateways, relays behind them, how they are doing, and which one a stream should take.
 //!
 //! Pure but for the [`Entry`] values that it hands out: what happened is told to it, with the time.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use postern_local_api::message::{GatewayState, GatewayStatus, Hop, Route};
-use postern_proto::{id::NodeId, sync::GatewayInfo, time::UnixMillis};
+use postern_proto::{
+    id::NodeId,
+    sync::{GatewayInfo, RelayInfo},
+    time::UnixMillis,
+};
 use postern_tunnel::{
     client::Entry,
     tls::{ClientTls, TlsError},
@@ -29,19 +33,62 @@ const PROBE_EVERY: Duration = Duration::from_secs(5 * 60);
 /// See the module.
 #[derive(Debug)]
 pub struct Gateways {
-    known: BTreeMap<NodeId, Gateway>,
+    known: BTreeMap<Way, Gateway>,
+    relays: BTreeMap<NodeId, RelayInfo>,
     tls: Option<ClientTls>,
     jitter: Jitter,
+}
+
+/// A gateway, or a relay through one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Way {
+    pub gateway: NodeId,
+    pub relay: Option<NodeId>,
+}
+
+impl Way {
+    /// The way that an entry leads.
+    #[must_use]
+    pub fn of(entry: &Entry) -> Self {
+        let (gateway, node) = (entry.gateway(), entry.node());
+        Self { gateway, relay: (node != gateway).then_some(node) }
+    }
+
+    /// The node that dials the resource.
+    #[must_use]
+    pub fn end(self) -> NodeId {
+        self.relay.unwrap_or(self.gateway)
+    }
+
+    const fn direct(self) -> Self {
+        Self { relay: None, ..self }
+    }
+}
+
+impl From<NodeId> for Way {
+    fn from(gateway: NodeId) -> Self {
+        Self { gateway, relay: None }
+    }
 }
 
 #[derive(Debug)]
 struct Gateway {
     info: GatewayInfo,
+    relay: Option<Behind>,
     entry: Arc<Entry>,
     state: State,
     connect_time: Option<Duration>,
     /// Boot clock.
     probe_at: Duration,
+}
+
+/// What is known of the relay at the end of a way.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Behind {
+    name: String,
+    /// From the gateway on, where it has parked links; `None`: another gateway has to pass streams on.
+    latency: Option<Duration>,
+    draining: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,7 +109,7 @@ enum State {
 impl Gateways {
     #[must_use]
     pub const fn new(seed: u64) -> Self {
-        Self { known: BTreeMap::new(), tls: None, jitter: Jitter::new(seed) }
+        Self { known: BTreeMap::new(), relays: BTreeMap::new(), tls: None, jitter: Jitter::new(seed) }
     }
 
     /// Uses this certificate for connections to come; `None` closes all idle connections and forgets every gateway.
@@ -73,6 +120,7 @@ impl Gateways {
         }
         if tls.is_none() {
             self.known.clear();
+            self.relays.clear();
         }
         self.tls = tls;
     }
@@ -81,21 +129,31 @@ impl Gateways {
     ///
     /// # Errors
     /// One that cannot be dialled at all; it is left out.
-    pub fn set(&mut self, infos: Vec<GatewayInfo>) -> Result<(), TlsError> {
+    pub fn set(&mut self, infos: Vec<GatewayInfo>, relays: Vec<RelayInfo>) -> Result<(), TlsError> {
         let Some(tls) = self.tls.clone() else { return Ok(()) };
         let mut before = std::mem::take(&mut self.known);
+        self.relays = relays.into_iter().map(|relay| (relay.id, relay)).collect();
         let mut result = Ok(());
         for info in infos {
-            let kept = before.remove(&info.id).filter(|gateway| gateway.info.address == info.address);
-            let gateway = match kept {
-                Some(gateway) => Ok(Gateway { info, ..gateway }),
-                None => Gateway::new(info, &tls),
-            };
-            match gateway {
-                Ok(gateway) => {
-                    self.known.insert(gateway.info.id, gateway);
+            let behind =
+                self.relays.values().filter_map(|relay| Some((Some(relay.id), Some(Behind::of(relay, info.id)?))));
+            for (relay, behind) in [(None, None)].into_iter().chain(behind) {
+                let way = Way { gateway: info.id, relay };
+                let kept = before.remove(&way).filter(|gateway| gateway.info.address == info.address);
+                let gateway = match kept {
+                    Some(gateway) => Ok(Gateway { info: info.clone(), relay: behind, ..gateway }),
+                    None => Gateway::new(info.clone(), relay, behind, &tls),
+                };
+                match gateway {
+                    Ok(gateway) => {
+                        if gateway.leaves() {
+                            // What stands idle there would hold up the gateway's end.
+                            gateway.entry.rest();
+                        }
+                        self.known.insert(way, gateway);
+                    }
+                    Err(error) => result = Err(error),
                 }
-                Err(error) => result = Err(error),
             }
         }
         // Those that are gone, or have moved.
@@ -106,25 +164,58 @@ impl Gateways {
     /// The gateway for the next stream: among `via` (any, when that is empty) but not among `tried`, one that works,
     /// and the fastest of those. When all are known to fail the one whose pause ends first is tried all the same.
     #[must_use]
-    pub fn choose(&self, via: &[NodeId], tried: &[NodeId], now: Duration) -> Option<Arc<Entry>> {
-        Some(Arc::clone(&self.best(via, tried, now)?.entry))
+    pub fn choose(&self, via: &[NodeId], tried: &[Way], now: Duration) -> Option<Arc<Entry>> {
+        Some(Arc::clone(&self.best(via, tried, now)?.1.entry))
+    }
+
+    /// The best two ways when nothing is known of either, and nothing stands ready: then whichever answers first is taken.
+    #[must_use]
+    pub fn rivals(&self, via: &[NodeId], tried: &[Way], now: Duration) -> Option<[Arc<Entry>; 2]> {
+        let (way, first) = self.best(via, tried, now)?;
+        let rest: Vec<Way> = tried.iter().copied().chain([way]).collect();
+        let (other, second) = self.best(via, &rest, now)?;
+        let unproven = |way: Way, gateway: &Gateway| {
+            gateway.state == State::Unknown
+                && gateway.connect_time.is_none()
+                && gateway.entry.idle() == 0
+                && self.reluctance(way, gateway, now).0 == 0
+        };
+        let open = way.gateway != other.gateway && unproven(way, first) && unproven(other, second);
+        open.then(|| [Arc::clone(&first.entry), Arc::clone(&second.entry)])
     }
 
     /// The way that the next stream would take.
     #[must_use]
     pub fn route(&self, via: &[NodeId], now: Duration) -> Option<Route> {
-        Some(Route { hops: vec![self.best(via, &[], now)?.hop()] })
+        Some(self.hops(self.best(via, &[], now)?.0))
+    }
+
+    /// The way that a stream has taken.
+    #[must_use]
+    pub fn route_of(&self, way: Way) -> Option<Route> {
+        self.known.contains_key(&way).then(|| self.hops(way))
+    }
+
+    fn hops(&self, way: Way) -> Route {
+        let first = self.known.get(&way.direct()).map(Gateway::hop);
+        let second = way.relay.and_then(|_| self.known.get(&way)).and_then(|gateway| {
+            let relay = gateway.relay.as_ref()?;
+            let up = !matches!(gateway.state, State::Unreachable { .. });
+            Some(Hop { name: relay.name.clone(), latency_micros: relay.latency.map(micros), up })
+        });
+        Route { hops: first.into_iter().chain(second).collect() }
     }
 
     /// Whether any gateway leads to where these do (any, when there is none).
     #[must_use]
     pub fn reach(&self, via: &[NodeId], now: Now) -> Reach {
-        let leads = |gateway: &&Gateway| via.is_empty() || via.contains(&gateway.info.id);
         let mut away: Option<(Vec<String>, String, Duration)> = None;
-        for gateway in self.known.values().filter(leads) {
+        for (_, gateway) in self.known.iter().filter(|(way, _)| leads(**way, via)) {
             let State::Unreachable { error, until, .. } = &gateway.state else { return Reach::Up };
             let (names, _, retry) = away.get_or_insert_with(|| (Vec::new(), error.clone(), *until));
-            names.push(gateway.info.name.clone());
+            if !names.contains(&gateway.info.name) {
+                names.push(gateway.info.name.clone());
+            }
             *retry = (*retry).min(*until);
         }
         match away {
@@ -139,37 +230,56 @@ impl Gateways {
 
     #[must_use]
     pub fn name(&self, node: NodeId) -> Option<String> {
-        Some(self.known.get(&node)?.info.name.clone())
+        let gateway = self.known.get(&Way::from(node)).map(|gateway| &gateway.info.name);
+        gateway.or_else(|| self.relays.get(&node).map(|relay| &relay.name)).cloned()
     }
 
-    fn best(&self, via: &[NodeId], tried: &[NodeId], now: Duration) -> Option<&Gateway> {
-        let candidates = self
-            .known
-            .values()
-            .filter(|gateway| (via.is_empty() || via.contains(&gateway.info.id)) && !tried.contains(&gateway.info.id));
-        candidates.min_by_key(|gateway| {
-            let id = gateway.info.id;
-            let place = via.iter().position(|other| *other == id).unwrap_or(usize::MAX);
-            (gateway.reluctance(now), gateway.slowness(), place, id)
-        })
+    fn best(&self, via: &[NodeId], tried: &[Way], now: Duration) -> Option<(Way, &Gateway)> {
+        let candidates = self.known.iter().filter(|(way, _)| leads(**way, via) && !tried.contains(way));
+        let best = candidates.min_by_key(|(way, gateway)| {
+            let place = via.iter().position(|other| *other == way.end()).unwrap_or(usize::MAX);
+            let passed_on = gateway.relay.as_ref().is_some_and(|relay| relay.latency.is_none());
+            (self.reluctance(**way, gateway, now), passed_on, self.slowness(**way, gateway), place, **way)
+        });
+        best.map(|(way, gateway)| (*way, gateway))
     }
 
+    /// That of the gateway holds for every way through it.
+    fn reluctance(&self, way: Way, gateway: &Gateway, now: Duration) -> (u8, Duration) {
+        let own = gateway.reluctance(now);
+        let first = self.known.get(&way.direct()).filter(|_| way.relay.is_some());
+        first.map_or(own, |first| own.max(first.reluctance(now)))
+    }
+
+    /// In steps of [`SAME_SPEED`]; unknown speed is fast until proven otherwise.
+    fn slowness(&self, way: Way, gateway: &Gateway) -> u128 {
+        let first = self.known.get(&way.direct()).and_then(|gateway| gateway.connect_time);
+        let behind = gateway.relay.as_ref().and_then(|relay| relay.latency);
+        (first.unwrap_or_default() + behind.unwrap_or_default()).as_nanos() / SAME_SPEED.as_nanos()
+    }
+
+    /// A gateway's own entry.
     #[must_use]
     pub fn entry(&self, node: NodeId) -> Option<Arc<Entry>> {
-        Some(Arc::clone(&self.known.get(&node)?.entry))
+        Some(Arc::clone(&self.known.get(&Way::from(node))?.entry))
     }
 
     /// Every entry with the name of its gateway.
     #[must_use]
     pub fn entries(&self) -> Vec<(String, Arc<Entry>)> {
-        self.known.values().map(|gateway| (gateway.info.name.clone(), Arc::clone(&gateway.entry))).collect()
+        self.direct().map(|gateway| (gateway.info.name.clone(), Arc::clone(&gateway.entry))).collect()
     }
 
     /// The entries that are to be looked at now, to find out how fast they answer and whether those that failed are
     /// back.
     #[must_use]
     pub fn take_due_probes(&mut self, now: Duration) -> Vec<Arc<Entry>> {
-        let due = self.known.values_mut().filter(|gateway| gateway.probe_at <= now);
+        // Of a relay one hears whether it is there; only a way that failed is looked at.
+        let failed = |gateway: &Gateway| matches!(gateway.state, State::Unreachable { .. });
+        let due = self
+            .known
+            .values_mut()
+            .filter(|gateway| gateway.probe_at <= now && (gateway.relay.is_none() || failed(gateway)));
         due.map(|gateway| {
             gateway.probe_at = now.saturating_add(PROBE_EVERY);
             Arc::clone(&gateway.entry)
@@ -178,18 +288,22 @@ impl Gateways {
     }
 
     /// It answered, in this time where that was measured.
-    pub fn note_reached(&mut self, node: NodeId, connect_time: Option<Duration>) {
-        if let Some(gateway) = self.known.get_mut(&node) {
+    pub fn note_reached(&mut self, way: impl Into<Way>, connect_time: Option<Duration>) {
+        if let Some(gateway) = self.known.get_mut(&way.into()) {
             if !matches!(gateway.state, State::Draining { .. }) {
                 gateway.state = State::Reachable;
             }
-            gateway.connect_time = connect_time.or(gateway.connect_time);
+            gateway.connect_time = match (gateway.connect_time, connect_time) {
+                // One slow answer moves streams nowhere.
+                (Some(before), Some(now)) => Some((before * 3 + now) / 4),
+                (before, now) => now.or(before),
+            };
         }
     }
 
     /// It did not answer, or broke a connection off. It is looked at again when its pause is over.
-    pub fn note_failed(&mut self, node: NodeId, error: String, now: Duration) {
-        let Some(gateway) = self.known.get_mut(&node) else { return };
+    pub fn note_failed(&mut self, way: impl Into<Way>, error: String, now: Duration) {
+        let Some(gateway) = self.known.get_mut(&way.into()) else { return };
         let failures = match gateway.state {
             // Many streams fail at once when a gateway dies: that is one failure.
             State::Unreachable { failures, until, .. } if until > now => failures,
@@ -202,15 +316,19 @@ impl Gateways {
     }
 
     /// It said that it takes no new streams.
-    pub fn note_draining(&mut self, node: NodeId, now: Duration) {
-        if let Some(gateway) = self.known.get_mut(&node) {
+    pub fn note_draining(&mut self, way: impl Into<Way>, now: Duration) {
+        if let Some(gateway) = self.known.get_mut(&way.into()) {
             gateway.state = State::Draining { until: now.saturating_add(DRAIN_PAUSE) };
         }
     }
 
     #[must_use]
     pub fn status(&self, now: Duration) -> Vec<GatewayStatus> {
-        self.known.values().map(|gateway| gateway.status(now)).collect()
+        self.direct().map(|gateway| gateway.status(now)).collect()
+    }
+
+    fn direct(&self) -> impl Iterator<Item = &Gateway> {
+        self.known.values().filter(|gateway| gateway.relay.is_none())
     }
 
     #[must_use]
@@ -220,9 +338,18 @@ impl Gateways {
 }
 
 impl Gateway {
-    fn new(info: GatewayInfo, tls: &ClientTls) -> Result<Self, TlsError> {
-        let entry = Entry::new(info.id, info.address.clone(), tls.clone())?;
-        Ok(Self { info, entry, state: State::Unknown, connect_time: None, probe_at: Duration::ZERO })
+    fn new(
+        info: GatewayInfo,
+        relay: Option<NodeId>,
+        behind: Option<Behind>,
+        tls: &ClientTls,
+    ) -> Result<Self, TlsError> {
+        let address = info.address.clone();
+        let entry = match relay {
+            None => Entry::new(info.id, address, tls.clone()),
+            Some(relay) => Entry::to_relay(info.id, address, relay, tls.clone()),
+        }?;
+        Ok(Self { info, relay: behind, entry, state: State::Unknown, connect_time: None, probe_at: Duration::ZERO })
     }
 
     /// 0: take it. Else later than every gateway with a lower number; those that fail in the order of their pauses.
@@ -230,16 +357,16 @@ impl Gateway {
         match &self.state {
             State::Unreachable { until, .. } if *until > now => (2, *until),
             State::Draining { until } if *until > now => (1, Duration::ZERO),
-            _ if self.info.draining => (1, Duration::ZERO),
+            _ if self.leaves() => (1, Duration::ZERO),
             State::Unknown | State::Reachable | State::Draining { .. } | State::Unreachable { .. } => {
                 (0, Duration::ZERO)
             }
         }
     }
 
-    /// In steps of [`SAME_SPEED`]; unknown speed is fast until proven otherwise.
-    fn slowness(&self) -> u128 {
-        self.connect_time.unwrap_or_default().as_nanos() / SAME_SPEED.as_nanos()
+    /// Whether the gateway or the relay takes no new streams.
+    fn leaves(&self) -> bool {
+        self.info.draining || self.relay.as_ref().is_some_and(|relay| relay.draining)
     }
 
     fn hop(&self) -> Hop {
@@ -248,7 +375,7 @@ impl Gateway {
     }
 
     fn latency_micros(&self) -> Option<u64> {
-        self.connect_time.map(|time| u64::try_from(time.as_micros()).unwrap_or(u64::MAX))
+        self.connect_time.map(micros)
     }
 
     fn status(&self, now: Duration) -> GatewayStatus {
@@ -268,6 +395,25 @@ impl Gateway {
             handshake_micros: self.latency_micros(),
         }
     }
+}
+
+impl Behind {
+    /// `None` while no way leads to the relay.
+    fn of(relay: &RelayInfo, gateway: NodeId) -> Option<Self> {
+        let at = relay.parked.iter().find(|at| at.gateway == gateway);
+        let latency = at.map(|at| Duration::from_micros(at.latency_micros));
+        let draining = relay.draining;
+        (!relay.parked.is_empty()).then(|| Self { name: relay.name.clone(), latency, draining })
+    }
+}
+
+/// Whether a way ends at one of these nodes; at any gateway, when there is none.
+fn leads(way: Way, via: &[NodeId]) -> bool {
+    if via.is_empty() { way.relay.is_none() } else { via.contains(&way.end()) }
+}
+
+fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

@@ -14,7 +14,7 @@ use postern_proto::{
 };
 use postern_tunnel::stream::StreamControl;
 
-use crate::engine::Owner;
+use crate::{engine::Owner, gateways::Way};
 
 /// All streams of the service.
 #[derive(Debug, Default)]
@@ -37,8 +37,17 @@ pub struct Stream {
 #[derive(Clone, Debug, Default)]
 pub struct Route {
     pub gateway: Option<NodeId>,
+    /// The relay behind it.
+    pub relay: Option<NodeId>,
     /// Why the account may reach the resource: what the lease said.
     pub grant: Option<String>,
+}
+
+impl Route {
+    #[must_use]
+    pub fn way(&self) -> Option<Way> {
+        self.gateway.map(|gateway| Way { gateway, relay: self.relay })
+    }
 }
 
 /// What a resource's streams carry now.
@@ -143,7 +152,7 @@ mod tests {
             SocketAddr::from(([127, 0, 0, 1], 9)),
             UnixMillis(0),
         );
-        stream.set_route(Route { gateway: None, grant: grant.map(str::to_owned) });
+        stream.set_route(Route { grant: grant.map(str::to_owned), ..Route::default() });
         Arc::new(stream)
     }
 

@@ -2,7 +2,7 @@
 
 use clap::{Parser, Subcommand};
 
-use crate::gateway::GatewayOptions;
+use crate::{gateway::GatewayOptions, relay::RelayOptions};
 
 /// Carries authorised connections to private resources and records them
 #[derive(Parser)]
@@ -16,4 +16,6 @@ pub struct CommandLine {
 pub enum Role {
     /// Listens for clients and dials resources
     Gateway(Box<GatewayOptions>),
+    /// Listens nowhere: parks links at gateways, and dials resources for clients that come through those
+    Relay(Box<RelayOptions>),
 }

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use aws_lc_rs::digest::{SHA256, digest};
 use postern_proto::{
     head::Request,
-    id::ResourceId,
+    id::{NodeId, ResourceId},
     lease::{Claims, Contact, Holder, Refusal, Revocation, StreamSubject},
     problem::Problem,
     replica::Change,
@@ -33,6 +33,8 @@ pub struct Egress {
     catalogue: Mutex<Catalogue>,
     leases: Mutex<LeaseCache>,
     revocations: Mutex<Revocations>,
+    /// Which node this is; `None` dials whatever it knows.
+    node: Option<NodeId>,
 }
 
 /// A stream that may be opened.
@@ -53,6 +55,8 @@ pub enum Denial {
     Revoked(String),
     #[error("this gateway knows no such resource")]
     UnknownResource,
+    #[error("resource {name} is reached over other nodes")]
+    Elsewhere { name: String, nodes: Vec<NodeId> },
     #[error("of resource {name}, {why}")]
     OutOfReach { name: String, why: OutOfReach },
 }
@@ -64,7 +68,14 @@ impl Egress {
             catalogue: Mutex::new(catalogue),
             leases: Mutex::new(LeaseCache::new(CACHED_LEASES)),
             revocations: Mutex::new(revocations),
+            node: None,
         }
+    }
+
+    /// The same as the egress of a node, which dials only the resources that are meant for it.
+    #[must_use]
+    pub fn at(self, node: NodeId) -> Self {
+        Self { node: Some(node), ..self }
     }
 
     /// Whether `holder` may open the stream that is asked for, which shows its lease.
@@ -81,8 +92,43 @@ impl Egress {
         claims.check(holder, request.resource(), strict, contact, now)?;
         self.not_revoked(&claims)?;
         let resource = known.ok_or(Denial::UnknownResource)?;
+        self.is_meant(&resource, self.node)?;
         let target = reach(&resource, request)?;
         Ok(Permit { claims, resource, target })
+    }
+
+    /// Whether `holder`, who shows this lease, has something to reach over `relay`; when the lease was signed. What it may
+    /// reach there is for the relay to decide.
+    pub fn may_pass(
+        &self,
+        holder: &Holder,
+        lease: &str,
+        relay: NodeId,
+        contact: Contact,
+        now: UnixMillis,
+    ) -> Result<UnixMillis, Denial> {
+        let claims = self.open_lease(lease)?;
+        let known = lock(&self.catalogue).resource(claims.resource);
+        let strict = known.as_ref().is_some_and(|resource| resource.strict);
+        claims.check(holder, claims.resource, strict, contact, now)?;
+        self.not_revoked(&claims)?;
+        self.is_meant(&*known.ok_or(Denial::UnknownResource)?, Some(relay))?;
+        Ok(claims.issued_at)
+    }
+
+    /// Whether this node dials the resource.
+    #[must_use]
+    pub fn dials(&self, id: ResourceId) -> bool {
+        self.resource(id).is_some_and(|resource| self.is_meant(&resource, self.node).is_ok())
+    }
+
+    fn is_meant(&self, resource: &NodeResource, node: Option<NodeId>) -> Result<(), Denial> {
+        match (&resource.egress, node) {
+            (Some(nodes), Some(node)) if !nodes.contains(&node) => {
+                Err(Denial::Elsewhere { name: resource.name.clone(), nodes: nodes.clone() })
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Whether neither a revocation nor a change of the resource has come meanwhile. A stream asks again once it can be
@@ -91,6 +137,7 @@ impl Egress {
         self.not_revoked(&permit.claims)?;
         let known = lock(&self.catalogue).resource(request.resource()).ok_or(Denial::UnknownResource)?;
         if !Arc::ptr_eq(&known, &permit.resource) {
+            self.is_meant(&known, self.node)?;
             reach(&known, request)?;
         }
         Ok(())
@@ -174,6 +221,7 @@ impl Denial {
     pub fn problem(&self) -> Problem {
         let (status, code, title) = match self {
             Self::Revoked(_) => (401, "lease_revoked", "Your access was changed"),
+            Self::Elsewhere { .. } => (421, "other_node", "The resource is reached over another node"),
             Self::UnknownResource => (404, "unknown_resource", "This gateway knows no such resource"),
             Self::OutOfReach { why: OutOfReach::Port { .. }, .. } => {
                 (403, "port_not_allowed", "The resource does not include this port")

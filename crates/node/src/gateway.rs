@@ -3,11 +3,12 @@
 mod follow;
 mod handler;
 mod options;
-mod run;
+mod passage;
+pub(crate) mod run;
 mod throttle;
 
 pub use self::{
     handler::{Gateway, GatewayParts},
-    options::GatewayOptions,
+    options::{GatewayOptions, NodeOptions},
     run::{GatewayError, Ready, run},
 };

@@ -13,7 +13,7 @@ use postern_proto::{
 };
 use postern_tunnel::{
     control::{BadIdentity, CallError, ClientIdentity, ControlClient},
-    tls::{Identity, ServerTls, TlsError, Trust},
+    tls::{ClientTls, Identity, ServerTls, TlsError, Trust},
 };
 use rcgen::{CertificateParams, KeyPair, PKCS_ECDSA_P256_SHA256};
 use serde::{Deserialize, Serialize};
@@ -124,6 +124,13 @@ impl NodeIdentity {
         let trust = Trust::from_pem(self.org, &self.ca)?;
         let identity = Identity::from_pem(self.org, &self.certificate, &self.key)?;
         Ok(ServerTls::new(&trust, &identity)?)
+    }
+
+    /// How other nodes are dialled.
+    pub fn client_tls(&self) -> Result<ClientTls, IdentityError> {
+        let trust = Trust::from_pem(self.org, &self.ca)?;
+        let identity = Identity::from_pem(self.org, &self.certificate, &self.key)?;
+        Ok(ClientTls::new(&trust, &identity)?)
     }
 
     /// What the control plane is shown.

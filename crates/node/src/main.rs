@@ -9,7 +9,8 @@ use anyhow::Context as _;
 use clap::Parser as _;
 use postern_node::{
     command_line::{CommandLine, Role},
-    gateway::{self, GatewayOptions, Ready},
+    gateway::{self, GatewayError},
+    relay,
 };
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -17,14 +18,14 @@ use tracing_subscriber::EnvFilter;
 
 fn main() -> ExitCode {
     postern_tunnel::tls::install_crypto_provider();
-    let CommandLine { role: Role::Gateway(options) } = CommandLine::parse();
+    let CommandLine { role } = CommandLine::parse();
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())
         .init();
-    match start(*options) {
+    match start(role) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             let _ = writeln!(std::io::stderr(), "postern-node: {error:#}");
@@ -33,17 +34,29 @@ fn main() -> ExitCode {
     }
 }
 
-fn start(options: GatewayOptions) -> anyhow::Result<()> {
+fn start(role: Role) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start")?;
     let stopped = runtime.block_on(async {
         let (stop, stop_now) = (CancellationToken::new(), CancellationToken::new());
         let signals = (listen_for(SignalKind::terminate())?, listen_for(SignalKind::interrupt())?);
         tokio::spawn(wait_for_signals(signals, stop.clone(), stop_now.clone()));
-        gateway::run(options, stop, stop_now, announce).await.context("the gateway does not run")
+        run(role, stop, stop_now).await
     });
     // Name look-ups in flight are not waited for.
     runtime.shutdown_background();
     stopped
+}
+
+async fn run(role: Role, stop: CancellationToken, stop_now: CancellationToken) -> anyhow::Result<()> {
+    let told = |name: &'static str, result: Result<(), GatewayError>| {
+        result.with_context(|| format!("the {name} does not run"))
+    };
+    match role {
+        Role::Gateway(options) => {
+            told("gateway", gateway::run(*options, stop, stop_now, |ready| announce(ready)).await)
+        }
+        Role::Relay(options) => told("relay", relay::run(*options, stop, stop_now, |ready| announce(ready)).await),
+    }
 }
 
 /// The first signal drains, the second stops at once.
@@ -66,7 +79,7 @@ fn listen_for(kind: SignalKind) -> anyhow::Result<Signal> {
 }
 
 /// One line for whoever started this program.
-fn announce(ready: &Ready) {
+fn announce(ready: &impl serde::Serialize) {
     let line = serde_json::to_string(ready).unwrap_or_default();
     let mut out = std::io::stdout().lock();
     let _ = writeln!(out, "{line}").and_then(|()| out.flush());

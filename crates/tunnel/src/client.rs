@@ -14,6 +14,7 @@ use postern_proto::{
     problem::Problem,
 };
 
+pub(crate) use self::dial::dial as dial_node;
 pub use self::{carry::carry, entry::Entry};
 
 /// Why an entry could not be dialled.
@@ -25,6 +26,10 @@ pub enum DialError {
     TimedOut { address: String },
     #[error("{address} is not the gateway that it should be, or does not accept this device")]
     Handshake { address: String, source: io::Error },
+    #[error("{address} opens no passage to the relay: {problem}")]
+    Refused { address: String, problem: Box<Problem> },
+    #[error("what answers behind {address} is not the relay that it should be, or does not accept this device")]
+    Relay { address: String, source: io::Error },
 }
 
 /// One try to open a stream: where, and with which head.
@@ -52,6 +57,9 @@ impl Failure {
         match self {
             Self::Refused { refused, .. } => refused.problem.clone(),
             Self::Dial { error, .. } => {
+                if let DialError::Refused { problem, .. } = error {
+                    return problem.as_ref().clone();
+                }
                 let detail = match std::error::Error::source(error) {
                     Some(source) => format!("{error}: {source}"),
                     None => error.to_string(),

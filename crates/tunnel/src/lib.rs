@@ -14,6 +14,7 @@ pub mod lanes;
 mod link;
 pub mod local_end;
 pub mod node;
+pub mod park;
 pub mod private_file;
 mod scratch;
 mod socket;

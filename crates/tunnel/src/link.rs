@@ -7,6 +7,7 @@
 
 mod handshake;
 mod record;
+mod through;
 
 use std::{
     future::pending,
@@ -30,6 +31,7 @@ use self::record::{Content, FULL, HEADER, Key, TAIL};
 pub(crate) use self::{
     handshake::{Established, accept, connect},
     record::{RecordError, SEALED},
+    through::{Declined, Through},
 };
 use crate::{scratch, socket, splice::Inbox};
 
@@ -70,6 +72,7 @@ enum End {
 /// What carries the TLS bytes. A carrier inside a WebSocket would be another variant.
 pub(crate) enum Wire {
     Tcp(Arc<TcpStream>),
+    Through(Box<Through>),
 }
 
 /// What rustls keeps to derive the next keys.
@@ -92,9 +95,9 @@ pub(crate) enum LinkError {
 
 impl Link {
     /// `received` came after the handshake.
-    fn new(wire: TcpStream, secrets: ExtractedSecrets, renewal: Renewal, received: &[u8]) -> Result<Self, LinkError> {
+    fn new(wire: Wire, secrets: ExtractedSecrets, renewal: Renewal, received: &[u8]) -> Result<Self, LinkError> {
         Ok(Self {
-            wire: Wire::Tcp(Arc::new(wire)),
+            wire,
             home: Handle::current().id(),
             sealing: Key::new(secrets.tx)?,
             opening: Key::new(secrets.rx)?,
@@ -143,8 +146,8 @@ impl Link {
     }
 
     /// Whether everything that was sent is with the socket.
-    pub(crate) const fn is_flushed(&self) -> bool {
-        self.unsent.is_empty()
+    pub(crate) fn is_flushed(&self) -> bool {
+        self.unsent.is_empty() && self.wire.is_flushed()
     }
 
     pub(crate) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), LinkError>> {
@@ -155,7 +158,7 @@ impl Link {
             }
             self.unsent.take(written);
         }
-        Poll::Ready(Ok(()))
+        self.wire.poll_flush(cx).map_err(LinkError::Closed)
     }
 
     /// Opens into `plain` until the socket has no more or `plain` is nearly full; `plain` has room for two records. Zero
@@ -172,12 +175,19 @@ impl Link {
 
     /// Completes when the connection broke. Its end, and what had arrived before, is found by receiving only.
     pub(crate) fn broken(&self) -> impl Future<Output = ()> + use<> {
-        let Wire::Tcp(stream) = &self.wire;
-        let stream = Arc::clone(stream);
+        let stream = Arc::clone(self.socket());
         async move {
             if stream.ready(Interest::ERROR).await.is_err() {
                 pending::<()>().await;
             }
+        }
+    }
+
+    /// The socket under it, and under the link that it goes through.
+    fn socket(&self) -> &Arc<TcpStream> {
+        match &self.wire {
+            Wire::Tcp(stream) => stream,
+            Wire::Through(through) => through.link().socket(),
         }
     }
 
@@ -381,15 +391,32 @@ impl Renewal {
 }
 
 impl Wire {
-    fn poll_read(&self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
+    fn poll_read(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
         match self {
             Self::Tcp(stream) => socket::poll_read(stream, cx, buffer),
+            Self::Through(through) => through.poll_read(cx, buffer),
         }
     }
 
-    fn poll_write(&self, cx: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+    fn poll_write(&mut self, cx: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
         match self {
             Self::Tcp(stream) => socket::poll_write(stream, cx, slices),
+            Self::Through(through) => through.poll_write(cx, slices),
+        }
+    }
+
+    /// Hands on what was written; a socket has it at once.
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Tcp(_) => Poll::Ready(Ok(())),
+            Self::Through(through) => through.poll_flush(cx),
+        }
+    }
+
+    fn is_flushed(&self) -> bool {
+        match self {
+            Self::Tcp(_) => true,
+            Self::Through(through) => through.is_flushed(),
         }
     }
 
@@ -400,6 +427,7 @@ impl Wire {
                 *stream = Arc::new(TcpStream::from_std(socket.into())?);
                 Ok(())
             }
+            Self::Through(through) => through.bring_home(),
         }
     }
 
@@ -408,6 +436,28 @@ impl Wire {
             Self::Tcp(stream) => {
                 matches!(stream.try_read(&mut [0]), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
             }
+            Self::Through(through) => through.is_quiet(),
+        }
+    }
+}
+
+impl From<TcpStream> for Wire {
+    fn from(stream: TcpStream) -> Self {
+        Self::Tcp(Arc::new(stream))
+    }
+}
+
+impl From<Through> for Wire {
+    fn from(through: Through) -> Self {
+        Self::Through(Box::new(through))
+    }
+}
+
+impl From<LinkError> for io::Error {
+    fn from(error: LinkError) -> Self {
+        match error {
+            LinkError::Closed(error) => error,
+            other => Self::other(other),
         }
     }
 }

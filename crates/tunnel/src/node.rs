@@ -8,6 +8,8 @@ mod accept;
 mod admission;
 mod live;
 mod opened;
+mod parked;
+mod passage;
 mod session;
 mod stranger;
 
@@ -17,13 +19,20 @@ use std::{
     time::{Duration, Instant},
 };
 
-use postern_proto::head::{Refused, Request};
-use tokio::net::{TcpListener, TcpStream};
+use postern_proto::{
+    head::{Passage, Refused, Request},
+    problem::Problem,
+};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::mpsc,
+};
 use tokio_util::sync::CancellationToken;
 
 use self::{live::Live, opened::OpenedLately};
 use crate::{
     identity::PeerIdentity,
+    park::{IncomingPassage, OpenPassage, ParkedLink},
     stream::{StreamControl, StreamEnd},
     tls::ServerTls,
 };
@@ -60,6 +69,41 @@ pub trait StreamHandler: Send + Sync + 'static {
     /// It runs to its end even when the client goes away meanwhile, so what it has begun is never left half done; then
     /// `done` is called with what became of the stream. It must bound its own time.
     fn open(&self, request: OpenRequest<'_>) -> impl Future<Output = Result<Opened, Refused>> + Send;
+
+    /// Opens a passage to a relay, or says why not. It must bound its own time.
+    fn pass(&self, request: PassRequest<'_>) -> impl Future<Output = Result<Passed, Refused>> + Send {
+        let relay = request.passage.relay();
+        async move {
+            let problem = Problem::new(404, "unknown_relay", "This node leads to no relay");
+            Err(problem.with_detail(format!("{relay} is not behind it.")).into())
+        }
+    }
+
+    /// Takes a link that a node with this certificate has made to be parked. It must bound its own time until the link has
+    /// said what it is for; as long as it runs the link counts among the connections of the node.
+    fn park(&self, peer: &PeerIdentity, link: ParkedLink) -> impl Future<Output = ()> + Send {
+        let _ = peer;
+        async move { link.close() }
+    }
+}
+
+/// A wish for a passage.
+#[derive(Debug)]
+pub struct PassRequest<'a> {
+    /// From the certificate of who asks: a client's device, or another gateway.
+    pub peer: &'a PeerIdentity,
+    /// Where the connection comes from.
+    pub client: SocketAddr,
+    pub passage: &'a Passage,
+}
+
+/// A passage that may begin.
+pub struct Passed {
+    pub onward: OpenPassage,
+    /// Counts and cuts the passage.
+    pub control: StreamControl,
+    /// Called exactly once, when the passage is over.
+    pub done: Done,
 }
 
 /// Accepts clients and serves their streams.
@@ -97,6 +141,16 @@ impl<H: StreamHandler> Server<H> {
     /// no stream is left.
     pub async fn serve(self: Arc<Self>, listener: TcpListener, stop: CancellationToken, drain: Duration) {
         accept::run(self, listener, stop, drain).await;
+    }
+
+    /// Serves passages that come over parked links as [`Server::serve`] serves connections.
+    pub async fn serve_parked(
+        self: Arc<Self>,
+        incoming: mpsc::Receiver<IncomingPassage>,
+        stop: CancellationToken,
+        drain: Duration,
+    ) {
+        parked::run(self, incoming, stop, drain).await;
     }
 
     fn tls(&self) -> ServerTls {

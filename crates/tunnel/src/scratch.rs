@@ -2,7 +2,7 @@
 //!
 //! They are used within one poll and never across an await.
 
-use std::cell::Cell;
+use std::cell::RefCell;
 
 use postern_proto::frame::{HEADER, MAX_DATA, MAX_TEXT};
 
@@ -17,9 +17,9 @@ const WIRE: usize = 16 * SEALED;
 const PLAIN: usize = MAX_TEXT + 2 * HEADER + 4 * WIRE;
 
 thread_local! {
-    static LOCAL_BUFFER: Cell<Option<Box<[u8]>>> = const { Cell::new(None) };
-    static WIRE_BUFFER: Cell<Option<Box<[u8]>>> = const { Cell::new(None) };
-    static PLAIN_BUFFER: Cell<Option<Box<[u8]>>> = const { Cell::new(None) };
+    static LOCAL_BUFFER: RefCell<Vec<Box<[u8]>>> = const { RefCell::new(Vec::new()) };
+    static WIRE_BUFFER: RefCell<Vec<Box<[u8]>>> = const { RefCell::new(Vec::new()) };
+    static PLAIN_BUFFER: RefCell<Vec<Box<[u8]>>> = const { RefCell::new(Vec::new()) };
 }
 
 pub(crate) fn local<R>(work: impl FnOnce(&mut [u8]) -> R) -> R {
@@ -34,10 +34,11 @@ pub(crate) fn plain<R>(work: impl FnOnce(&mut [u8]) -> R) -> R {
     PLAIN_BUFFER.with(|cell| lend(cell, PLAIN, work))
 }
 
-/// A nested use, or one after a panic, gets a buffer of its own.
-fn lend<R>(cell: &Cell<Option<Box<[u8]>>>, size: usize, work: impl FnOnce(&mut [u8]) -> R) -> R {
-    let mut buffer = cell.take().unwrap_or_else(|| vec![0; size].into_boxed_slice());
+/// A nested use, of a link that goes through another one, has a buffer of its own, which is kept as well.
+fn lend<R>(kept: &RefCell<Vec<Box<[u8]>>>, size: usize, work: impl FnOnce(&mut [u8]) -> R) -> R {
+    let lent = kept.borrow_mut().pop();
+    let mut buffer = lent.unwrap_or_else(|| vec![0; size].into_boxed_slice());
     let result = work(&mut buffer);
-    cell.set(Some(buffer));
+    kept.borrow_mut().push(buffer);
     result
 }

@@ -8,6 +8,7 @@ use std::{fmt, sync::Arc};
 
 use postern_proto::{
     id::{NodeId, OrgId},
+    park,
     sync::Peer,
     time::UnixMillis,
 };
@@ -189,6 +190,19 @@ impl ClientTls {
         self.not_after
     }
 
+    /// How a relay dials gateways to park links there.
+    #[must_use]
+    pub fn for_parking(&self) -> Self {
+        let mut config = ClientConfig::clone(&self.config);
+        config.alpn_protocols = vec![park::ALPN.to_vec()];
+        Self { config: Arc::new(config), not_after: self.not_after }
+    }
+
+    /// Whether the other side agreed on a protocol that was offered.
+    pub(crate) fn offers(&self, protocol: Option<&[u8]>) -> bool {
+        self.config.alpn_protocols.iter().any(|offered| Some(offered.as_slice()) == protocol)
+    }
+
     pub(crate) const fn config(&self) -> &Arc<ClientConfig> {
         &self.config
     }
@@ -220,7 +234,7 @@ impl ServerTls {
             .with_protocol_versions(&[&TLS13])?
             .with_client_cert_verifier(Arc::new(verifier))
             .with_single_cert(identity.chain.clone(), identity.key.clone_key())?;
-        config.alpn_protocols = [ALPN].into_iter().chain(HTTP_ALPN).map(<[u8]>::to_vec).collect();
+        config.alpn_protocols = [ALPN, park::ALPN].into_iter().chain(HTTP_ALPN).map(<[u8]>::to_vec).collect();
         // A resumed session would carry an identity past its end; a ticket would make an idle connection look readable.
         config.enable_secret_extraction = true;
         config.send_tls13_tickets = 0;

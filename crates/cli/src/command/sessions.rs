@@ -1,6 +1,6 @@
 //! `sessions`: what is open now.
 
-use postern_local_api::message::{LiveSession, Status};
+use postern_local_api::message::{GatewayStatus, LiveSession, Status};
 
 use crate::{
     context::Context,
@@ -23,6 +23,17 @@ pub(crate) async fn list(as_json: bool, context: &mut Context) -> Result<(), Fai
     Ok(context.screen.grid(&grid(&sessions, &status))?)
 }
 
+/// The nodes that a stream runs over, and how far the last one is.
+fn way(session: &LiveSession, gateway: Option<&GatewayStatus>) -> String {
+    let Some(route) = session.route.as_ref().filter(|route| route.hops.len() > 1) else {
+        return gateway.map(|gateway| gateway.name.clone()).unwrap_or_default();
+    };
+    let names: Vec<&str> = route.hops.iter().map(|hop| hop.name.as_str()).collect();
+    let far: Option<u64> = route.hops.iter().map(|hop| hop.latency_micros).sum();
+    let far = far.map(|micros| format!(", {} ms", micros.div_ceil(1000))).unwrap_or_default();
+    format!("{}{far}", names.join(" → "))
+}
+
 fn grid(sessions: &[LiveSession], status: &Status) -> Grid {
     let mut grid = Grid::new(&["RESOURCE", "CLIENT", "GATEWAY", ">FOR", ">UP", ">DOWN", "STREAM"]);
     let now = text::now();
@@ -31,7 +42,7 @@ fn grid(sessions: &[LiveSession], status: &Status) -> Grid {
         grid.row(vec![
             Field::from(&session.resource_name),
             Field::from(session.peer.to_string()),
-            Field::from(gateway.map(|gateway| gateway.name.as_str()).unwrap_or_default()),
+            Field::from(way(session, gateway)),
             Field::from(text::span(now.since(session.started_at))),
             Field::from(text::bytes(session.bytes_up)),
             Field::from(text::bytes(session.bytes_down)),

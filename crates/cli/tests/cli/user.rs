@@ -590,6 +590,7 @@ fn open_connections_are_listed() {
         resource_name: "grafana".to_owned(),
         peer: ([127, 0, 0, 1], 40000).into(),
         gateway: Some("nod_01JABCDEFGHJKMNPQRSTVWXYZ0".parse().unwrap()),
+        route: None,
         started_at: UnixMillis(1),
         bytes_up: 2048,
         bytes_down: 5 << 30,

@@ -4,16 +4,16 @@ use std::{sync::Arc, time::Duration};
 
 use postern_proto::{
     head::{Request, Wanted},
-    id::NodeId,
     problem::Problem,
 };
-use postern_tunnel::client::{Attempt, Entry, Failure, StreamGuide};
+use postern_tunnel::client::{Attempt, DialError, Entry, Failure, StreamGuide};
 use tokio::time::{Instant, timeout_at};
 
 use super::{Carriage, Destination, Lease, error_text};
 use crate::{
     clock,
     engine::Input,
+    gateways::Way,
     streams::{Route, Stream},
 };
 
@@ -29,7 +29,7 @@ pub(super) struct Guide {
     stream: Arc<Stream>,
     wanted: Wanted,
     /// Gateways that are not to be tried again.
-    tried: Vec<NodeId>,
+    tried: Vec<Way>,
     /// A node would not take this lease.
     spoiled: Option<Arc<Lease>>,
     used: Option<Arc<Lease>>,
@@ -73,24 +73,44 @@ impl Guide {
                 }
                 421 => {
                     let route = refused.route.as_ref().ok_or_else(|| refused.problem.clone())?;
-                    let right = self.carriage.gateways().entry(route.node());
+                    let right = self.carriage.gateways().choose(&[route.node()], &self.tried, now);
                     self.next = Some(right.ok_or_else(|| refused.problem.clone())?);
                 }
                 503 => {
-                    self.carriage.gateways().note_draining(entry.node(), now);
+                    self.carriage.gateways().note_draining(Way::of(entry), now);
                     self.give_up_on(entry, refused.problem.clone());
                 }
                 _ => return Err(refused.problem.clone()),
             },
+            // The gateway would not take the lease for the passage.
+            Failure::Dial { entry, error: DialError::Refused { problem, .. } }
+                if problem.status == 401 && self.spoiled.is_none() =>
+            {
+                self.spoiled = self.used.take();
+                self.next = Some(Arc::clone(entry));
+                self.last = Some(problem.as_ref().clone());
+            }
             Failure::Dial { entry, error } => {
-                let error = error_text(error);
-                self.carriage.gateways().note_failed(entry.node(), error.clone(), now);
-                self.give_up_on(entry, unreachable(&error));
+                let text = error_text(error);
+                let way = Way::of(entry);
+                // Whatever is behind it: the gateway itself does not answer.
+                let whole = !matches!(error, DialError::Refused { .. } | DialError::Relay { .. });
+                let mut gateways = self.carriage.gateways();
+                gateways.note_failed(way, text.clone(), now);
+                if whole && way.relay.is_some() {
+                    gateways.note_failed(way.gateway, text.clone(), now);
+                }
+                drop(gateways);
+                let problem = match error {
+                    DialError::Refused { problem, .. } => problem.as_ref().clone(),
+                    _ => unreachable(&text),
+                };
+                self.give_up_on(entry, problem);
             }
             Failure::Lost { entry } => {
                 let problem = unreachable("it broke the connection off before it answered");
                 if self.lost_once {
-                    self.carriage.gateways().note_failed(entry.node(), "it breaks connections off".to_owned(), now);
+                    self.carriage.gateways().note_failed(Way::of(entry), "it breaks connections off".to_owned(), now);
                     self.give_up_on(entry, problem);
                 } else {
                     self.lost_once = true;
@@ -102,7 +122,7 @@ impl Guide {
     }
 
     fn give_up_on(&mut self, entry: &Entry, problem: Problem) {
-        self.tried.push(entry.node());
+        self.tried.push(Way::of(entry));
         self.last = Some(problem);
     }
 
@@ -120,6 +140,30 @@ impl Guide {
                     .with_detail("The control plane has named none for this resource; ask an administrator.")
             })
         })
+    }
+
+    /// Of two ways of which nothing is known the one that answers first; its connection then lies ready.
+    async fn first_to_answer(&mut self) -> Option<Arc<Entry>> {
+        if self.next.is_some() {
+            return None;
+        }
+        let now = clock::now().boot;
+        let [one, other] = self.carriage.gateways().rivals(&self.destination.via(), &self.tried, now)?;
+        if one.node() != one.gateway() || other.node() != other.gateway() {
+            // A gateway asks for a lease before it leads on.
+            let lease = self.lease().await.ok()?;
+            for entry in [&one, &other] {
+                entry.set_lease(&lease.token);
+            }
+        }
+        let (entry, took) = tokio::select! {
+            Ok(took) = one.probe() => (&one, took),
+            Ok(took) = other.probe() => (&other, took),
+            else => return None,
+        };
+        let way = Way::of(entry);
+        self.carriage.gateways().note_reached(way, way.relay.is_none().then_some(took));
+        Some(Arc::clone(entry))
     }
 
     /// The lease to use: the one that lies ready, or a fresh one when there is none or it was refused.
@@ -155,7 +199,8 @@ impl Guide {
     async fn lease_on_record(&mut self, entry: &Entry) -> Result<Arc<Lease>, Problem> {
         loop {
             let lease = self.lease().await?;
-            self.stream.set_route(Route { gateway: Some(entry.node()), grant: lease.grant.clone() });
+            let Way { gateway, relay } = Way::of(entry);
+            self.stream.set_route(Route { gateway: Some(gateway), relay, grant: lease.grant.clone() });
             if self.usable().is_some_and(|now| Arc::ptr_eq(&now, &lease)) {
                 return Ok(lease);
             }
@@ -171,8 +216,12 @@ impl StreamGuide for Guide {
         if number >= MAX_TRIES {
             return Err(self.last.take().unwrap_or_else(|| unreachable("too many tries")));
         }
-        let entry = self.choose()?;
+        let entry = match self.first_to_answer().await {
+            Some(entry) => entry,
+            None => self.choose()?,
+        };
         let lease = self.lease_on_record(&entry).await?;
+        entry.set_lease(&lease.token);
         let request = Request::new(self.destination.id, entry.node().tls_name(), lease.token.as_str(), self.stream.id)
             .map_err(|error| {
                 Problem::new(502, "bad_lease", "The lease cannot be sent").with_detail(error.to_string())

@@ -177,6 +177,7 @@ async fn sessions(State(handle): State<Handle>) -> Json<Vec<LiveSession>> {
         resource_name: name(stream.resource),
         peer: stream.peer,
         gateway: stream.route().gateway,
+        route: stream.route().way().and_then(|way| handle.carriage.gateways().route_of(way)),
         started_at: stream.started_at,
         bytes_up: stream.control.up(),
         bytes_down: stream.control.down(),

@@ -130,10 +130,13 @@ impl Shell {
 
     fn put_lease(&self, lease: IssuedLease, grant: Option<String>, until: std::time::Duration) {
         let IssuedLease { resource, token, .. } = lease;
-        self.parts.carriage.put_lease(resource, Lease { token, grant, until });
+        self.parts.carriage.put_lease(resource, Lease { token: token.clone(), grant, until });
         // Who has a lease will use it: a connection to the gateway may as well be ready.
         let via = self.destinations.get(&resource).map(|destination| destination.via()).unwrap_or_default();
         let entry = self.parts.carriage.gateways().choose(&via, &[], clock::now().boot);
+        if let Some(entry) = &entry {
+            entry.set_lease(&token);
+        }
         if let Some(entry) = entry
             && entry.idle() == 0
         {

@@ -10,7 +10,7 @@ use postern_proto::{
     lease::Verifier,
     replica::{Change, Replica},
     resource::ClientResource,
-    sync::{GatewayInfo, Item, ItemKey, NetworkSettings},
+    sync::{GatewayInfo, Item, ItemKey, NetworkSettings, RelayInfo},
     time::UnixMillis,
 };
 use postern_tunnel::control::{CallError, ControlClient, SyncEvent, SyncHandle, SyncLoop, SyncTiming};
@@ -149,7 +149,7 @@ impl Shell {
                         put.remove(&id);
                         removed.insert(id);
                     }
-                    ItemKey::Gateway { .. } => gateways = true,
+                    ItemKey::Gateway { .. } | ItemKey::Relay { .. } => gateways = true,
                     _ => {}
                 }
             }
@@ -159,7 +159,7 @@ impl Shell {
                         put.insert(resource.id, resource);
                     }
                     // The names of gateways are kept out of the virtual network.
-                    Item::Gateway(_) | Item::Settings(_) => gateways = true,
+                    Item::Gateway(_) | Item::Relay(_) | Item::Settings(_) => gateways = true,
                     _ => {}
                 }
             }
@@ -197,7 +197,9 @@ impl Shell {
     }
 
     fn set_gateways(&self, gateways: Vec<GatewayInfo>) {
-        if let Err(error) = self.parts.carriage.gateways().set(gateways) {
+        let Some(following) = &self.following else { return };
+        let relays = relays(&following.handle.replica());
+        if let Err(error) = self.parts.carriage.gateways().set(gateways, relays) {
             tracing::error!("a gateway cannot be dialled: {error}");
         }
     }
@@ -257,6 +259,11 @@ fn held(replica: &Replica) -> (Vec<ClientResource>, Vec<GatewayInfo>, Option<Net
         }
     }
     (access, gateways, settings)
+}
+
+fn relays(replica: &Replica) -> Vec<RelayInfo> {
+    let relay = |item: &Item| if let Item::Relay(relay) = item { Some(relay.clone()) } else { None };
+    replica.items().filter_map(relay).collect()
 }
 
 /// A clock that is far off.

@@ -9,7 +9,7 @@ use postern_proto::{
         CertificateRequest, CertificateResponse, DeviceEvent, DeviceEventKind, DeviceEvents, LeaseRequest,
         LeaseResponse,
     },
-    id::{NodeId, ResourceId},
+    id::ResourceId,
 };
 use postern_tunnel::control::CallError;
 
@@ -19,6 +19,7 @@ use crate::{
     carriage::{error_text, printable},
     clock,
     engine::Input,
+    gateways::Way,
     secrets::Look,
     store::Identity,
 };
@@ -31,7 +32,7 @@ pub(super) enum Outcome {
     SignInChecked(Result<CertificateResponse, CallError>),
     Reported { events: Vec<DeviceEvent>, result: Result<(), CallError> },
     Keyring(Look),
-    Probed { node: NodeId, result: Result<Duration, String> },
+    Probed { way: Way, result: Result<Duration, String> },
 }
 
 impl Shell {
@@ -87,7 +88,7 @@ impl Shell {
         for entry in due {
             self.work.spawn(async move {
                 let result = entry.probe().await.map_err(|error| error_text(&error));
-                Outcome::Probed { node: entry.node(), result }
+                Outcome::Probed { way: Way::of(&entry), result }
             });
         }
     }
@@ -117,11 +118,11 @@ impl Shell {
                 }
             }
             Outcome::Keyring(look) => self.take_look(look).await,
-            Outcome::Probed { node, result } => {
+            Outcome::Probed { way, result } => {
                 let mut gateways = self.parts.carriage.gateways();
                 match result {
-                    Ok(time) => gateways.note_reached(node, Some(time)),
-                    Err(error) => gateways.note_failed(node, error, clock::now().boot),
+                    Ok(time) => gateways.note_reached(way, way.relay.is_none().then_some(time)),
+                    Err(error) => gateways.note_failed(way, error, clock::now().boot),
                 }
             }
         }

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 
+use super::Route;
 use postern_proto::{
     id::{NodeId, ResourceId, StreamId},
     time::UnixMillis,
@@ -17,6 +18,9 @@ pub struct LiveSession {
     pub peer: SocketAddr,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gateway: Option<NodeId>,
+    /// The nodes that it runs over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub route: Option<Route>,
     pub started_at: UnixMillis,
     pub bytes_up: u64,
     pub bytes_down: u64,

@@ -7,7 +7,7 @@ use postern_proto::{
     id::NodeId,
     lease::{Revocation, RevokedSubject, StreamSubject},
     replica::{Change, Replica},
-    sync::ClientFrame,
+    sync::{ClientFrame, ParkedAt},
 };
 use postern_tunnel::control::{ControlUrl, SyncEvent, SyncHandle};
 use tokio::{
@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     clock, contact::ContactRecord, dial::Dialer, egress::Egress, health::HealthWish, live::LiveSessions,
-    state::StateFolder,
+    neighbours::Neighbours, parking::Parking, state::StateFolder,
 };
 
 /// The replica, the revocations, and when the control plane was last heard from, as files of the state folder.
@@ -47,6 +47,10 @@ pub(super) struct Follower {
     pub(super) dialer: Dialer,
     pub(super) health: mpsc::Sender<HealthWish>,
     pub(super) presence: watch::Receiver<Presence>,
+    pub(super) neighbours: watch::Sender<Arc<Neighbours>>,
+    pub(super) parking: Option<Arc<Parking>>,
+    /// At a relay: where it has parked links.
+    pub(super) parked: watch::Receiver<Vec<ParkedAt>>,
     pub(super) handle: SyncHandle,
     /// Whether everything is there that the control plane has to say.
     pub(super) complete: watch::Sender<bool>,
@@ -54,7 +58,7 @@ pub(super) struct Follower {
 
 /// What the control plane is told about this node.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Presence {
+pub(crate) struct Presence {
     pub(super) advertise: Option<String>,
     pub(super) draining: bool,
 }
@@ -82,6 +86,7 @@ impl Follower {
                 },
                 Ok(()) = heard.changed() => self.contact.hear(clock::now()),
                 Ok(()) = self.presence.changed() => self.tell_presence(),
+                Ok(()) = self.parked.changed() => self.tell_parked(),
                 _ = ticks.tick() => {
                     count = count.wrapping_add(1);
                     self.tick(count, &mut unsaved).await;
@@ -99,12 +104,14 @@ impl Follower {
                 self.contact.hear(clock::now());
                 self.contact.set_up(true);
                 self.tell_presence();
+                self.tell_parked();
                 self.wish(HealthWish::ReportAll);
                 self.ask_about_streams();
                 self.find_control().await;
             }
             SyncEvent::Changed(changes) => {
                 changes.iter().for_each(|change| self.apply(change));
+                self.learn_neighbours();
                 unsaved.replica = true;
             }
             SyncEvent::Complete => {
@@ -112,7 +119,8 @@ impl Follower {
             }
             SyncEvent::Revoked(revocations) => self.revoke(&revocations, unsaved),
             SyncEvent::Checked => tracing::debug!("the control plane has checked the running streams"),
-            SyncEvent::CheckHealth(resource) => self.wish(HealthWish::Now(resource)),
+            SyncEvent::CheckHealth(resource) if self.egress.dials(resource) => self.wish(HealthWish::Now(resource)),
+            SyncEvent::CheckHealth(_) => {}
             SyncEvent::Away { error, retry_in } => {
                 if matches!(self.contact.at(clock::now()), postern_proto::lease::Contact::Connected) {
                     tracing::warn!(%error, "lost the control plane; running streams and known leases go on");
@@ -139,8 +147,11 @@ impl Follower {
                 tracing::info!(resource = %resource.id, cut, "streams cut because the resource is narrower now");
             }
         }
-        if !effects.put.is_empty() {
-            self.wish(HealthWish::Watch(effects.put));
+        let (watch, forget): (Vec<_>, Vec<_>) = effects.put.into_iter().partition(|id| self.egress.dials(*id));
+        for wish in [HealthWish::Watch(watch), HealthWish::Forget(forget)] {
+            if !matches!(&wish, HealthWish::Watch(ids) | HealthWish::Forget(ids) if ids.is_empty()) {
+                self.wish(wish);
+            }
         }
         if change.snapshot {
             self.ask_about_streams();
@@ -150,7 +161,8 @@ impl Follower {
     /// First no new stream, then none of the running ones.
     fn revoke(&self, revocations: &[Revocation], unsaved: &mut Unsaved) {
         self.egress.revoke(revocations, clock::now());
-        let cut = self.live.revoke(revocations);
+        let cut = self.live.revoke(revocations)
+            + self.parking.as_ref().map_or(0, |parking| parking.passages.revoke(revocations));
         if cut > 0 {
             tracing::info!(cut, "streams cut because access was revoked");
         }
@@ -174,6 +186,25 @@ impl Follower {
     fn tell_presence(&self) {
         let Presence { advertise, draining } = self.presence.borrow().clone();
         self.send(ClientFrame::Presence { advertise, draining });
+    }
+
+    /// Only a relay has something to tell; what it said before is void with the connection.
+    fn tell_parked(&mut self) {
+        let at = self.parked.borrow_and_update().clone();
+        if self.parking.is_none() {
+            self.send(ClientFrame::Parked { at });
+        }
+    }
+
+    fn learn_neighbours(&self) {
+        let now = Neighbours::of(self.handle.replica().items());
+        self.neighbours.send_if_modified(|before| {
+            let differs = **before != now;
+            if differs {
+                *before = Arc::new(now);
+            }
+            differs
+        });
     }
 
     /// Never waits: a full queue means that the connection is stuck, and after the next one everything is said again.

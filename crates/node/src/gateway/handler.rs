@@ -1,18 +1,25 @@
 //! One stream: decided, recorded, dialled, and its end written down whatever happens.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{
+    net::SocketAddr,
+    sync::{Arc, RwLock},
+};
 
 use postern_proto::{
-    head::{Refused, Request, Wanted},
-    id::StreamId,
+    head::{Refused, Request, Route, Wanted},
+    id::{NodeId, StreamId},
     lease::Holder,
     problem::Problem,
     record::{EndReason, Event, SessionEnd, SessionStart, StreamRefused},
+    sync::Peer,
     time::UnixMillis,
 };
 use postern_tunnel::{
-    node::{OpenRequest, Opened, StreamHandler},
+    identity::PeerIdentity,
+    node::{OpenRequest, Opened, PassRequest, Passed, StreamHandler},
+    park::ParkedLink,
     stream::{EndCause, StreamControl, StreamEnd},
+    tls::ClientTls,
 };
 use tokio::net::TcpStream;
 
@@ -23,12 +30,14 @@ use crate::{
     dial::{DialError, Dialer, Target},
     egress::{Denial, Egress, Permit},
     live::{LiveSession, LiveSessions},
+    neighbours::NeighboursNow,
+    parking::Parking,
     spool::{Spool, SpoolError},
 };
 
 /// What a gateway decides and carries with. Clones are the same gateway.
 #[derive(Clone)]
-pub struct Gateway(Arc<Inner>);
+pub struct Gateway(pub(super) Arc<Inner>);
 
 /// The parts of a [`Gateway`].
 pub struct GatewayParts {
@@ -37,12 +46,18 @@ pub struct GatewayParts {
     pub contact: Arc<ContactRecord>,
     pub dialer: Dialer,
     pub spool: Spool,
+    pub node: NodeId,
+    pub neighbours: NeighboursNow,
+    /// At a gateway: what relays have parked.
+    pub parking: Option<Arc<Parking>>,
+    /// How other gateways are dialled.
+    pub tls: Arc<RwLock<ClientTls>>,
     /// Streams that may run at the same time.
     pub max_streams: usize,
 }
 
-struct Inner {
-    parts: GatewayParts,
+pub(super) struct Inner {
+    pub(super) parts: GatewayParts,
     refusals: Throttle,
 }
 
@@ -52,21 +67,39 @@ impl Gateway {
         Self(Arc::new(Inner { parts, refusals: Throttle::new() }))
     }
 
-    fn decide(&self, peer: &OpenRequest<'_>, now: UnixMillis) -> Result<Permit, Problem> {
+    fn decide(&self, peer: &OpenRequest<'_>, now: UnixMillis) -> Result<Permit, Refused> {
         let parts = &self.0.parts;
         if parts.live.len() >= parts.max_streams {
             let problem = Problem::new(429, "too_many_streams", "The gateway carries as many connections as it can");
-            return Err(problem.with_detail(format!("It carries at most {}.", parts.max_streams)));
+            return Err(problem.with_detail(format!("It carries at most {}.", parts.max_streams)).into());
         }
         let Some(holder) = peer.peer.holder() else {
-            return Err(Problem::new(403, "not_a_device", "Only users' devices open streams"));
+            return Err(Problem::new(403, "not_a_device", "Only users' devices open streams").into());
         };
         let request = peer.request;
         let contact = parts.contact.at(now);
         let decided = parts.egress.decide(&holder, request, contact, now);
         decided.map_err(|denial| {
             self.note_denial(&denial, &holder, request, peer.client, now);
-            denial.problem()
+            self.refusal(&denial)
+        })
+    }
+
+    /// What the client is told, with the way to the right node where there is one.
+    pub(super) fn refusal(&self, denial: &Denial) -> Refused {
+        let route = match denial {
+            Denial::Elsewhere { nodes, .. } => self.route(nodes),
+            _ => None,
+        };
+        Refused { problem: denial.problem(), route }
+    }
+
+    fn route(&self, nodes: &[NodeId]) -> Option<Route> {
+        let neighbours = self.0.parts.neighbours.borrow();
+        nodes.iter().find_map(|node| {
+            let own = neighbours.gateways.get(node);
+            let through = || neighbours.berths(*node).first().copied();
+            Route::new(*node, own.or_else(through)?.address.clone()).ok()
         })
     }
 
@@ -155,6 +188,17 @@ impl StreamHandler for Gateway {
         }
         let done = Box::new(move |end: StreamEnd| recording.finish(&end));
         Ok(Opened { target, control, done })
+    }
+
+    async fn pass(&self, request: PassRequest<'_>) -> Result<Passed, Refused> {
+        self.open_passage(request).await
+    }
+
+    async fn park(&self, peer: &PeerIdentity, link: ParkedLink) {
+        match (&self.0.parts.parking, peer.peer) {
+            (Some(parking), Peer::Node { node }) => parking.admit(node, link).await,
+            _ => link.close(),
+        }
     }
 }
 

@@ -6,8 +6,21 @@ use zeroize::Zeroizing;
 
 /// How a gateway is started.
 #[derive(Args)]
-#[command(group = ArgGroup::new("trust").required(true).args(["ca", "ca_fingerprint", "system_roots"]))]
 pub struct GatewayOptions {
+    #[command(flatten)]
+    pub node: NodeOptions,
+    /// Where to listen for clients
+    #[arg(long, env = "POSTERN_LISTEN", value_name = "IP:PORT", default_value = "0.0.0.0:5000")]
+    pub listen: SocketAddr,
+    /// Where clients dial this gateway, when that is not what the control plane knows
+    #[arg(long, env = "POSTERN_ADVERTISE", value_name = "HOST:PORT")]
+    pub advertise: Option<String>,
+}
+
+/// How every kind of node is started.
+#[derive(Args)]
+#[command(group = ArgGroup::new("trust").required(true).args(["ca", "ca_fingerprint", "system_roots"]))]
+pub struct NodeOptions {
     /// The control plane, as https://host:port; the port may be missing
     #[arg(long, env = "POSTERN_CONTROL", value_name = "URL")]
     pub control: ControlUrl,
@@ -30,12 +43,6 @@ pub struct GatewayOptions {
     /// File that holds the one-time enrolment token
     #[arg(long, value_name = "FILE", conflicts_with = "enrol_token")]
     enrol_token_file: Option<PathBuf>,
-    /// Where to listen for clients
-    #[arg(long, env = "POSTERN_LISTEN", value_name = "IP:PORT", default_value = "0.0.0.0:5000")]
-    pub listen: SocketAddr,
-    /// Where clients dial this gateway, when that is not what the control plane knows
-    #[arg(long, env = "POSTERN_ADVERTISE", value_name = "HOST:PORT")]
-    pub advertise: Option<String>,
     /// Seconds that running connections have to end after SIGTERM
     #[arg(long, env = "POSTERN_DRAIN", value_name = "SECONDS", default_value_t = 300)]
     drain: u64,
@@ -53,7 +60,7 @@ pub enum BadOption {
     NoTrust,
 }
 
-impl GatewayOptions {
+impl NodeOptions {
     pub fn trust(&self) -> Result<Trust, BadOption> {
         if let Some(trust) = &self.ca_fingerprint {
             return Ok(trust.clone());

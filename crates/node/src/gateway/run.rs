@@ -2,7 +2,7 @@
 
 use std::{
     net::{IpAddr, SocketAddr, UdpSocket},
-    sync::Arc,
+    sync::{Arc, PoisonError, RwLock},
     time::{Duration, Instant},
 };
 
@@ -12,11 +12,13 @@ use postern_proto::{
     id::{NodeId, StreamId},
     record::{EndReason, Event, SessionEnd},
     replica::Replica,
+    sync::ParkedAt,
     time::UnixMillis,
 };
 use postern_tunnel::{
     control::{Backoff, CallError, ControlClient, SyncLoop, SyncTiming},
     node::Server,
+    tls::ClientTls,
 };
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde::Serialize;
@@ -29,7 +31,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Gateway, GatewayOptions, GatewayParts,
+    Gateway, GatewayOptions, GatewayParts, NodeOptions,
     follow::{Follower, HEARD_FILE, Presence, REPLICA_FILE, REVOCATIONS_FILE},
     options::BadOption,
 };
@@ -42,6 +44,8 @@ use crate::{
     health,
     identity::{IdentityError, NodeIdentity, renewal_retry},
     live::LiveSessions,
+    neighbours::{Neighbours, NeighboursNow},
+    parking::Parking,
     revocations::{Revocations, StoredRevocations},
     spool::{Spool, SpoolConfig, SpoolOpenError},
     state::{StateError, StateFolder},
@@ -100,31 +104,40 @@ pub async fn run(
     stop_now: CancellationToken,
     ready: impl FnOnce(&Ready) + Send,
 ) -> Result<(), GatewayError> {
-    let state = Arc::new(StateFolder::open(&options.state)?);
-    let client = Arc::new(ControlClient::new(options.control.clone(), options.trust()?));
+    let common = &options.node;
+    let state = Arc::new(StateFolder::open(&common.state)?);
+    let client = Arc::new(ControlClient::new(common.control.clone(), common.trust()?));
     let listener = listen(options.listen)?;
     let address = listener.local_addr().map_err(|source| GatewayError::Listen { listen: options.listen, source })?;
     let advertise = advertised(&options, address, &client).await;
-    let Some(identity) = stop.run_until_cancelled(identify(&options, &state, &client, advertise.clone())).await else {
+    let Some(identity) =
+        stop.run_until_cancelled(identify(common, &state, &client, NodeKind::Gateway, advertise.clone())).await
+    else {
         return Ok(());
     };
     let identity = identity?;
     client.set_identity(Some(identity.client_identity()?));
-    let (spool, lost) = open_spool(&options, &state, &client, identity.node).await?;
-    lost.into_iter().for_each(|stream| spool.note(clock::now(), node_lost(stream)));
+    let spool = resume_records(common, &state, &client, identity.node).await?;
 
-    let running = start(&options, &state, &client, &identity, spool.clone(), advertise)?;
-    let Running { server, live, presence, mut complete, knows_something, mut tasks, background, uploading } = running;
-    let patience = if knows_something { NEXT_SYNC } else { FIRST_SYNC };
+    let running = start(common, &state, &client, &identity, spool.clone(), Place::Gateway { advertise }, &stop)?;
+    let Running { server, live, presence, mut complete, patience, tls, mut tasks, background, uploading, .. } = running;
     let _ = timeout(patience, stop.run_until_cancelled(complete.wait_for(|complete| *complete))).await;
-    let renewals = renew(identity.clone(), Arc::clone(&state), Arc::clone(&client), Arc::clone(&server));
+    let renewed = {
+        let server = Arc::clone(&server);
+        move |identity: &NodeIdentity| {
+            server.set_tls(identity.server_tls()?);
+            *tls.write().unwrap_or_else(PoisonError::into_inner) = identity.client_tls()?;
+            Ok(())
+        }
+    };
+    let renewals = renew(identity.clone(), Arc::clone(&state), Arc::clone(&client), renewed);
     tasks.spawn(until(background.clone(), renewals));
 
     tracing::info!(node = %identity.node, name = ?identity.name, listen = %address, "gateway is ready");
     ready(&Ready { ready: true, node: identity.node, listen: address });
     let announce = announce_drain(presence, stop.clone());
     tasks.spawn(until(background.clone(), announce));
-    let serving = server.serve(listener, stop, options.drain());
+    let serving = server.serve(listener, stop, common.drain());
     tokio::pin!(serving);
     tokio::select! {
         () = &mut serving => {}
@@ -138,34 +151,53 @@ pub async fn run(
     Ok(())
 }
 
-/// What runs beside the server.
-struct Running {
-    server: Arc<Server<Gateway>>,
-    live: Arc<LiveSessions>,
-    presence: watch::Sender<Presence>,
-    complete: watch::Receiver<bool>,
-    /// Whether an earlier run was told something.
-    knows_something: bool,
-    tasks: JoinSet<()>,
-    /// Ends what follows the control plane.
-    background: CancellationToken,
-    /// Ends the upload, which then sends what is left.
-    uploading: CancellationToken,
+/// What kind of node runs.
+pub(crate) enum Place {
+    Gateway { advertise: Option<String> },
+    Relay,
 }
 
-fn start(
-    options: &GatewayOptions,
+/// What runs beside the server.
+pub(crate) struct Running {
+    pub(crate) server: Arc<Server<Gateway>>,
+    pub(crate) live: Arc<LiveSessions>,
+    pub(crate) presence: watch::Sender<Presence>,
+    pub(crate) complete: watch::Receiver<bool>,
+    /// How long to wait for the control plane at the start.
+    pub(crate) patience: Duration,
+    pub(crate) neighbours: NeighboursNow,
+    /// At a relay: where it has parked links.
+    pub(crate) parked: watch::Sender<Vec<ParkedAt>>,
+    /// How other gateways are dialled.
+    tls: Arc<RwLock<ClientTls>>,
+    pub(crate) tasks: JoinSet<()>,
+    /// Ends what follows the control plane.
+    pub(crate) background: CancellationToken,
+    /// Ends the upload, which then sends what is left.
+    pub(crate) uploading: CancellationToken,
+}
+
+/// `stop`: no new streams.
+pub(crate) fn start(
+    options: &NodeOptions,
     state: &Arc<StateFolder>,
     client: &Arc<ControlClient>,
     identity: &NodeIdentity,
     spool: Spool,
-    advertise: Option<String>,
+    place: Place,
+    stop: &CancellationToken,
 ) -> Result<Running, GatewayError> {
     let replica = kept::<Replica>(state, REPLICA_FILE).unwrap_or_default();
     let replica = if replica.org().is_none_or(|org| org == identity.org) { replica } else { Replica::default() };
     let revocations = kept::<StoredRevocations>(state, REVOCATIONS_FILE).map_or_else(Revocations::default, Into::into);
     let heard = kept::<UnixMillis>(state, HEARD_FILE).unwrap_or_default();
-    let egress = Arc::new(Egress::new(Catalogue::new(replica.items()), revocations));
+    let egress = Arc::new(Egress::new(Catalogue::new(replica.items()), revocations).at(identity.node));
+    let (neighbours, now) = watch::channel(Arc::new(Neighbours::of(replica.items())));
+    let (advertise, parking) = match place {
+        Place::Gateway { advertise } => (advertise, Some(Arc::new(Parking::new(now.clone(), stop.clone())))),
+        Place::Relay => (None, None),
+    };
+    let tls = Arc::new(RwLock::new(identity.client_tls()?));
     let live = Arc::new(LiveSessions::default());
     let contact = Arc::new(ContactRecord::new(heard));
     let dialer = Dialer::default();
@@ -175,17 +207,22 @@ fn start(
         contact: Arc::clone(&contact),
         dialer: dialer.clone(),
         spool: spool.clone(),
+        node: identity.node,
+        neighbours: now.clone(),
+        parking: parking.clone(),
+        tls: Arc::clone(&tls),
         max_streams: max_streams(),
     });
     let server = Server::new(gateway, identity.server_tls()?);
-    let knows_something = replica.items().next().is_some();
+    let patience = if replica.items().next().is_some() { NEXT_SYNC } else { FIRST_SYNC };
     let agent = concat!("postern-node/", env!("CARGO_PKG_VERSION"));
     let (sync, handle) = SyncLoop::new(Arc::clone(client), agent, replica, SyncTiming::default());
     let (wishes, wished) = mpsc::channel(health::WISHES);
-    let watched = egress.resources().iter().map(|resource| resource.id).collect();
+    let watched = egress.resources().iter().map(|resource| resource.id).filter(|id| egress.dials(*id)).collect();
     let _ = wishes.try_send(health::HealthWish::Watch(watched));
     let (presence, told) = watch::channel(Presence { advertise, draining: false });
     let (completed, complete) = watch::channel(false);
+    let (parked, parked_at) = watch::channel(Vec::new());
     let outbox = handle.outbox.clone();
     let follower = Follower {
         node: identity.node,
@@ -197,6 +234,9 @@ fn start(
         dialer: dialer.clone(),
         health: wishes,
         presence: told,
+        neighbours,
+        parking,
+        parked: parked_at,
         handle,
         complete: completed,
     };
@@ -206,11 +246,17 @@ fn start(
     tasks.spawn(follower.run(background.clone()));
     tasks.spawn(health::run(egress, dialer, wished, outbox, background.clone()));
     tasks.spawn(upload::run(spool, Arc::clone(client), uploading.clone()));
-    Ok(Running { server, live, presence, complete, knows_something, tasks, background, uploading })
+    let neighbours = now;
+    Ok(Running { server, live, presence, complete, patience, neighbours, parked, tls, tasks, background, uploading })
 }
 
 /// Writes the last records, sends what the control plane takes, and ends the tasks.
-async fn finish(spool: Spool, mut tasks: JoinSet<()>, background: &CancellationToken, uploading: &CancellationToken) {
+pub(crate) async fn finish(
+    spool: Spool,
+    mut tasks: JoinSet<()>,
+    background: &CancellationToken,
+    uploading: &CancellationToken,
+) {
     let deadline = Instant::now() + LAST_WORDS;
     let closing = spool.clone();
     let _ = tokio::task::spawn_blocking(move || closing.close(deadline)).await;
@@ -224,10 +270,11 @@ async fn finish(spool: Spool, mut tasks: JoinSet<()>, background: &CancellationT
 }
 
 /// Who this node is: from the disk, or by enrolment.
-async fn identify(
-    options: &GatewayOptions,
+pub(crate) async fn identify(
+    options: &NodeOptions,
     state: &StateFolder,
     client: &ControlClient,
+    kind: NodeKind,
     advertise: Option<String>,
 ) -> Result<NodeIdentity, GatewayError> {
     let known = NodeIdentity::load(state)?;
@@ -241,7 +288,7 @@ async fn identify(
         }
         (None, None) => Err(GatewayError::NotEnrolled),
         (Some(_), None) => Err(GatewayError::CertificateEnded),
-        (_, Some(token)) => enrol(state, client, &token, advertise).await,
+        (_, Some(token)) => enrol(state, client, (kind, &token), advertise).await,
     }
 }
 
@@ -249,12 +296,12 @@ async fn identify(
 async fn enrol(
     state: &StateFolder,
     client: &ControlClient,
-    token: &str,
+    (kind, token): (NodeKind, &str),
     advertise: Option<String>,
 ) -> Result<NodeIdentity, GatewayError> {
     let mut backoff = Backoff::default();
     loop {
-        match NodeIdentity::enrol(state, client, (NodeKind::Gateway, token), advertise.clone(), clock::now()).await {
+        match NodeIdentity::enrol(state, client, (kind, token), advertise.clone(), clock::now()).await {
             Err(IdentityError::Call(error @ CallError::Unreachable { .. })) => {
                 let wait = backoff.next(rand::random());
                 tracing::warn!(%error, ?wait, "cannot enrol yet");
@@ -266,11 +313,11 @@ async fn enrol(
 }
 
 /// Renews the certificate ahead of its end, for ever.
-async fn renew(
+pub(crate) async fn renew(
     mut identity: NodeIdentity,
     state: Arc<StateFolder>,
     client: Arc<ControlClient>,
-    server: Arc<Server<Gateway>>,
+    apply: impl Fn(&NodeIdentity) -> Result<(), IdentityError>,
 ) {
     loop {
         // The wall clock may jump: it is asked often.
@@ -279,9 +326,12 @@ async fn renew(
             sleep(left.clamp(Duration::from_secs(1), Duration::from_secs(60))).await;
         }
         let renewed = identity.renew(&state, &client, clock::now()).await;
-        match renewed.and_then(|renewed| Ok((renewed.server_tls()?, renewed.client_identity()?, renewed))) {
-            Ok((tls, shown, renewed)) => {
-                server.set_tls(tls);
+        let applied = renewed.and_then(|renewed| {
+            apply(&renewed)?;
+            Ok((renewed.client_identity()?, renewed))
+        });
+        match applied {
+            Ok((shown, renewed)) => {
                 client.set_identity(Some(shown));
                 tracing::info!(not_after = %renewed.not_after, "certificate renewed");
                 identity = renewed;
@@ -299,7 +349,7 @@ async fn renew(
     }
 }
 
-async fn announce_drain(presence: watch::Sender<Presence>, stop: CancellationToken) {
+pub(crate) async fn announce_drain(presence: watch::Sender<Presence>, stop: CancellationToken) {
     stop.cancelled().await;
     tracing::info!("stopping: no new connections; running ones may end");
     presence.send_modify(|presence| presence.draining = true);
@@ -307,14 +357,26 @@ async fn announce_drain(presence: watch::Sender<Presence>, stop: CancellationTok
     std::future::pending::<()>().await;
 }
 
-async fn until(stop: CancellationToken, work: impl Future<Output = ()>) {
+pub(crate) async fn until(stop: CancellationToken, work: impl Future<Output = ()>) {
     let _ = stop.run_until_cancelled(work).await;
+}
+
+/// Opens the session records, and ends those sessions in them whose node died.
+pub(crate) async fn resume_records(
+    options: &NodeOptions,
+    state: &StateFolder,
+    client: &ControlClient,
+    node: NodeId,
+) -> Result<Spool, GatewayError> {
+    let (spool, lost) = open_spool(options, state, client, node).await?;
+    lost.into_iter().for_each(|stream| spool.note(clock::now(), node_lost(stream)));
+    Ok(spool)
 }
 
 /// Opens the session records. Where there are none, the control plane says where the chain goes on; where it knows more
 /// than is here, the state folder is an old copy, and what it holds is put aside.
 async fn open_spool(
-    options: &GatewayOptions,
+    options: &NodeOptions,
     state: &StateFolder,
     client: &ControlClient,
     node: NodeId,

@@ -2,6 +2,7 @@
 
 use std::{io, net::SocketAddr, time::Duration};
 
+use postern_proto::head::Passage;
 use rustls::pki_types::ServerName;
 use tokio::{
     net::{TcpStream, lookup_host},
@@ -11,26 +12,61 @@ use tokio::{
 use super::DialError;
 use crate::{
     happy_eyeballs,
-    link::{self, Established, Link},
+    link::{self, Declined, Established, Link, LinkError, Through},
     socket,
-    tls::{self, ClientTls},
+    tls::ClientTls,
 };
 
 /// For the whole of it.
 const DEADLINE: Duration = Duration::from_secs(10);
 
-pub(super) async fn dial(address: &str, name: &ServerName<'static>, tls: &ClientTls) -> Result<Box<Link>, DialError> {
+/// Makes a link to the node of this name.
+pub(crate) async fn dial(address: &str, name: &ServerName<'static>, tls: &ClientTls) -> Result<Box<Link>, DialError> {
     let work = async {
         let stream = connect(address).await.map_err(|source| unreachable(address, source))?;
         socket::tune(&stream).map_err(|source| unreachable(address, source))?;
         let established = link::connect(stream, tls.config().clone(), name.clone()).await;
         let Established { link, alpn, .. } = established.map_err(|error| handshake(address, error))?;
-        match alpn {
-            Some(alpn) if alpn == tls::ALPN => Ok(link),
-            _ => Err(handshake(address, "it does not speak the carrier's protocol")),
+        if tls.offers(alpn.as_deref()) {
+            Ok(link)
+        } else {
+            Err(handshake(address, "it does not speak the carrier's protocol"))
         }
     };
     timeout(DEADLINE, work).await.unwrap_or_else(|_| Err(DialError::TimedOut { address: address.to_owned() }))
+}
+
+/// Makes a link to a relay through a passage of the gateway at this address. The passage is asked for and the inner
+/// handshake begun in one flight.
+pub(super) async fn dial_through(
+    (address, gateway): (&str, &ServerName<'static>),
+    relay: &ServerName<'static>,
+    tls: &ClientTls,
+    passage: &Passage,
+) -> Result<Box<Link>, DialError> {
+    let outer = dial(address, gateway, tls).await?;
+    let work = async {
+        let through = Through::ask(outer, &passage.write()).await.map_err(|error| handshake(address, error))?;
+        let established = link::connect(through, tls.config().clone(), relay.clone()).await;
+        let Established { link, alpn, .. } = established.map_err(|error| declined(address, error))?;
+        if tls.offers(alpn.as_deref()) {
+            Ok(link)
+        } else {
+            Err(handshake(address, "the relay does not speak the carrier's protocol"))
+        }
+    };
+    timeout(DEADLINE, work).await.unwrap_or_else(|_| Err(DialError::TimedOut { address: address.to_owned() }))
+}
+
+/// A refusal of the gateway comes where the inner handshake is awaited.
+fn declined(address: &str, error: LinkError) -> DialError {
+    let error = io::Error::from(error);
+    match error.get_ref().and_then(|inner| inner.downcast_ref::<Declined>()) {
+        Some(Declined(refused)) => {
+            DialError::Refused { address: address.to_owned(), problem: Box::new(refused.problem.clone()) }
+        }
+        None => DialError::Relay { address: address.to_owned(), source: error },
+    }
 }
 
 fn handshake(address: &str, error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> DialError {

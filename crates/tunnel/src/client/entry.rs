@@ -1,18 +1,18 @@
 //! One entry into the data path, and the task that keeps connections to it warm.
 
 use std::{
-    fmt,
+    fmt, io,
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
     time::{Duration, Instant, SystemTime},
 };
 
-use postern_proto::{id::NodeId, time::UnixMillis};
+use postern_proto::{head::Passage, id::NodeId, time::UnixMillis};
 use rustls::pki_types::ServerName;
 use tokio::{runtime::Handle, sync::Notify};
 
 use super::{
     DialError,
-    dial::dial,
+    dial::{dial, dial_through},
     pool::{Now, Pool, Warm},
 };
 use crate::tls::{self, ClientTls, TlsError};
@@ -31,12 +31,21 @@ pub struct Entry {
     node: NodeId,
     address: String,
     name: ServerName<'static>,
+    relay: Option<Behind>,
     pool: Mutex<Pool>,
     /// Wakes the keeper; it outlives the entry, so that the keeper need not.
     wake: Arc<Notify>,
     /// Where the keeper runs: streams may be carried in other runtimes, which end sooner.
     runtime: Option<Handle>,
     keeper: std::sync::Once,
+}
+
+/// The relay behind a gateway, when an entry leads through one.
+struct Behind {
+    node: NodeId,
+    name: ServerName<'static>,
+    /// What is shown to the gateway; without it no passage is asked for ahead of a stream.
+    lease: Mutex<Option<String>>,
 }
 
 impl Entry {
@@ -47,6 +56,7 @@ impl Entry {
             node,
             address: address.into(),
             name: tls::server_name(node)?,
+            relay: None,
             pool: Mutex::new(Pool::new(tls)),
             wake: Arc::new(Notify::new()),
             runtime: Handle::try_current().ok(),
@@ -54,9 +64,41 @@ impl Entry {
         }))
     }
 
+    /// An entry that leads to a relay through a passage of a gateway.
+    pub fn to_relay(
+        gateway: NodeId,
+        address: impl Into<String>,
+        relay: NodeId,
+        tls: ClientTls,
+    ) -> Result<Arc<Self>, TlsError> {
+        let behind = Behind { node: relay, name: tls::server_name(relay)?, lease: Mutex::default() };
+        let mut entry = Self::new(gateway, address, tls)?;
+        // Nobody else has it yet.
+        if let Some(entry) = Arc::get_mut(&mut entry) {
+            entry.relay = Some(behind);
+        }
+        Ok(entry)
+    }
+
+    /// The node that dials resources: the relay, where the entry leads to one.
     #[must_use]
-    pub const fn node(&self) -> NodeId {
+    pub fn node(&self) -> NodeId {
+        self.relay.as_ref().map_or(self.node, |relay| relay.node)
+    }
+
+    /// The node that is dialled.
+    #[must_use]
+    pub const fn gateway(&self) -> NodeId {
         self.node
+    }
+
+    /// A lease to show to the gateway when a passage is asked for.
+    pub fn set_lease(&self, lease: &str) {
+        let Some(relay) = &self.relay else { return };
+        let mut held = relay.lease.lock().unwrap_or_else(PoisonError::into_inner);
+        if held.as_deref() != Some(lease) {
+            *held = Some(lease.to_owned());
+        }
     }
 
     #[must_use]
@@ -115,7 +157,16 @@ impl Entry {
     /// Dials.
     pub(super) async fn fresh(&self) -> Result<Warm, DialError> {
         let tls = self.pool().tls.clone();
-        let link = dial(&self.address, &self.name, &tls).await?;
+        let link = match &self.relay {
+            None => dial(&self.address, &self.name, &tls).await?,
+            Some(relay) => {
+                let lease = relay.lease.lock().unwrap_or_else(PoisonError::into_inner).clone();
+                let passage = Passage::new(relay.node, self.node.tls_name(), lease).map_err(|error| {
+                    DialError::Handshake { address: self.address.clone(), source: io::Error::other(error) }
+                })?;
+                dial_through((&self.address, &self.name), &relay.name, &tls, &passage).await?
+            }
+        };
         Ok(Warm::new(link, tls.not_after(), now()))
     }
 
@@ -137,6 +188,12 @@ impl Entry {
         farewell(refused);
     }
 
+    /// Says goodbye on the idle connections: no new streams are to come here.
+    pub fn rest(&self) {
+        let idle = self.pool().distrust();
+        farewell(idle);
+    }
+
     /// Gives up the idle connections, because one of them turned out dead.
     pub(super) fn distrust(&self) {
         drop(self.pool().distrust());
@@ -146,7 +203,7 @@ impl Entry {
     async fn refill(&self) -> Result<bool, DialError> {
         {
             let mut pool = self.pool();
-            if pool.missing(now()) == 0 {
+            if pool.missing(now()) == 0 || !self.may_dial_ahead() {
                 return Ok(false);
             }
             pool.dialling += 1;
@@ -159,6 +216,12 @@ impl Entry {
         };
         farewell(refused);
         Ok(true)
+    }
+
+    /// A gateway opens no passage to a client that shows nothing.
+    fn may_dial_ahead(&self) -> bool {
+        let shown = |relay: &Behind| relay.lease.lock().unwrap_or_else(PoisonError::into_inner).is_some();
+        self.relay.as_ref().is_none_or(shown)
     }
 
     /// Starts the keeper, or wakes it.
@@ -177,7 +240,7 @@ impl Entry {
 
 impl fmt::Debug for Entry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Entry").field("node", &self.node).field("address", &self.address).finish_non_exhaustive()
+        f.debug_struct("Entry").field("node", &self.node()).field("address", &self.address).finish_non_exhaustive()
     }
 }
 

@@ -10,12 +10,9 @@ use rustls::{
     server::{ServerConnectionData, UnbufferedServerConnection},
     unbuffered::{ConnectionState, EncodeError, UnbufferedStatus},
 };
-use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::TcpStream,
-};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 
-use super::{Link, LinkError, Renewal};
+use super::{Link, LinkError, Renewal, Wire};
 
 /// A peer's whole handshake is shorter than this: two certificates and little else.
 const MOST: usize = 64 * 1024;
@@ -28,15 +25,20 @@ pub(crate) struct Established {
     pub(crate) alpn: Option<Vec<u8>>,
 }
 
+/// What a handshake can be made on.
+pub(crate) trait Transport: AsyncRead + AsyncWrite + Unpin + Into<Wire> {}
+
+impl<S: AsyncRead + AsyncWrite + Unpin + Into<Wire>> Transport for S {}
+
 pub(crate) async fn connect(
-    stream: TcpStream,
+    stream: impl Transport,
     config: Arc<ClientConfig>,
     name: ServerName<'static>,
 ) -> Result<Established, LinkError> {
     drive(stream, UnbufferedClientConnection::new(config, name)?).await
 }
 
-pub(crate) async fn accept(stream: TcpStream, config: Arc<ServerConfig>) -> Result<Established, LinkError> {
+pub(crate) async fn accept(stream: impl Transport, config: Arc<ServerConfig>) -> Result<Established, LinkError> {
     drive(stream, UnbufferedServerConnection::new(config)?).await
 }
 
@@ -96,7 +98,7 @@ enum Step {
     Done,
 }
 
-async fn drive<H: Handshake>(mut stream: TcpStream, mut tls: H) -> Result<Established, LinkError> {
+async fn drive<H: Handshake>(mut stream: impl Transport, mut tls: H) -> Result<Established, LinkError> {
     let (mut incoming, mut outgoing) = (Vec::new(), Vec::new());
     // rustls is shown one record more each time that it asks for more, so that it never sees what follows the handshake:
     // those records are opened by the link.
@@ -122,6 +124,7 @@ async fn drive<H: Handshake>(mut stream: TcpStream, mut tls: H) -> Result<Establ
         };
         if matches!(step, Step::Read | Step::Done) && !outgoing.is_empty() {
             stream.write_all(&outgoing).await?;
+            stream.flush().await?;
             outgoing.clear();
         }
         match step {
@@ -132,7 +135,7 @@ async fn drive<H: Handshake>(mut stream: TcpStream, mut tls: H) -> Result<Establ
     }
     let (leaf, alpn) = (tls.leaf(), tls.alpn());
     let (secrets, renewal) = tls.extract()?;
-    let link = Box::new(Link::new(stream, secrets, renewal, &incoming)?);
+    let link = Box::new(Link::new(stream.into(), secrets, renewal, &incoming)?);
     Ok(Established { link, leaf, alpn })
 }
 
@@ -162,7 +165,7 @@ fn advance<Data>(state: ConnectionState<'_, '_, Data>, outgoing: &mut Vec<u8>) -
 }
 
 /// Reads until one more record than `shown` is there, and says where it ends.
-async fn show_another(stream: &mut TcpStream, incoming: &mut Vec<u8>, shown: usize) -> io::Result<usize> {
+async fn show_another(stream: &mut impl Transport, incoming: &mut Vec<u8>, shown: usize) -> io::Result<usize> {
     loop {
         if let Some(&[_, _, _, high, low]) = incoming.get(shown..).and_then(<[u8]>::first_chunk) {
             let end = shown + 5 + usize::from(u16::from_be_bytes([high, low]));
@@ -181,7 +184,7 @@ async fn show_another(stream: &mut TcpStream, incoming: &mut Vec<u8>, shown: usi
 }
 
 /// Sends the alert that says what was wrong. Whether it arrives changes nothing.
-async fn tell<H: Handshake>(stream: &mut TcpStream, tls: &mut H, incoming: &mut [u8]) {
+async fn tell<H: Handshake>(stream: &mut impl Transport, tls: &mut H, incoming: &mut [u8]) {
     let mut outgoing = Vec::new();
     // Asked once more after that, rustls would look at what was wrong again.
     while tls.wants_write() {

@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use postern_proto::frame::ResetCode;
+use postern_proto::{frame::ResetCode, park, sync::Peer};
 use tokio::{
     net::{TcpListener, TcpStream},
     pin,
@@ -27,16 +27,17 @@ use crate::{
     identity::PeerIdentity,
     lanes::Lanes,
     link::{self, Established, LinkError},
+    park::ParkedLink,
     socket,
     tls::{self, ServerTls},
 };
 
 /// From the accepted connection to the end of the handshake.
-const HANDSHAKE: Duration = Duration::from_secs(10);
+pub(super) const HANDSHAKE: Duration = Duration::from_secs(10);
 /// When accepting fails for want of file descriptors or memory, it is tried again after this.
 const PAUSE: Duration = Duration::from_millis(50);
 /// How long streams have to end after they were cut.
-const LAST_WORDS: Duration = Duration::from_secs(2);
+pub(super) const LAST_WORDS: Duration = Duration::from_secs(2);
 
 pub(super) async fn run<H: StreamHandler>(
     server: Arc<Server<H>>,
@@ -102,16 +103,30 @@ async fn connection<H: StreamHandler>(
     // Boxed, so that what a handshake takes up is freed when it is over.
     let accepted = Box::pin(timeout(HANDSHAKE, handshake(stream, &tls))).await;
     drop(admitted);
-    let Established { link, leaf, alpn } = match accepted {
-        Ok(Ok(established)) => established,
-        Ok(Err(error)) => return tracing::debug!(%client, %error, "no TLS connection"),
-        Err(_) => return tracing::debug!(%client, "no TLS connection in time"),
-    };
-    let carrier = alpn.is_some_and(|alpn| alpn == tls::ALPN);
+    match accepted {
+        Ok(Ok(established)) => serve_established(&server, established, &tls, (client, begun), &stop).await,
+        Ok(Err(error)) => tracing::debug!(%client, %error, "no TLS connection"),
+        Err(_) => tracing::debug!(%client, "no TLS connection in time"),
+    }
+}
+
+/// Serves a connection after its handshake, each peer as what it is.
+pub(super) async fn serve_established<H: StreamHandler>(
+    server: &Server<H>,
+    established: Established,
+    tls: &ServerTls,
+    (client, begun): (SocketAddr, Instant),
+    stop: &CancellationToken,
+) {
+    let Established { link, leaf, alpn } = established;
+    let speaks = |protocol: &[u8]| alpn.as_deref() == Some(protocol);
     match leaf.map(|leaf| PeerIdentity::from_leaf(&leaf, tls.org())) {
-        Some(Ok(peer)) if carrier => {
+        Some(Ok(peer)) if speaks(tls::ALPN) => {
             let caller = Caller { peer: &peer, address: client, begun };
-            session::run(&server, link, caller, &stop).await;
+            session::run(server, link, caller, stop).await;
+        }
+        Some(Ok(peer)) if speaks(park::ALPN) && matches!(peer.peer, Peer::Node { .. }) => {
+            Box::pin(server.handler.park(&peer, ParkedLink::new(link))).await;
         }
         Some(Err(error)) => tracing::debug!(%client, %error, "no identity"),
         _ => Box::pin(stranger::refuse(link)).await,

@@ -9,14 +9,14 @@ use std::{
 
 use postern_proto::{
     frame::{Kind, MAX_UNANSWERED, Piece, Reader, ResetCode},
-    head::{HeadError, Refused, Reply, Request},
+    head::{Head, HeadError, Passage, Refused, Reply, Request},
     problem::Problem,
     time::UnixMillis,
 };
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
-use super::{OpenRequest, Opened, Server, StreamHandler};
+use super::{OpenRequest, Opened, PassRequest, Passed, Server, StreamHandler, passage};
 use crate::{
     identity::PeerIdentity,
     link::Link,
@@ -83,7 +83,8 @@ impl Session<'_> {
     /// Serves the next stream. The link takes another one afterwards, unless it is given up.
     async fn stream<H: StreamHandler>(&mut self, server: &Server<H>) -> Result<(), Quit> {
         let (opened, ages) = match self.next_head().await? {
-            Ok(request) => {
+            Ok(Head::Passage(passage)) => return self.pass(server, &passage).await,
+            Ok(Head::Stream(request)) => {
                 let opened = match self.refusal(server, &request) {
                     None => self.open(server, &request).await?,
                     Some(refused) => Err(refused),
@@ -103,14 +104,14 @@ impl Session<'_> {
     }
 
     /// Waits for a head. A link may be idle for long; a head that has begun must come quickly.
-    async fn next_head(&mut self) -> Result<Result<Request, HeadError>, Quit> {
+    async fn next_head(&mut self) -> Result<Result<Head, HeadError>, Quit> {
         let mut deadline = None;
         loop {
             match Reader::default().next(self.inbox.bytes()) {
                 Ok(Some((Piece::Head(text), taken))) => {
-                    let request = Request::read(text);
+                    let head = Head::read(text);
                     self.inbox.take(taken);
-                    return Ok(request);
+                    return Ok(head);
                 }
                 Ok(None) => {}
                 Ok(Some(_)) | Err(_) => return Err(Quit::Reset(ResetCode::Protocol)),
@@ -129,12 +130,48 @@ impl Session<'_> {
         }
     }
 
+    /// Opens a passage and copies until it ends; the link ends with it, for what a client sends after this head are not
+    /// frames any more.
+    async fn pass<H: StreamHandler>(&mut self, server: &Server<H>, passage: &Passage) -> Result<(), Quit> {
+        let wish = PassRequest { peer: self.caller.peer, client: self.caller.address, passage };
+        let passed = match self.standing() {
+            None => Box::pin(server.handler.pass(wish)).await,
+            Some(refused) => Err(refused),
+        };
+        let (reply, passed) = match passed {
+            Ok(passed) => (Reply::Opened, Some(passed)),
+            Err(refused) => (Reply::Refused(refused), None),
+        };
+        let mut reply = text_frame(Kind::Reply, &reply.write());
+        let link = &mut self.link;
+        let sent = async {
+            poll_fn(|cx| Poll::Ready(link.send(cx, &mut reply))).await?;
+            poll_fn(|cx| link.poll_flush(cx)).await
+        };
+        let sent = timeout(HEAD, sent).await;
+        let Some(Passed { onward, control, done }) = passed else { return Err(Quit::Over) };
+        let running = server.live.begin(&control, done);
+        if !matches!(sent, Ok(Ok(()))) {
+            running.end(EndCause::LinkLost);
+            return Err(Quit::Broken);
+        }
+        let inbox = std::mem::take(&mut self.inbox);
+        let cause = passage::carry(&mut self.link, inbox, onward, &control).await;
+        running.end(cause);
+        Err(Quit::Over)
+    }
+
     /// Why a stream is refused before the handler is asked.
     fn refusal<H>(&self, server: &Server<H>, request: &Request) -> Option<Refused> {
         // First of all: a client that is told anything else may go elsewhere with what it sent.
         if server.opened.contains(self.caller.peer.peer, request.stream()) || self.may_be_forgotten(server, request) {
             return Some(repeated());
         }
+        self.standing()
+    }
+
+    /// Why nothing new may begin on this link.
+    fn standing(&self) -> Option<Refused> {
         if self.stop.is_cancelled() {
             let problem = Problem::new(503, "draining", "The gateway is shutting down");
             return Some(problem.with_detail("It takes no new connections. Another gateway may.").into());

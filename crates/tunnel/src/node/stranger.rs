@@ -104,8 +104,5 @@ impl AsyncWrite for LinkIo {
 }
 
 fn into_io(error: LinkError) -> io::Error {
-    match error {
-        LinkError::Closed(error) => error,
-        other => io::Error::other(other),
-    }
+    error.into()
 }

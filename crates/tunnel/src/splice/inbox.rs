@@ -7,6 +7,10 @@ pub(crate) struct Inbox {
 }
 
 impl Inbox {
+    pub(crate) const fn const_default() -> Self {
+        Self { bytes: Vec::new(), taken: 0 }
+    }
+
     pub(crate) fn new(bytes: &[u8]) -> Self {
         Self { bytes: bytes.to_vec(), taken: 0 }
     }

@@ -1,0 +1,128 @@
+//! A passage to a relay: whether it may be opened, over which link, and over which other gateway when the relay has parked
+//! none here.
+
+use std::sync::{Arc, PoisonError};
+
+use postern_proto::{head::Refused, problem::Problem, sync::Peer, time::UnixMillis};
+use postern_tunnel::{
+    node::{PassRequest, Passed},
+    park::{self, OpenError, OpenPassage},
+    stream::StreamControl,
+};
+
+use super::Gateway;
+use crate::{
+    clock,
+    parking::{NoLink, Parking},
+    passages::Client,
+};
+
+/// Parked links that are tried: one that has died meanwhile says so only when it is used.
+const TRIES: usize = 3;
+/// Other gateways that are tried.
+const GATEWAYS: usize = 2;
+
+impl Gateway {
+    pub(super) async fn open_passage(&self, request: PassRequest<'_>) -> Result<Passed, Refused> {
+        let parts = &self.0.parts;
+        let relay = request.passage.relay();
+        let Some(parking) = &parts.parking else {
+            return Err(Problem::new(404, "unknown_relay", "A relay leads to no other relay").into());
+        };
+        if parts.live.len() + parking.passages.len() >= parts.max_streams {
+            let problem = Problem::new(429, "too_many_streams", "The gateway carries as many connections as it can");
+            return Err(problem.with_detail(format!("It carries at most {}.", parts.max_streams)).into());
+        }
+        let client = self.may_pass(&request, clock::now())?;
+        let onward = self.onward(parking, &request).await?;
+        let control = StreamControl::new();
+        let number = parking.passages.insert(relay, client, control.clone());
+        // Once it can be found by revocations, whether none has come meanwhile.
+        if let Err(refused) = self.may_pass(&request, clock::now()) {
+            parking.passages.remove(number);
+            return Err(refused);
+        }
+        let parking = Arc::clone(parking);
+        let done = Box::new(move |_| parking.passages.remove(number));
+        Ok(Passed { onward, control, done })
+    }
+
+    /// A device shows a lease with which it has something to reach there; another gateway has seen to that.
+    fn may_pass(&self, request: &PassRequest<'_>, now: UnixMillis) -> Result<Option<Client>, Refused> {
+        let parts = &self.0.parts;
+        let (account, device) = match request.peer.peer {
+            Peer::Device { account, device } => (account, device),
+            Peer::Node { node } => {
+                let known = parts.neighbours.borrow().gateways.contains_key(&node);
+                if known && request.passage.forwarded_by() == Some(node) {
+                    return Ok(None);
+                }
+                return Err(Problem::new(403, "not_a_gateway", "Only gateways pass on what clients ask for").into());
+            }
+        };
+        let (Some(holder), Some(lease)) = (request.peer.holder(), request.passage.lease()) else {
+            let problem = Problem::new(401, "lease_missing", "A passage needs a lease");
+            return Err(problem.with_detail("Show one of a resource behind the relay.").into());
+        };
+        let contact = parts.contact.at(now);
+        let decided = parts.egress.may_pass(&holder, lease, request.passage.relay(), contact, now);
+        match decided {
+            Ok(leased_at) => Ok(Some(Client { account, device, leased_at })),
+            Err(denial) => {
+                tracing::debug!(%denial, relay = %request.passage.relay(), "passage refused");
+                Err(self.refusal(&denial))
+            }
+        }
+    }
+
+    async fn onward(&self, parking: &Parking, request: &PassRequest<'_>) -> Result<OpenPassage, Refused> {
+        let (passage, relay) = (request.passage, request.passage.relay());
+        let last = passage.for_relay(request.client);
+        let mut why = NoLink::Away;
+        for _ in 0..TRIES {
+            match parking.take(relay).await {
+                Ok(link) => match link.open(&last).await {
+                    Ok(open) => return Ok(open),
+                    Err(OpenError::Refused(refused)) => return Err(refused),
+                    Err(OpenError::Dead(error)) => tracing::debug!(%relay, %error, "a parked link was dead"),
+                },
+                Err(no_link) => {
+                    why = no_link;
+                    break;
+                }
+            }
+        }
+        // Once, and never twice: what another gateway passed on ends here.
+        if why == NoLink::Away && passage.forwarded_by().is_none() {
+            return self.forward(request).await;
+        }
+        Err(unavailable(why))
+    }
+
+    /// Asks another gateway, at which the relay has parked links.
+    async fn forward(&self, request: &PassRequest<'_>) -> Result<OpenPassage, Refused> {
+        let parts = &self.0.parts;
+        let neighbours = Arc::clone(&parts.neighbours.borrow());
+        let tls = parts.tls.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let passage = request.passage.for_gateway(parts.node, request.client);
+        let others = neighbours.berths(request.passage.relay()).into_iter().filter(|gateway| gateway.id != parts.node);
+        for gateway in others.take(GATEWAYS) {
+            match park::forward(&gateway.address, gateway.id, &tls, &passage).await {
+                Ok(open) => return Ok(open),
+                Err(error) => tracing::debug!(gateway = gateway.name, %error, "another gateway opens no passage"),
+            }
+        }
+        Err(unavailable(NoLink::Away))
+    }
+}
+
+fn unavailable(why: NoLink) -> Refused {
+    let code = match why {
+        NoLink::Away => "relay_away",
+        NoLink::Draining => "relay_draining",
+        NoLink::UsedUp => "relay_busy",
+    };
+    Problem::new(503, code, "The relay cannot be reached")
+        .with_detail(format!("{why}. Another way may lead to it."))
+        .into()
+}

@@ -1,0 +1,138 @@
+//! Keeps links parked at the gateways of the choice, and tells the control plane where.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, PoisonError},
+    time::{Duration, Instant},
+};
+
+use postern_proto::{
+    id::NodeId,
+    park::RelayState,
+    sync::{GatewayInfo, ParkedAt},
+};
+use postern_tunnel::{control::Backoff, park::IncomingPassage, tls::ClientTls};
+use tokio::{
+    sync::{mpsc, watch},
+    task::JoinSet,
+    time::sleep_until,
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    berth::{self, BerthEnd, Tls, rounded},
+    choice::Choice,
+};
+use crate::{live::LiveSessions, neighbours::NeighboursNow};
+
+/// What berths work with.
+pub(super) struct Shared {
+    pub(super) node: NodeId,
+    pub(super) tls: Tls,
+    pub(super) incoming: mpsc::Sender<IncomingPassage>,
+    pub(super) live: Arc<LiveSessions>,
+    /// No new streams.
+    pub(super) stop: CancellationToken,
+}
+
+/// What a berth tells of itself.
+pub(super) enum Moored {
+    Up {
+        gateway: NodeId,
+        latency: Duration,
+    },
+    /// The gateway is about to stop: what runs goes on, and another one is to be taken beside it.
+    Leaving {
+        gateway: NodeId,
+    },
+}
+
+#[derive(Default)]
+struct Held {
+    latency: Option<Duration>,
+    leaving: bool,
+}
+
+impl Shared {
+    pub(super) fn tls(&self) -> ClientTls {
+        self.tls.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(super) fn set_tls(&self, tls: ClientTls) {
+        *self.tls.write().unwrap_or_else(PoisonError::into_inner) = tls;
+    }
+
+    pub(super) fn state(&self) -> RelayState {
+        RelayState { draining: self.stop.is_cancelled(), streams: self.live.len() as u64 }
+    }
+}
+
+/// Runs for ever. When it is dropped, every link ends and with it what runs through them.
+pub(super) async fn run(shared: Arc<Shared>, mut neighbours: NeighboursNow, parked: watch::Sender<Vec<ParkedAt>>) {
+    let mut choice = Choice::default();
+    let mut held: BTreeMap<NodeId, Held> = BTreeMap::new();
+    let mut backoffs: BTreeMap<NodeId, Backoff> = BTreeMap::new();
+    let mut berths: JoinSet<(GatewayInfo, BerthEnd)> = JoinSet::new();
+    let (told, mut moored) = mpsc::channel(16);
+    neighbours.mark_changed();
+    loop {
+        let ids: Vec<NodeId> = held.keys().copied().collect();
+        let leaving = held.values().filter(|held| held.leaving).count();
+        for gateway in choice.next(&ids, leaving, Instant::now()) {
+            held.insert(gateway.id, Held::default());
+            let (shared, told) = (Arc::clone(&shared), told.clone());
+            berths.spawn(async move {
+                let end = berth::run(gateway.clone(), shared, told).await;
+                (gateway, end)
+            });
+        }
+        tell(&held, &parked);
+        let again = choice.next_at(Instant::now());
+        tokio::select! {
+            changed = neighbours.changed() => {
+                if changed.is_err() {
+                    return;
+                }
+                let now = Arc::clone(&neighbours.borrow_and_update());
+                choice.set(now.own.iter().filter_map(|id| now.gateways.get(id)));
+            }
+            Some(news) = moored.recv() => match news {
+                Moored::Up { gateway, latency } => {
+                    choice.note_latency(gateway, latency);
+                    backoffs.remove(&gateway);
+                    if let Some(held) = held.get_mut(&gateway) {
+                        held.latency = Some(latency);
+                    }
+                    tracing::info!(%gateway, ?latency, "links are parked");
+                }
+                Moored::Leaving { gateway } => {
+                    if let Some(held) = held.get_mut(&gateway) {
+                        held.leaving = true;
+                    }
+                }
+            },
+            Some(ended) = berths.join_next() => if let Ok((gateway, end)) = ended {
+                held.remove(&gateway.id);
+                let pause = backoffs.entry(gateway.id).or_default().next(rand::random());
+                if choice.knows(gateway.id) {
+                    tracing::warn!(gateway = gateway.name, error = %end, retry_in = ?pause, "no links are parked there");
+                }
+                choice.note_failed(gateway.id, Instant::now() + pause);
+            },
+            () = sleep_until(again.unwrap_or_else(Instant::now).into()), if again.is_some() => {}
+        }
+    }
+}
+
+fn tell(held: &BTreeMap<NodeId, Held>, parked: &watch::Sender<Vec<ParkedAt>>) {
+    let at = held
+        .iter()
+        .filter(|(_, held)| !held.leaving)
+        .filter_map(|(gateway, held)| Some(ParkedAt { gateway: *gateway, latency_micros: rounded(held.latency?) }));
+    let at: Vec<ParkedAt> = at.collect();
+    parked.send_if_modified(|before| {
+        let differs = *before != at;
+        *before = at;
+        differs
+    });
+}

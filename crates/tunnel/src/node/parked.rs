@@ -1,0 +1,70 @@
+//! Serving what comes over parked links: the streams of clients that reached this node through a gateway.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use postern_proto::frame::ResetCode;
+use tokio::{pin, sync::mpsc, task::JoinSet, time::timeout};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    Server, StreamHandler,
+    accept::{HANDSHAKE, LAST_WORDS, serve_established},
+};
+use crate::{link, park::IncomingPassage};
+
+/// Inner handshakes and sessions at once. The parked links are this node's own, so only that many can be used at once as
+/// it had parked; this bounds what lives on.
+const MOST: usize = 65_536;
+
+pub(super) async fn run<H: StreamHandler>(
+    server: Arc<Server<H>>,
+    mut incoming: mpsc::Receiver<IncomingPassage>,
+    stop: CancellationToken,
+    drain: Duration,
+) {
+    let mut tasks = JoinSet::new();
+    let drained = async {
+        stop.cancelled().await;
+        let _ = timeout(drain, server.live.ended()).await;
+    };
+    pin!(drained);
+    loop {
+        tokio::select! {
+            () = &mut drained => break,
+            Some(_) = tasks.join_next() => {}
+            passage = incoming.recv(), if tasks.len() < MOST => match passage {
+                Some(passage) => {
+                    tasks.spawn(connection(Arc::clone(&server), passage, stop.clone()));
+                }
+                // No more can come; those that run end by themselves or with the drain.
+                None => {
+                    stop.cancelled().await;
+                    (&mut drained).await;
+                    break;
+                }
+            },
+        }
+    }
+    server.live.cut_all(ResetCode::Draining);
+    let _ = timeout(LAST_WORDS, server.live.ended()).await;
+    tasks.shutdown().await;
+}
+
+async fn connection<H: StreamHandler>(server: Arc<Server<H>>, passage: IncomingPassage, stop: CancellationToken) {
+    let IncomingPassage { through, client, gone } = passage;
+    let begun = Instant::now();
+    let serving = async {
+        let tls = server.tls();
+        let accepted = Box::pin(timeout(HANDSHAKE, link::accept(through, tls.config().clone()))).await;
+        match accepted {
+            Ok(Ok(established)) => serve_established(&server, established, &tls, (client, begun), &stop).await,
+            Ok(Err(error)) => tracing::debug!(%client, %error, "no TLS session over a relay's link"),
+            Err(_) => tracing::debug!(%client, "no TLS session over a relay's link in time"),
+        }
+    };
+    // What runs when the gateway is gone is dropped, which resets its target.
+    let _ = gone.run_until_cancelled(serving).await;
+}
