@@ -21,6 +21,15 @@ pub struct Output {
     pub stderr: String,
 }
 
+/// A program, or one that becomes it and its arguments.
+#[must_use]
+pub fn launched(launcher: &[String], program: PathBuf) -> std::process::Command {
+    let Some((first, words)) = launcher.split_first() else { return std::process::Command::new(program) };
+    let mut command = std::process::Command::new(first);
+    command.args(words).arg(program);
+    command
+}
+
 impl Output {
     /// The standard output, or an error that shows both outputs when the command failed.
     pub fn success(self) -> anyhow::Result<String> {

@@ -13,6 +13,7 @@
 
 mod control;
 mod gateway;
+mod relay;
 mod user;
 
 use std::{
@@ -28,7 +29,8 @@ use postern_proto::{
 use serde_json::{Value, json};
 
 pub use control::ControlPlane;
-pub use gateway::Gateway;
+pub use gateway::{Gateway, How};
+pub use relay::Relay;
 pub use user::User;
 
 use crate::{
@@ -60,6 +62,7 @@ pub struct Builder {
     gateway_hosts: String,
     database: Option<String>,
     behind: Option<Entrance>,
+    host: IpAddr,
 }
 
 /// What a test starts its programs with.
@@ -77,12 +80,15 @@ pub(crate) struct Setting {
     pub(crate) database: Option<String>,
     /// The balancer before control planes.
     pub(crate) behind: Option<Entrance>,
+    /// Where control plane and gateways listen.
+    pub(crate) host: IpAddr,
 }
 
 /// A running Postern.
 pub struct Stack {
     pub control: ControlPlane,
     pub gateways: Vec<Gateway>,
+    pub relays: Vec<Relay>,
     user: Option<User>,
     /// The administrator, on a device of the test.
     pub admin: Device,
@@ -111,6 +117,7 @@ impl Stack {
             gateway_hosts: String::new(),
             database: None,
             behind: None,
+            host: Ipv4Addr::LOCALHOST.into(),
         }
     }
 
@@ -205,9 +212,40 @@ impl Stack {
 
     /// Enrols and starts one more gateway.
     pub async fn add_gateway(&self, name: &str, options: &[String]) -> anyhow::Result<Gateway> {
-        let created = self.api().post("/api/v1/gateways", json!({"name": name})).await?;
+        self.add_gateway_with(name, &How { options: options.to_owned(), ..How::default() }).await
+    }
+
+    /// The same in whatever way.
+    pub async fn add_gateway_with(&self, name: &str, how: &How) -> anyhow::Result<Gateway> {
+        let created = self.api().post("/api/v1/gateways", json!({"name": name, "group": how.group})).await?;
         let token = created.get("enrol_token").and_then(Value::as_str).context("a new gateway has a token")?;
-        Gateway::start(&self.setting, name, self.control.address(), token, options).await
+        Gateway::start(&self.setting, name, self.control.address(), token, how).await
+    }
+
+    /// Enrols and starts a relay of this peering group, and waits until it has parked links at `gateways` of them.
+    pub async fn add_relay(&mut self, name: &str, group: &str, gateways: usize) -> anyhow::Result<()> {
+        self.add_relay_with(name, gateways, &How { group: group.to_owned(), ..How::default() }).await
+    }
+
+    /// The same in whatever way.
+    pub async fn add_relay_with(&mut self, name: &str, gateways: usize, how: &How) -> anyhow::Result<()> {
+        let body = json!({"name": name, "kind": "relay", "group": how.group});
+        let created = self.api().post("/api/v1/gateways", body).await?;
+        let token = created.get("enrol_token").and_then(Value::as_str).context("a new relay has a token")?;
+        let relay = Relay::start(&self.setting, name, self.control.address(), token, how).await?;
+        self.relays.push(relay);
+        let parked = |log: &str| log.matches("links are parked").count() >= gateways;
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while !self.relays.last().is_some_and(|relay| parked(&relay.log())) {
+            anyhow::ensure!(Instant::now() < deadline, "relay {name} parks no links");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        Ok(())
+    }
+
+    /// Lets only nodes that this filter names dial a resource.
+    pub async fn set_egress(&self, resource: ResourceId, filter: &str) -> anyhow::Result<()> {
+        self.api().patch(&format!("/api/v1/resources/{resource}"), json!({"egress": filter})).await.map(drop)
     }
 
     /// The gateway that carries the user's streams to this resource now.
@@ -252,6 +290,9 @@ impl Stack {
     pub async fn stop(mut self) -> anyhow::Result<()> {
         if let Some(user) = &mut self.user {
             user.stop().await?;
+        }
+        for relay in &mut self.relays {
+            relay.stop().await?;
         }
         for gateway in &mut self.gateways {
             gateway.stop().await?;
@@ -337,6 +378,13 @@ impl Builder {
         self
     }
 
+    /// Where control plane and gateways listen; loopback when this is not called.
+    #[must_use]
+    pub fn host(mut self, host: IpAddr) -> Self {
+        self.host = host;
+        self
+    }
+
     /// No posternd: the test signs devices in itself.
     #[must_use]
     pub fn without_user(mut self) -> Self {
@@ -360,6 +408,7 @@ impl Builder {
             gateway_hosts,
             database: self.database,
             behind: self.behind,
+            host: self.host,
         };
         let mut control = ControlPlane::start(&setting, "control").await.context("the control plane")?;
         let admin = control.take_admin().await.context("the first administrator")?;
@@ -367,8 +416,17 @@ impl Builder {
         let network = json!({"loopback_range": format!("{loopback}/32"), "multi_loopback": false});
         change_network(admin.api(), &network).await?;
         let role = id(&admin.api().post("/api/v1/roles", json!({"name": "everything"})).await?)?;
-        let mut stack =
-            Stack { control, gateways: Vec::new(), user: None, account: admin.account, admin, role, loopback, setting };
+        let mut stack = Stack {
+            control,
+            gateways: Vec::new(),
+            relays: Vec::new(),
+            user: None,
+            account: admin.account,
+            admin,
+            role,
+            loopback,
+            setting,
+        };
         stack.account = stack.create_account(EMAIL).await?;
         let member = json!({"account": stack.account});
         stack.api().post(&format!("/api/v1/roles/{role}/members"), member).await?;

@@ -100,6 +100,7 @@ mod tests {
             "postern-control-serve.8",
             "postern-node.8",
             "postern-node-gateway.8",
+            "postern-node-relay.8",
             "postern-netd.8",
             "postern-dns-stub.8",
         ] {

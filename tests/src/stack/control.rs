@@ -33,7 +33,7 @@ impl ControlPlane {
     pub(super) async fn start(setting: &Setting, name: &str) -> anyhow::Result<Self> {
         let data = setting.folder.private(name, None)?;
         let environment = environment(setting)?;
-        let listen = SocketAddr::from(([127, 0, 0, 1], 0));
+        let listen = SocketAddr::new(setting.host, 0);
         let folder = setting.folder.path().to_owned();
         let mut process = spawn(&setting.binaries, &folder, &data, (&setting.log, &environment), listen)?;
         let ready = process.ready().await?;

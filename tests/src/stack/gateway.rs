@@ -1,6 +1,8 @@
 //! `postern-node gateway`.
 
-use std::{net::SocketAddr, path::PathBuf, process::Command};
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::PathBuf, process::Command};
 
 use anyhow::Context as _;
 use postern_proto::id::NodeId;
@@ -18,6 +20,18 @@ pub struct Gateway {
     address: SocketAddr,
 }
 
+/// How a node is started.
+#[derive(Clone, Debug, Default)]
+pub struct How {
+    /// Its peering group.
+    pub group: String,
+    pub options: Vec<String>,
+    /// A program and its arguments that become the node.
+    pub launcher: Vec<String>,
+    /// Where it listens, when not where the control plane does.
+    pub host: Option<IpAddr>,
+}
+
 struct Launch {
     binaries: Binaries,
     name: String,
@@ -27,6 +41,7 @@ struct Launch {
     control: SocketAddr,
     log: String,
     options: Vec<String>,
+    launcher: Vec<String>,
     environment: Vec<(String, String)>,
     /// What its `/etc/hosts` says.
     hosts: Option<PathBuf>,
@@ -41,7 +56,7 @@ impl Gateway {
         name: &str,
         control: &ControlAddress,
         token: &str,
-        options: &[String],
+        how: &How,
     ) -> anyhow::Result<Self> {
         let state = setting.folder.private(name, None)?;
         let ca_file = setting.folder.path().join(format!("{name}.ca.pem"));
@@ -54,11 +69,12 @@ impl Gateway {
             ca_file,
             control: control.address,
             log: setting.log.clone(),
-            options: options.to_owned(),
+            options: how.options.clone(),
+            launcher: how.launcher.clone(),
             environment: Vec::new(),
             hosts: setting.gateway_hosts.clone(),
         };
-        let mut process = launch.spawn(SocketAddr::from(([127, 0, 0, 1], 0)), Some(token))?;
+        let mut process = launch.spawn(SocketAddr::new(how.host.unwrap_or(setting.host), 0), Some(token))?;
         let ready = process.ready().await?;
         let field = |name: &str| {
             let value = ready.get(name).and_then(Value::as_str);
@@ -131,7 +147,7 @@ impl Gateway {
 impl Launch {
     fn spawn(&self, listen: SocketAddr, token: Option<&str>) -> anyhow::Result<Process> {
         let mut command = match &self.hosts {
-            None => Command::new(self.binaries.node()),
+            None => crate::command::launched(&self.launcher, self.binaries.node()),
             Some(file) => {
                 let mut command = Command::new("unshare");
                 command.args(["-m", "--propagation", "private", "--", "sh", "-c", WITH_HOSTS, "with-hosts"]);

@@ -27,15 +27,18 @@ pub(super) async fn run(command: GatewaysCommand, api: &Api, context: &mut Conte
 }
 
 async fn create(args: GatewayCreate, api: &Api, context: &mut Context) -> Result<(), Failure> {
-    let body = Body::new().set("name", &args.name).set_if("advertise", args.advertise);
-    let failed = |f: Failure| f.while_(&format!("cannot create gateway {}", args.name));
+    let role = args.kind.clone().unwrap_or_else(|| "gateway".to_owned());
+    let body = Body::new().set("name", &args.name).set_if("kind", args.kind).set_if("group", args.group);
+    let body = body.tags(&args.tags.tags).set_if("advertise", args.advertise);
+    let failed = |f: Failure| f.while_(&format!("cannot create {role} {}", args.name));
     let gateway = api.post(GATEWAY.collection, body.finish()).await.map_err(failed)?;
-    enrolment(&gateway, &args.name, args.output.json, api, context).await
+    enrolment(&gateway, (&args.name, &role), args.output.json, api, context).await
 }
 
 async fn update(args: GatewayUpdate, api: &Api, context: &mut Context) -> Result<(), Failure> {
     let gateway = entity::find(&GATEWAY, &args.reference, api).await?;
-    let body = Body::new().set_if("name", args.name).set_if("advertise", args.advertise).not_empty()?;
+    let body = Body::new().set_if("name", args.name).set_if("group", args.group);
+    let body = body.tag_changes(&args.tags, &gateway).set_if("advertise", args.advertise).not_empty()?;
     let failed = |f: Failure| f.while_(&format!("cannot change gateway {}", gateway.name));
     let gateway = api.patch(&entity::path(&GATEWAY, &gateway), body).await.map_err(failed)?;
     entity::report("Changed", &GATEWAY, &gateway, args.output.json, context)
@@ -46,11 +49,18 @@ async fn token(args: ShowArgs, api: &Api, context: &mut Context) -> Result<(), F
     let path = format!("{}/token", entity::path(&GATEWAY, &gateway));
     let failed = |f: Failure| f.while_(&format!("cannot make a token for gateway {}", gateway.name));
     let answer = api.post(&path, Body::new().finish()).await.map_err(failed)?;
-    enrolment(&answer, &gateway.name, args.json, api, context).await
+    let role = gateway.item.get("kind").and_then(Value::as_str).unwrap_or("gateway");
+    enrolment(&answer, (&gateway.name, role), args.json, api, context).await
 }
 
 /// Prints the token, and the command that uses it.
-async fn enrolment(answer: &Value, name: &str, as_json: bool, api: &Api, context: &mut Context) -> Result<(), Failure> {
+async fn enrolment(
+    answer: &Value,
+    (name, role): (&str, &str),
+    as_json: bool,
+    api: &Api,
+    context: &mut Context,
+) -> Result<(), Failure> {
     if as_json {
         return Ok(context.screen.json(answer)?);
     }
@@ -60,8 +70,12 @@ async fn enrolment(answer: &Value, name: &str, as_json: bool, api: &Api, context
     let fingerprint = api.get("ca").await.ok().and_then(|ca| Some(ca.get("fingerprint")?.as_str()?.to_owned()));
     let control = api.control_url().unwrap_or("https://…");
     let trust = fingerprint.map(|hex| format!(" --ca-fingerprint {hex}")).unwrap_or_default();
-    let command = format!("  POSTERN_ENROL_TOKEN=… postern-node gateway --control {control}{trust} --state DIR");
-    context.note(Line::of(format!("Gateway {name} enrols with this token, once{until}. It is shown this once. Use:")));
+    let command = format!("  POSTERN_ENROL_TOKEN=… postern-node {role} --control {control}{trust} --state DIR");
+    context.note(Line::of(format!("{} {name} enrols with this token, once{until}. It is shown this once. Use:", titled(role))));
     context.note(Line::new().styled(DIM, command));
     entity::secret(answer, TOKEN, context)
+}
+
+fn titled(role: &str) -> &'static str {
+    if role == "relay" { "Relay" } else { "Gateway" }
 }

@@ -135,6 +135,8 @@ pub(super) const GATEWAY: Noun = Noun {
     names: &["name"],
     columns: &[
         column("NAME", |it| text(it, "/name")),
+        column("KIND", |it| text(it, "/kind")),
+        column("GROUP", |it| text(it, "/group")),
         column("ADDRESS", |it| text(it, "/advertise")),
         column("STATE", |it| state(it, "/state")),
         column("LAST SEEN", |it| instant(it, "/last_seen_at")),

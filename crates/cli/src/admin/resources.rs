@@ -39,7 +39,8 @@ async fn create(args: ResourceCreate, api: &Api, context: &mut Context) -> Resul
         .tags(&args.tags.tags)
         .set_if("bind", bind(&args.bind))
         .flag("allow_local", args.allow_local)
-        .flag("strict", args.strict);
+        .flag("strict", args.strict)
+        .set_if("egress", args.egress);
     let failed = |f: Failure| f.while_(&format!("cannot create resource {}", args.name));
     let resource = api.post(RESOURCE.collection, body.finish()).await.map_err(failed)?;
     report("Created", &resource, args.output.json, context)
@@ -58,6 +59,7 @@ async fn update(args: ResourceUpdate, api: &Api, context: &mut Context) -> Resul
         .set_if("bind", bind(&args.bind))
         .set_if("allow_local", args.allow_local)
         .set_if("strict", args.strict)
+        .set_if("egress", args.egress)
         .not_empty()?;
     let failed = |f: Failure| f.while_(&format!("cannot change resource {}", resource.name));
     let resource = api.patch(&entity::path(&RESOURCE, &resource), body).await.map_err(failed)?;

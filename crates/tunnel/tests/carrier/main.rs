@@ -9,6 +9,7 @@
 mod ends;
 mod model;
 mod opening;
+mod relays;
 mod strangers;
 mod transfer;
 mod world;

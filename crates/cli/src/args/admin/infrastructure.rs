@@ -53,6 +53,9 @@ pub(crate) struct ResourceCreate {
     /// Refuse new connections when the control plane was not heard of for 15 s
     #[arg(long)]
     pub(crate) strict: bool,
+    /// Which nodes dial it, as a filter over nodes: 'kind:relay tags:site=fra'
+    #[arg(long, value_name = "FILTER")]
+    pub(crate) egress: Option<String>,
     #[command(flatten)]
     pub(crate) output: Output,
 }
@@ -86,6 +89,9 @@ pub(crate) struct ResourceUpdate {
     /// Whether new connections are refused when the control plane was not heard of for 15 s
     #[arg(long, value_name = "BOOL", action = ArgAction::Set)]
     pub(crate) strict: Option<bool>,
+    /// Which nodes dial it, as a filter over nodes: 'kind:relay tags:site=fra'; "" for all
+    #[arg(long, value_name = "FILTER")]
+    pub(crate) egress: Option<String>,
     #[command(flatten)]
     pub(crate) output: Output,
 }
@@ -144,6 +150,14 @@ pub(crate) enum GatewaysCommand {
 pub(crate) struct GatewayCreate {
     /// Name
     pub(crate) name: String,
+    /// gateway, or relay: a node that listens nowhere and is reached through gateways
+    #[arg(long, value_name = "KIND", value_parser = ["gateway", "relay"])]
+    pub(crate) kind: Option<String>,
+    /// Peering group: relays park links at gateways of the same one
+    #[arg(long)]
+    pub(crate) group: Option<String>,
+    #[command(flatten)]
+    pub(crate) tags: NewTags,
     /// Where clients dial it, as host:port; else what the gateway says itself
     #[arg(long, value_name = "HOST:PORT")]
     pub(crate) advertise: Option<String>,
@@ -159,6 +173,11 @@ pub(crate) struct GatewayUpdate {
     /// New name
     #[arg(long)]
     pub(crate) name: Option<String>,
+    /// Peering group; "" for the one without a name
+    #[arg(long)]
+    pub(crate) group: Option<String>,
+    #[command(flatten)]
+    pub(crate) tags: TagChanges,
     /// Where clients dial it, as host:port
     #[arg(long, value_name = "HOST:PORT")]
     pub(crate) advertise: Option<String>,
