@@ -144,7 +144,9 @@ async fn start(networks: &Networks) -> anyhow::Result<(Stack, Vec<Postgres>, Vec
 #[test]
 fn databases_that_accept_nothing_from_outside_are_reached_over_their_relays() -> anyhow::Result<()> {
     need_namespace!();
-    need_program!(Postgres::PROGRAMS);
+    for program in Postgres::PROGRAMS {
+        need_program!(program);
+    }
     run(async |dmz, networks| {
         let (stack, servers, appear) = start(&networks).await?;
         for (number, address) in (1..).zip(&appear) {
@@ -182,7 +184,9 @@ fn databases_that_accept_nothing_from_outside_are_reached_over_their_relays() ->
 #[test]
 fn a_silent_cut_behind_a_gateway_resets_what_ran_over_it_and_is_healed_when_the_cable_is_back() -> anyhow::Result<()> {
     need_namespace!();
-    need_program!(Postgres::PROGRAMS);
+    for program in Postgres::PROGRAMS {
+        need_program!(program);
+    }
     run(async |dmz, networks| {
         let (stack, servers, appear) = start(&networks).await?;
         let address = *appear.first().context("no address")?;

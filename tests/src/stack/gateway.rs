@@ -2,7 +2,9 @@
 
 use std::{
     net::{IpAddr, SocketAddr},
-    path::PathBuf, process::Command};
+    path::PathBuf,
+    process::Command,
+};
 
 use anyhow::Context as _;
 use postern_proto::id::NodeId;

@@ -71,7 +71,10 @@ async fn enrolment(
     let control = api.control_url().unwrap_or("https://…");
     let trust = fingerprint.map(|hex| format!(" --ca-fingerprint {hex}")).unwrap_or_default();
     let command = format!("  POSTERN_ENROL_TOKEN=… postern-node {role} --control {control}{trust} --state DIR");
-    context.note(Line::of(format!("{} {name} enrols with this token, once{until}. It is shown this once. Use:", titled(role))));
+    context.note(Line::of(format!(
+        "{} {name} enrols with this token, once{until}. It is shown this once. Use:",
+        titled(role)
+    )));
     context.note(Line::new().styled(DIM, command));
     entity::secret(answer, TOKEN, context)
 }

@@ -152,8 +152,7 @@ async fn another_relay_behind_the_gateway_is_not_taken_for_the_one_that_was_mean
 #[tokio::test(flavor = "multi_thread")]
 async fn a_device_of_another_organisation_gets_no_stream_at_the_relay() {
     let world = World::start().await;
-    let entry =
-        Entry::to_relay(world.gateway, world.address.to_string(), world.relay, Org::new().client()).unwrap();
+    let entry = Entry::to_relay(world.gateway, world.address.to_string(), world.relay, Org::new().client()).unwrap();
     let end = Local::connect(Route::to(&[&entry])).await.end().await;
     assert!(matches!(end.cause, EndCause::Refused(_)), "{:?}", end.cause);
     assert_eq!(world.opened.load(Ordering::Relaxed), 0);
