@@ -31,7 +31,7 @@ fn control() -> Fake {
         (
             "gateways",
             NOD,
-            json!({ "id": NOD, "name": "gw-1", "advertise": "gw:5000", "state": "connected", "last_seen_at": AT }),
+            json!({ "id": NOD, "name": "gw-1", "kind": "gateway", "group": "", "advertise": "gw:5000", "state": "connected", "last_seen_at": AT }),
         ),
         ("grants", GRT, json!({ "id": GRT, "account": ACC, "resource": RES, "ends_at": AT, "reason": "incident 7" })),
         (
@@ -379,7 +379,10 @@ fn gateways_are_made_with_a_token_for_stdout() {
     assert_eq!(fake.run(&["admin", "gateways", "token", "gw-1"]).ends(0).out, "enr_again\n");
     fake.run(&["admin", "gateways", "update", "gw-1", "--advertise", "h:1"]).ends(0);
     fake.run(&["admin", "gateways", "delete", "gw-1", "--yes"]).ends(0);
-    fake.run(&["admin", "gateways", "list"]).ends(0).says("gw-1  gw:5000  connected  2026-11-21 01:20:00Z");
+    fake.run(&["admin", "gateways", "list"])
+        .ends(0)
+        .says("gw:5000  connected  2026-11-21 01:20:00Z")
+        .says("gw-1  gateway");
     assert_eq!(changes(&fake)[0].1, json!({ "name": "gw-2", "advertise": "gw2:5000" }));
 }
 
