@@ -52,10 +52,8 @@ async fn run(role: Role, stop: CancellationToken, stop_now: CancellationToken) -
         result.with_context(|| format!("the {name} does not run"))
     };
     match role {
-        Role::Gateway(options) => {
-            told("gateway", gateway::run(*options, stop, stop_now, |ready| announce(ready)).await)
-        }
-        Role::Relay(options) => told("relay", relay::run(*options, stop, stop_now, |ready| announce(ready)).await),
+        Role::Gateway(options) => told("gateway", gateway::run(*options, stop, stop_now, announce).await),
+        Role::Relay(options) => told("relay", relay::run(*options, stop, stop_now, announce).await),
     }
 }
 

@@ -67,21 +67,21 @@ impl Gateway {
         Self(Arc::new(Inner { parts, refusals: Throttle::new() }))
     }
 
-    fn decide(&self, peer: &OpenRequest<'_>, now: UnixMillis) -> Result<Permit, Refused> {
+    fn decide(&self, peer: &OpenRequest<'_>, now: UnixMillis) -> Result<Permit, Box<Refused>> {
         let parts = &self.0.parts;
         if parts.live.len() >= parts.max_streams {
             let problem = Problem::new(429, "too_many_streams", "The gateway carries as many connections as it can");
-            return Err(problem.with_detail(format!("It carries at most {}.", parts.max_streams)).into());
+            return Err(refused(problem.with_detail(format!("It carries at most {}.", parts.max_streams))));
         }
         let Some(holder) = peer.peer.holder() else {
-            return Err(Problem::new(403, "not_a_device", "Only users' devices open streams").into());
+            return Err(refused(Problem::new(403, "not_a_device", "Only users' devices open streams")));
         };
         let request = peer.request;
         let contact = parts.contact.at(now);
         let decided = parts.egress.decide(&holder, request, contact, now);
         decided.map_err(|denial| {
             self.note_denial(&denial, &holder, request, peer.client, now);
-            self.refusal(&denial)
+            Box::new(self.refusal(&denial))
         })
     }
 
@@ -149,7 +149,7 @@ impl Gateway {
 impl StreamHandler for Gateway {
     async fn open(&self, request: OpenRequest<'_>) -> Result<Opened, Refused> {
         let now = clock::now();
-        let permit = self.decide(&request, now)?;
+        let permit = self.decide(&request, now).map_err(|refused| *refused)?;
         let stream = request.request.stream();
         let control = StreamControl::new();
         let mut recording = self.take_up(request.request, &permit, &control)?;
@@ -200,6 +200,10 @@ impl StreamHandler for Gateway {
             _ => link.close(),
         }
     }
+}
+
+fn refused(problem: Problem) -> Box<Refused> {
+    Box::new(problem.into())
 }
 
 enum Dialled {

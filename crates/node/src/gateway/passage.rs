@@ -33,14 +33,14 @@ impl Gateway {
             let problem = Problem::new(429, "too_many_streams", "The gateway carries as many connections as it can");
             return Err(problem.with_detail(format!("It carries at most {}.", parts.max_streams)).into());
         }
-        let client = self.may_pass(&request, clock::now())?;
+        let client = self.may_pass(&request, clock::now()).map_err(|refused| *refused)?;
         let onward = self.onward(parking, &request).await?;
         let control = StreamControl::new();
         let number = parking.passages.insert(relay, client, control.clone());
         // Once it can be found by revocations, whether none has come meanwhile.
         if let Err(refused) = self.may_pass(&request, clock::now()) {
             parking.passages.remove(number);
-            return Err(refused);
+            return Err(*refused);
         }
         let parking = Arc::clone(parking);
         let done = Box::new(move |_| parking.passages.remove(number));
@@ -48,7 +48,7 @@ impl Gateway {
     }
 
     /// A device shows a lease with which it has something to reach there; another gateway has seen to that.
-    fn may_pass(&self, request: &PassRequest<'_>, now: UnixMillis) -> Result<Option<Client>, Refused> {
+    fn may_pass(&self, request: &PassRequest<'_>, now: UnixMillis) -> Result<Option<Client>, Box<Refused>> {
         let parts = &self.0.parts;
         let (account, device) = match request.peer.peer {
             Peer::Device { account, device } => (account, device),
@@ -57,12 +57,13 @@ impl Gateway {
                 if known && request.passage.forwarded_by() == Some(node) {
                     return Ok(None);
                 }
-                return Err(Problem::new(403, "not_a_gateway", "Only gateways pass on what clients ask for").into());
+                let problem = Problem::new(403, "not_a_gateway", "Only gateways pass on what clients ask for");
+                return Err(Box::new(problem.into()));
             }
         };
         let (Some(holder), Some(lease)) = (request.peer.holder(), request.passage.lease()) else {
             let problem = Problem::new(401, "lease_missing", "A passage needs a lease");
-            return Err(problem.with_detail("Show one of a resource behind the relay.").into());
+            return Err(Box::new(problem.with_detail("Show one of a resource behind the relay.").into()));
         };
         let contact = parts.contact.at(now);
         let decided = parts.egress.may_pass(&holder, lease, request.passage.relay(), contact, now);
@@ -70,7 +71,7 @@ impl Gateway {
             Ok(leased_at) => Ok(Some(Client { account, device, leased_at })),
             Err(denial) => {
                 tracing::debug!(%denial, relay = %request.passage.relay(), "passage refused");
-                Err(self.refusal(&denial))
+                Err(Box::new(self.refusal(&denial)))
             }
         }
     }
