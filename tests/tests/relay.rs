@@ -112,9 +112,9 @@ async fn kill_one(what: &str) -> anyhow::Result<()> {
     let carried = sessions.iter().filter(|session| over(session)).count();
     let number = name.rsplit('-').next().and_then(|n| n.parse::<usize>().ok()).context("a number")? - 1;
     if what == "relay" {
-        stack.relays[number].kill().await?;
+        stack.relays.get_mut(number).context("no such relay")?.kill().await?;
     } else {
-        stack.gateways[number].kill().await?;
+        stack.gateways.get_mut(number).context("no such gateway")?.kill().await?;
     }
     let killed = Instant::now();
     assert_eq!(client::exchange(address, b"again").await?, b"again", "a new stream after the {what} died");
