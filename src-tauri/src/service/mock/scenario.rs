@@ -438,6 +438,7 @@ pub(super) fn sessions(status: &Status, now: u64) -> Vec<LiveSession> {
         resource_name: one.resource.name.clone(),
         peer: SocketAddr::from(([127, 0, 0, 1], 51_000 + u16::try_from(n).unwrap_or(0))),
         gateway: Some(NodeId::from_ulid(1.into())),
+        route: None,
         started_at: UnixMillis(now - u64::from(n + 1) * 40 * MINUTE),
         bytes_up: one.bytes_up / u64::from(one.streams.max(1)),
         bytes_down: one.bytes_down / u64::from(one.streams.max(1)),
