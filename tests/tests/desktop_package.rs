@@ -306,12 +306,12 @@ async fn the_rpm_package_installs_is_whole_and_goes_but_for_what_was_edited() ->
     let folder = folder()?;
     let output = build(&folder, "--rpm").await?;
     let system = Overlay::new().await?;
+    system.run("rpm", &["--dbpath", "/tmp/rpm", "--initdb"]).await?;
     // Debian's own rpm wants to be told that it is meant. The libraries are there, but dpkg's, not rpm's.
     let rpm = async |arguments: &[&str]| {
         let all = [&["--force-debian", "--dbpath", "/tmp/rpm"], arguments].concat();
         system.run("rpm", &all).await
     };
-    rpm(&["--initdb"]).await?;
     for start in ["postern-0", "postern-node-", "postern-control-"] {
         fs::copy(package(&output, start)?, system.path(&format!("/tmp/{start}.rpm")))?;
         rpm(&["--nodeps", "-i", &format!("/tmp/{start}.rpm")]).await?;
