@@ -64,7 +64,7 @@ pub type Done = Box<dyn FnOnce(StreamEnd) + Send>;
 
 /// Decides about streams and dials their targets.
 pub trait StreamHandler: Send + Sync + 'static {
-    /// Opens a stream, or says why not ([`Problem`](postern_proto::problem::Problem) converts with `into`).
+    /// Opens a stream, or says why not ([`Problem`] converts with `into`).
     ///
     /// It runs to its end even when the client goes away meanwhile, so what it has begun is never left half done; then
     /// `done` is called with what became of the stream. It must bound its own time.

@@ -102,7 +102,7 @@ impl Database {
     }
 
     /// Brings the schema to this program's version. One that is newer already stays as it is: whether this program can
-    /// work with it, its rows say ([`Self::check_program`]).
+    /// work with it, the row `oldest_program` says.
     pub async fn migrate(&self) -> Result<(), sqlx::migrate::MigrateError> {
         let mut migrator = Migrator::with_migrations(self.migrations().iter().cloned().collect());
         migrator.set_ignore_missing(true);
