@@ -33,6 +33,8 @@ pub enum Value {
 #[derive(Debug)]
 pub struct Query {
     text: SqlStr,
+    /// For SQLite, where it is known: it looks numbered placeholders up one by one, which takes the square of their number.
+    unnumbered: Option<SqlStr>,
     values: Vec<Value>,
 }
 
@@ -57,13 +59,19 @@ impl<'r, T: Decode<'r, Sqlite> + Type<Sqlite> + Decode<'r, Postgres> + Type<Post
 /// A statement; its text is one of ours, never somebody's input.
 #[must_use]
 pub fn query(text: impl SqlSafeStr) -> Query {
-    Query { text: text.into_sql_str(), values: Vec::new() }
+    Query { text: text.into_sql_str(), unnumbered: None, values: Vec::new() }
 }
 
 /// The query of the engine, with its values.
 macro_rules! filled {
-    ($query:expr, $engine:ty) => {{
-        let mut query = sqlx::query::<$engine>($query.text);
+    ($query:expr, Sqlite) => {
+        filled!($query, Sqlite, $query.unnumbered.unwrap_or($query.text))
+    };
+    ($query:expr, Postgres) => {
+        filled!($query, Postgres, $query.text)
+    };
+    ($query:expr, $engine:ty, $text:expr) => {{
+        let mut query = sqlx::query::<$engine>($text);
         for value in $query.values {
             query = match value {
                 Value::Text(value) => query.bind(value),
