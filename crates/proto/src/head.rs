@@ -204,27 +204,13 @@ impl Request {
 
     /// Reads the text of a `HEAD` frame.
     pub fn read(text: &[u8]) -> Result<Self, HeadError> {
-        check_length(text)?;
         let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
-        let mut request = httparse::Request::new(&mut headers);
-        let end = finished(request.parse(text))?;
-        check_lines(text, end)?;
-        if end != text.len() {
-            return Err(HeadError::Trailing);
-        }
-        if request.method != Some("CONNECT") || request.version != Some(1) {
-            return Err(HeadError::NotConnect);
-        }
+        let request = parse_connect(text, &mut headers)?;
         let (resource, port) = request.path.and_then(|path| path.rsplit_once(':')).ok_or(HeadError::BadResource)?;
         let resource = resource.parse().map_err(|_| HeadError::BadResource)?;
         let port = read_port(port).ok_or(HeadError::BadResource)?;
         let asked = find(request.headers, ASKED_HOST)?;
         let host = asked.map(|host| read_asked(host).ok_or(HeadError::BadValue(ASKED_HOST))).transpose()?;
-        for forbidden in [LENGTH, CODING] {
-            if find(request.headers, forbidden)?.is_some() {
-                return Err(HeadError::BadValue(forbidden));
-            }
-        }
         let stream = require(request.headers, STREAM)?;
         let stream = read_stream(stream).ok_or(HeadError::BadValue(STREAM))?;
         let age = find(request.headers, AGE)?;
@@ -341,6 +327,29 @@ impl FromStr for Route {
 
 const fn check_length(text: &[u8]) -> Result<(), HeadError> {
     if text.len() > MAX_TEXT { Err(HeadError::TooLong) } else { Ok(()) }
+}
+
+/// A whole `CONNECT` request with nothing behind it, and nothing announced.
+fn parse_connect<'h, 't>(
+    text: &'t [u8],
+    headers: &'h mut [httparse::Header<'t>],
+) -> Result<httparse::Request<'h, 't>, HeadError> {
+    check_length(text)?;
+    let mut request = httparse::Request::new(headers);
+    let end = finished(request.parse(text))?;
+    check_lines(text, end)?;
+    if end != text.len() {
+        return Err(HeadError::Trailing);
+    }
+    if request.method != Some("CONNECT") || request.version != Some(1) {
+        return Err(HeadError::NotConnect);
+    }
+    for forbidden in [LENGTH, CODING] {
+        if find(request.headers, forbidden)?.is_some() {
+            return Err(HeadError::BadValue(forbidden));
+        }
+    }
+    Ok(request)
 }
 
 fn finished(status: httparse::Result<usize>) -> Result<usize, HeadError> {

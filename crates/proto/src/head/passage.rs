@@ -2,10 +2,7 @@
 
 use std::{fmt, net::SocketAddr};
 
-use super::{
-    CODING, HOST, HeadError, LEASE, LENGTH, MAX_HEADERS, Request, check_length, check_lines, find, finished, is_name,
-    is_token, require,
-};
+use super::{HOST, HeadError, LEASE, MAX_HEADERS, Request, find, is_name, is_token, parse_connect, require};
 use crate::id::NodeId;
 
 const CLIENT: &str = "Postern-Client";
@@ -110,24 +107,10 @@ impl Passage {
 
     /// Reads the text of a `HEAD` frame.
     pub fn read(text: &[u8]) -> Result<Self, HeadError> {
-        check_length(text)?;
         let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
-        let mut request = httparse::Request::new(&mut headers);
-        let end = finished(request.parse(text))?;
-        check_lines(text, end)?;
-        if end != text.len() {
-            return Err(HeadError::Trailing);
-        }
-        if request.method != Some("CONNECT") || request.version != Some(1) {
-            return Err(HeadError::NotConnect);
-        }
+        let request = parse_connect(text, &mut headers)?;
         let relay = request.path.and_then(|path| path.strip_suffix(":0")).and_then(|node| node.parse().ok());
         let relay = relay.ok_or(HeadError::BadResource)?;
-        for forbidden in [LENGTH, CODING] {
-            if find(request.headers, forbidden)?.is_some() {
-                return Err(HeadError::BadValue(forbidden));
-            }
-        }
         let lease = find(request.headers, LEASE)?.map(ToOwned::to_owned);
         let client = find(request.headers, CLIENT)?;
         let client = client.map(|text| text.parse().map_err(|_| HeadError::BadValue(CLIENT))).transpose()?;
