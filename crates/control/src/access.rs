@@ -55,7 +55,7 @@ pub fn reason(catalogue: &Catalogue, account: AccountId, resource: ResourceId, n
         return None;
     }
     let index = &catalogue.index;
-    let names = |role: &&RoleId| index.reach.get(role).is_some_and(|reach| reach.contains(&resource));
+    let names = |role: &&RoleId| index.reach.get(*role).is_some_and(|reach| reach.contains(&resource));
     if let Some(role) = index.roles_of.get(&account).into_iter().flatten().find(names) {
         return Some(Reason::Role(*role));
     }

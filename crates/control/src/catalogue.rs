@@ -3,12 +3,9 @@
 //! A catalogue belongs to one revision and never changes; the store publishes the next one after each commit. It holds
 //! no session, no login, no device and no secret.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
-    sync::Arc,
-};
+use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
 
+use imbl::{OrdMap, OrdSet};
 use postern_proto::{
     bind::{OwnName, Taken},
     filter::{self, Filter, Value},
@@ -26,10 +23,10 @@ pub use self::entity::{
 mod egress;
 mod entity;
 
-/// A table that is cheap to copy: only what a change touches is copied.
-pub type Table<K, V> = Arc<BTreeMap<K, Arc<V>>>;
+/// A table that is cheap to copy: two copies share all that a change of one of them does not touch.
+pub type Table<K, V> = OrdMap<K, Arc<V>>;
 /// For each key some others.
-pub type Links<K, V> = Arc<BTreeMap<K, BTreeSet<V>>>;
+pub type Links<K, V> = OrdMap<K, OrdSet<V>>;
 
 #[derive(Clone, Debug)]
 pub struct Catalogue {
@@ -88,13 +85,13 @@ impl Catalogue {
     /// Builds the whole index from the tables.
     pub(crate) fn index_all(&mut self) {
         self.index = Index::default();
-        for member in Arc::clone(&self.members).values() {
+        for member in self.members.clone().values() {
             self.index_member(member.role, member.account, true);
         }
-        for grant in Arc::clone(&self.grants).values() {
+        for grant in self.grants.clone().values() {
             self.index_grant(None, Some(grant));
         }
-        for rule in Arc::clone(&self.rules).values() {
+        for rule in self.rules.clone().values() {
             self.index_rule(None, Some(rule));
         }
     }
@@ -175,17 +172,16 @@ impl Catalogue {
         }
         for role in BTreeSet::from_iter(before.into_iter().chain(after).map(|rule| rule.role)) {
             let matchers = self.matchers(role);
-            let reach: BTreeSet<_> = self
+            let reach: OrdSet<_> = self
                 .resources
                 .values()
                 .filter(|resource| matchers.iter().any(|matcher| matcher.names(resource)))
                 .map(|resource| resource.id)
                 .collect();
-            let table = Arc::make_mut(&mut self.index.reach);
             if reach.is_empty() {
-                table.remove(&role)
+                self.index.reach.remove(&role)
             } else {
-                table.insert(role, reach)
+                self.index.reach.insert(role, reach)
             };
         }
     }
@@ -247,12 +243,11 @@ impl<'a> Matcher<'a> {
 }
 
 fn link<K: Copy + Ord, V: Copy + Ord>(links: &mut Links<K, V>, key: K, value: V) {
-    Arc::make_mut(links).entry(key).or_default().insert(value);
+    links.entry(key).or_default().insert(value);
 }
 
 /// An entry without links is removed, so that equal states are equal values.
 fn unlink<K: Copy + Ord, V: Copy + Ord>(links: &mut Links<K, V>, key: K, value: V) {
-    let links = Arc::make_mut(links);
     if let Some(values) = links.get_mut(&key) {
         values.remove(&value);
         if values.is_empty() {

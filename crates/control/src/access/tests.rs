@@ -189,13 +189,13 @@ struct Real {
 
 impl Real {
     fn put<E: Entity>(&mut self, entity: E) {
-        let table = Arc::make_mut(E::table_mut(&mut self.catalogue));
+        let table = E::table_mut(&mut self.catalogue);
         let before = table.insert(entity.id(), Arc::new(entity.clone()));
         E::settle(&mut self.catalogue, &mut self.touched, before.as_deref(), Some(&entity));
     }
 
     fn remove<E: Entity>(&mut self, id: E::Id) {
-        if let Some(before) = Arc::make_mut(E::table_mut(&mut self.catalogue)).remove(&id) {
+        if let Some(before) = E::table_mut(&mut self.catalogue).remove(&id) {
             E::settle(&mut self.catalogue, &mut self.touched, Some(&before), None);
         }
     }
@@ -235,7 +235,7 @@ impl Real {
                 let of = |grant: &&Arc<Grant>| grant.resource == resource_id(n);
                 let grants: Vec<_> = self.catalogue.grants.values().filter(of).map(|grant| grant.id).collect();
                 grants.into_iter().for_each(|grant| self.remove::<Grant>(grant));
-                for rule in Arc::clone(&self.catalogue.rules).values() {
+                for rule in self.catalogue.rules.clone().values() {
                     let mut rule = Rule::clone(rule);
                     if let RuleTarget::Resources(ids) = &mut rule.what
                         && ids.remove(&resource_id(n))

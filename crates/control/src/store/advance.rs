@@ -148,7 +148,7 @@ async fn take<E: Entity>(id: &str, catalogue: &mut Catalogue, connection: &mut C
     let id = E::parse_key(id).ok_or_else(|| StoreError::Unreadable(format!("{}: {id}", E::KIND)))?;
     let row = load::one::<E>(id, connection).await?;
     let after: Option<Arc<E>> = row.as_ref().map(E::read).transpose()?.map(Arc::new);
-    let table = Arc::make_mut(E::table_mut(catalogue));
+    let table = E::table_mut(catalogue);
     let before = match &after {
         Some(entity) => table.insert(id, Arc::clone(entity)),
         None => table.remove(&id),

@@ -131,7 +131,7 @@ impl Change {
         entity.save(&mut self.tx).await?;
         self.logged.push((E::KIND, E::key(entity.id())));
         let entity = Arc::new(entity);
-        Arc::make_mut(E::table_mut(&mut self.after)).insert(entity.id(), Arc::clone(&entity));
+        E::table_mut(&mut self.after).insert(entity.id(), Arc::clone(&entity));
         E::settle(&mut self.after, &mut self.touched, before.as_deref(), Some(&entity));
         let verb = if before.is_some() { "updated" } else { "created" };
         let activity = Activity { before: state(before.as_deref()), ..self.activity(verb, &*entity) };
@@ -256,7 +256,7 @@ impl Change {
 
     /// Removes an entity without an activity of its own: that of the entity it hangs on tells.
     async fn forget<E: Entity>(&mut self, id: E::Id) -> Result<Option<Arc<E>>, StoreError> {
-        let Some(entity) = Arc::make_mut(E::table_mut(&mut self.after)).remove(&id) else { return Ok(None) };
+        let Some(entity) = E::table_mut(&mut self.after).remove(&id) else { return Ok(None) };
         E::erase(id, &mut self.tx).await?;
         self.logged.push((E::KIND, E::key(id)));
         E::settle(&mut self.after, &mut self.touched, Some(&entity), None);
@@ -315,7 +315,7 @@ impl Change {
             silenced.push(*id);
         }
         let gone = |id: &ResourceId| !self.after.resources.contains_key(id);
-        for id in self.touched.resources.iter().filter(|id| gone(id) && self.before.resources.contains_key(id)) {
+        for id in self.touched.resources.iter().filter(|id| gone(id) && self.before.resources.contains_key(*id)) {
             revoke(RevokedSubject::Resource { resource: *id }, "the resource was deleted");
         }
         for id in &self.touched.nodes {
@@ -336,6 +336,6 @@ fn state<E: Entity>(entity: Option<&E>) -> Option<serde_json::Value> {
 }
 
 /// A copy of links, because what is walked over is changed on the way.
-fn linked<T: Copy>(links: Option<&std::collections::BTreeSet<T>>) -> Vec<T> {
+fn linked<T: Copy + Ord>(links: Option<&imbl::OrdSet<T>>) -> Vec<T> {
     links.into_iter().flatten().copied().collect()
 }

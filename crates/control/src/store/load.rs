@@ -1,10 +1,8 @@
 //! Reads the catalogue from the database.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-};
+use std::sync::Arc;
 
+use imbl::OrdMap;
 use postern_proto::{
     bind::zone_for,
     id::OrgId,
@@ -63,11 +61,9 @@ pub(super) async fn catalogue(connection: &mut Connection) -> Result<Catalogue, 
     fill::<Grant>(connection, &mut catalogue).await?;
     fill::<Node>(connection, &mut catalogue).await?;
     fill::<Rule>(connection, &mut catalogue).await?;
-    let mut had: BTreeMap<_, BTreeSet<_>> = BTreeMap::new();
     for row in &sql::query("SELECT ip, resource_id FROM vnm_address").fetch_all(connection).await? {
-        had.entry(value(row, "ip")?).or_default().insert(value(row, "resource_id")?);
+        catalogue.note_past_address(value(row, "ip")?, value(row, "resource_id")?);
     }
-    catalogue.had = Arc::new(had);
     catalogue.index_all();
     Ok(catalogue)
 }
@@ -75,12 +71,12 @@ pub(super) async fn catalogue(connection: &mut Connection) -> Result<Catalogue, 
 async fn fill<E: Entity>(connection: &mut Connection, catalogue: &mut Catalogue) -> Result<(), StoreError> {
     let statement = format!("SELECT {} FROM {}", E::ROWS.columns, E::ROWS.table);
     let rows = sql::query(AssertSqlSafe(statement)).fetch_all(connection).await?;
-    let mut table = BTreeMap::new();
+    let mut table = OrdMap::new();
     for row in &rows {
         let entity = E::read(row)?;
         table.insert(entity.id(), Arc::new(entity));
     }
-    *E::table_mut(catalogue) = Arc::new(table);
+    *E::table_mut(catalogue) = table;
     Ok(())
 }
 

@@ -60,7 +60,7 @@ fn catalogue() -> Catalogue {
         node(4, NodeKind::Relay, "far", "ams"),
         Node { enrolled_at: None, ..node(5, NodeKind::Relay, "", "fra") },
     ];
-    catalogue.nodes = Arc::new(nodes.into_iter().map(|node| (node.id, Arc::new(node))).collect());
+    catalogue.nodes = nodes.into_iter().map(|node| (node.id, Arc::new(node))).collect();
     catalogue
 }
 
