@@ -11,6 +11,7 @@ mod entity;
 mod gateways;
 mod grants;
 mod network;
+mod nodes;
 mod noun;
 mod records;
 mod resources;
@@ -29,6 +30,7 @@ pub(crate) async fn run(command: AdminCommand, context: &mut Context) -> Result<
         AdminCommand::Grants(command) => grants::run(command, &api, context).await,
         AdminCommand::Resources(command) => resources::run(command, &api, context).await,
         AdminCommand::Gateways(command) => gateways::run(command, &api, context).await,
+        AdminCommand::Nodes(command) => nodes::run(command, &api, context).await,
         AdminCommand::Network(command) => network::run(command, &api, context).await,
         AdminCommand::Devices(command) => devices::run(command, &api, context).await,
         AdminCommand::Sessions(command) => records::run(command, &noun::SESSION, &api, context).await,

@@ -80,6 +80,14 @@ pub(crate) fn bytes(count: u64) -> String {
     if value < 9.95 { format!("{value:.1} {unit}") } else { format!("{value:.0} {unit}") }
 }
 
+/// What is left of a time, to the second.
+pub(crate) fn countdown(left: Duration) -> String {
+    match left.as_secs() {
+        seconds @ 60..3600 if !seconds.is_multiple_of(60) => format!("{} min {} s", seconds / 60, seconds % 60),
+        _ => span(left),
+    }
+}
+
 /// `now`-free span: `850 ms`, `12 s`, `3 min`, `2 h 05 min`, `4 d 3 h`.
 pub(crate) fn span(span: Duration) -> String {
     let seconds = span.as_secs();

@@ -40,6 +40,7 @@ mod login;
 mod machine;
 mod members;
 mod network;
+mod nodes;
 pub mod page;
 mod records;
 pub mod refusal;
@@ -74,6 +75,7 @@ pub fn routes() -> OpenApiRouter<AppState> {
         .merge(resources::routes())
         .merge(gateways::routes())
         .merge(network::routes())
+        .merge(nodes::routes())
         .merge(activities::routes())
         .merge(checks::routes())
         .merge(records::routes())

@@ -13,6 +13,7 @@ use postern_proto::{
     name::{DnsName, HostPattern},
     resource::{ClientResource, Health, NodeResource},
     sync::{GatewayInfo, NetworkSettings, ParkedAt, RelayInfo},
+    time::UnixMillis,
 };
 
 pub use self::egress::verdicts;
@@ -324,25 +325,42 @@ impl filter::Subject for Resource {
 }
 
 impl Node {
-    /// As clients are told: `None` while it cannot be dialled. Whether it drains is known to the caller.
+    /// As clients are told: `None` while it cannot be dialled. `said`: what it says itself of leaving.
     #[must_use]
-    pub fn entry(&self, draining: bool) -> Option<GatewayInfo> {
+    pub fn entry(&self, said: Leaving) -> Option<GatewayInfo> {
         if self.kind != NodeKind::Gateway {
             return None;
         }
         self.enrolled_at?;
         let address = self.advertise.clone()?;
-        Some(GatewayInfo { id: self.id, name: self.name.clone(), address, draining })
+        let Leaving { draining, ends: drain_ends } = self.leaving(said);
+        Some(GatewayInfo { id: self.id, name: self.name.clone(), address, draining, drain_ends })
     }
 
-    /// As clients and gateways are told of a relay: `None` while it has not enrolled. Where it has parked links and whether
-    /// it drains is known to the caller.
+    /// As clients and gateways are told of a relay: `None` while it has not enrolled. Where it has parked links is known
+    /// to the caller.
     #[must_use]
-    pub fn relay(&self, draining: bool, parked: &[ParkedAt]) -> Option<RelayInfo> {
+    pub fn relay(&self, said: Leaving, parked: &[ParkedAt]) -> Option<RelayInfo> {
         if self.kind != NodeKind::Relay {
             return None;
         }
         self.enrolled_at?;
-        Some(RelayInfo { id: self.id, name: self.name.clone(), parked: parked.to_vec(), draining })
+        let Leaving { draining, ends: drain_ends } = self.leaving(said);
+        Some(RelayInfo { id: self.id, name: self.name.clone(), parked: parked.to_vec(), draining, drain_ends })
     }
+
+    /// Whether it is on its way out of service: because it says so, or because it is to be. It leaves the routes before it
+    /// has heard of that itself.
+    #[must_use]
+    pub fn leaving(&self, said: Leaving) -> Leaving {
+        let ends = said.ends.into_iter().chain(self.drain_ends_at).min();
+        Leaving { draining: said.draining || self.drain_ends_at.is_some(), ends }
+    }
+}
+
+/// Whether a node takes no new streams, and then when what runs there is cut, where that is known.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Leaving {
+    pub draining: bool,
+    pub ends: Option<UnixMillis>,
 }

@@ -94,6 +94,7 @@ pub async fn create(change: &mut Change, new: NewNode) -> Result<Arc<Node>, Stor
         advertise,
         spki_sha256: None,
         enrolled_at: None,
+        drain_ends_at: None,
         created_at: change.now(),
         revision: change.revision(),
     };

@@ -196,6 +196,23 @@ impl Gateways {
         self.known.contains_key(&way).then(|| self.hops(way))
     }
 
+    /// Whether any node goes out of service at a time that is known.
+    #[must_use]
+    pub fn any_leaves(&self) -> bool {
+        let gateways = self.direct().any(|gateway| gateway.info.draining && gateway.info.drain_ends.is_some());
+        gateways || self.relays.values().any(|relay| relay.draining && relay.drain_ends.is_some())
+    }
+
+    /// When the streams of a way are cut because a node on it goes out of service, and which node that is.
+    #[must_use]
+    pub fn leaves(&self, way: Way) -> Option<(UnixMillis, String)> {
+        let gateway = self.known.get(&way.direct()).map(|gateway| &gateway.info).filter(|info| info.draining);
+        let gateway = gateway.and_then(|info| Some((info.drain_ends?, info.name.clone())));
+        let relay = way.relay.and_then(|relay| self.relays.get(&relay)).filter(|relay| relay.draining);
+        let relay = relay.and_then(|relay| Some((relay.drain_ends?, relay.name.clone())));
+        gateway.into_iter().chain(relay).min()
+    }
+
     fn hops(&self, way: Way) -> Route {
         let first = self.known.get(&way.direct()).map(Gateway::hop);
         let second = way.relay.and_then(|_| self.known.get(&way)).and_then(|gateway| {

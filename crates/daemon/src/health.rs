@@ -18,6 +18,8 @@ pub struct Found {
     pub resource: Option<ResourceId>,
     /// `None`: since it was first found.
     pub since: Option<UnixMillis>,
+    /// When what is warned of happens.
+    pub until: Option<UnixMillis>,
 }
 
 /// Remembers since when what is wrong has been so.
@@ -31,7 +33,7 @@ impl Found {
     /// Of the service as a whole.
     #[must_use]
     pub const fn new(cause: Cause) -> Self {
-        Self { cause, resource: None, since: None }
+        Self { cause, resource: None, since: None, until: None }
     }
 }
 
@@ -40,8 +42,9 @@ impl HealthBook {
     pub fn items(&mut self, found: Vec<Found>, now: UnixMillis) -> Vec<HealthItem> {
         let mut before = std::mem::take(&mut self.since);
         let mut items = Vec::new();
-        for Found { cause, resource, since } in found {
+        for Found { cause, resource, since, until } in found {
             let mut item = cause.health(resource, since.unwrap_or(now));
+            item.until = until;
             let key = (item.what.clone(), resource);
             item.since = since.or_else(|| before.remove(&key)).unwrap_or(now);
             self.since.insert(key, item.since);
@@ -66,7 +69,7 @@ mod tests {
 
     fn slow(n: u64) -> Found {
         let resource = Some(ResourceId::from_ulid(u128::from(n).into()));
-        Found { cause: Cause::Slow { gateway: format!("gw-{n}"), millis: 400 }, resource, since: None }
+        Found { cause: Cause::Slow { gateway: format!("gw-{n}"), millis: 400 }, resource, since: None, until: None }
     }
 
     #[test]

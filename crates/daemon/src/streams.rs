@@ -1,7 +1,7 @@
 //! The streams that are carried now: found, counted and cut.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     net::SocketAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
@@ -110,6 +110,16 @@ impl Streams {
             load.down += stream.control.down();
         }
         loads
+    }
+
+    /// How many streams each way carries.
+    #[must_use]
+    pub fn by_way(&self) -> BTreeMap<Way, u32> {
+        let mut ways = BTreeMap::new();
+        for way in self.live().values().filter_map(|stream| stream.route().way()) {
+            *ways.entry(way).or_default() += 1;
+        }
+        ways
     }
 
     fn cut_those(&self, code: ResetCode, hit: impl Fn(&Stream) -> bool) -> usize {

@@ -78,6 +78,12 @@ pub enum Cause {
         gateway: Option<String>,
         detail: String,
     },
+    /// A node goes out of service within so many minutes, and so many streams that run over it are cut then.
+    NodeLeaves {
+        node: String,
+        streams: u32,
+        minutes: u64,
+    },
     /// A connection to a gateway broke in the middle of a stream.
     ConnectionLost {
         gateway: Option<String>,
@@ -245,6 +251,7 @@ impl Cause {
             Self::GatewayAway { .. } | Self::SomeGatewaysAway { .. } => "gateway_away",
             Self::NoGateway { .. } => "no_gateway",
             Self::GatewayBusy { .. } => "gateway_busy",
+            Self::NodeLeaves { .. } => "node_leaves",
             Self::ConnectionLost { .. } => "connection_lost",
             Self::Slow { .. } => "slow",
             Self::PortTaken { .. } => "port_taken",
@@ -312,7 +319,16 @@ impl Cause {
     #[must_use]
     pub fn health(&self, resource: Option<ResourceId>, since: UnixMillis) -> HealthItem {
         let Explanation { what, why, remedy } = self.explain();
-        HealthItem { code: self.code().to_owned(), severity: self.severity(), what, why, remedy, resource, since }
+        HealthItem {
+            code: self.code().to_owned(),
+            severity: self.severity(),
+            what,
+            why,
+            remedy,
+            resource,
+            since,
+            until: None,
+        }
     }
 
     /// As what keeps a resource from being used.

@@ -63,11 +63,17 @@ mod tests {
     #[test]
     fn a_relay_is_looked_for_at_the_gateway_that_is_nearest_to_it() {
         let gateway = |n, draining| {
-            Item::Gateway(GatewayInfo { id: id(n), name: String::new(), address: format!("g{n}:1"), draining })
+            Item::Gateway(GatewayInfo {
+                id: id(n),
+                name: String::new(),
+                address: format!("g{n}:1"),
+                draining,
+                drain_ends: None,
+            })
         };
         let at = |n, latency_micros| ParkedAt { gateway: id(n), latency_micros };
         let parked = vec![at(1, 900), at(2, 100), at(3, 500), at(4, 1)];
-        let relay = RelayInfo { id: id(9), name: String::new(), parked, draining: false };
+        let relay = RelayInfo { id: id(9), name: String::new(), parked, draining: false, drain_ends: None };
         let items = [gateway(1, false), gateway(2, true), gateway(3, false), Item::Relay(relay)];
         let neighbours = Neighbours::of(&items);
         let order: Vec<_> = neighbours.berths(id(9)).iter().map(|gateway| gateway.id).collect();

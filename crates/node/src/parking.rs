@@ -19,9 +19,8 @@ use tokio::{
     sync::Notify,
     time::{Instant, MissedTickBehavior, interval, timeout, timeout_at},
 };
-use tokio_util::sync::CancellationToken;
 
-use crate::{neighbours::NeighboursNow, passages::Passages};
+use crate::{drain::Drain, neighbours::NeighboursNow, passages::Passages};
 
 /// From the end of the handshake until a link has said what it is for.
 const FIRST_WORD: Duration = Duration::from_secs(10);
@@ -48,7 +47,7 @@ pub struct Parking {
     parked: Notify,
     /// What runs through parked links.
     pub passages: Passages,
-    stop: CancellationToken,
+    drain: Drain,
 }
 
 /// One relay that is here.
@@ -75,16 +74,15 @@ pub enum NoLink {
 }
 
 impl Parking {
-    /// `stop`: the gateway takes no new streams.
     #[must_use]
-    pub fn new(neighbours: NeighboursNow, stop: CancellationToken) -> Self {
+    pub fn new(neighbours: NeighboursNow, drain: Drain) -> Self {
         Self {
             neighbours,
             relays: Mutex::default(),
             next: Mutex::new(0),
             parked: Notify::new(),
             passages: Passages::default(),
-            stop,
+            drain,
         }
     }
 
@@ -196,13 +194,18 @@ impl Parking {
     async fn converse(&self, relay: NodeId, number: u64, link: &mut ParkedLink, more: &Notify) -> io::Result<()> {
         let mut beats = interval(BEAT);
         beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let (mut beat, mut told, mut stopping) = (0, 0, false);
+        let (mut beat, mut told, mut leaving) = (0, 0, false);
+        let mut leave = self.drain.watch();
         let mut silent_at = Instant::now() + SILENCE;
         loop {
             let Some(wanted) = self.wanted(relay, number) else { return Ok(()) };
             if wanted != told {
                 speak(link, &GatewayMessage::Want { spares: wanted }).await?;
                 told = wanted;
+            }
+            let leaves = leave.borrow_and_update().is_on();
+            if leaves != std::mem::replace(&mut leaving, leaves) {
+                speak(link, if leaves { &GatewayMessage::Draining } else { &GatewayMessage::Serving }).await?;
             }
             tokio::select! {
                 heard = timeout_at(silent_at, link.hear::<RelayMessage>()) => match heard {
@@ -221,10 +224,7 @@ impl Parking {
                     speak(link, &GatewayMessage::Ping { n: beat }).await?;
                 }
                 () = more.notified() => {}
-                () = self.stop.cancelled(), if !stopping => {
-                    stopping = true;
-                    speak(link, &GatewayMessage::Draining).await?;
-                }
+                _ = leave.changed() => {}
             }
         }
     }

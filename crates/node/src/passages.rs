@@ -67,6 +67,11 @@ impl Passages {
         self.cut(ResetCode::Internal, |running| running.relay == relay)
     }
 
+    /// Cuts all: this node may carry nothing any more.
+    pub fn cut_all(&self, code: ResetCode) -> usize {
+        self.cut(code, |running| running.control.cut_code().is_none())
+    }
+
     #[must_use]
     pub fn len(&self) -> usize {
         self.table().running.len()

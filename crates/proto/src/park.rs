@@ -38,6 +38,8 @@ pub enum GatewayMessage {
     Want { spares: u32 },
     /// Every few seconds: whoever hears nothing for long takes the other for gone.
     Ping { n: u64 },
-    /// The gateway stops: take up links elsewhere.
+    /// The gateway takes no new streams: take up links elsewhere.
     Draining,
+    /// It takes them again.
+    Serving,
 }

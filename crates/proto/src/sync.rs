@@ -42,11 +42,17 @@ pub enum ClientFrame {
         subjects: Vec<StreamSubject>,
     },
     /// Nodes, after each welcome and when it changes: where clients dial the node as `host:port` (`None` keeps what is
-    /// known), and whether it refuses new streams because it is being stopped.
+    /// known), whether it refuses new streams, and then when those that run are cut.
     Presence {
         #[serde(default)]
         advertise: Option<String>,
         draining: bool,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        drain_ends: Option<UnixMillis>,
+    },
+    /// Nodes, after each welcome, every now and then, and at once when the last stream of a draining node has ended.
+    Load {
+        load: NodeLoad,
     },
     /// Relays, after each welcome and when it changes: the gateways at which links are parked.
     Parked {
@@ -144,8 +150,13 @@ pub enum Item {
     Access(ClientResource),
     /// Scope `gateways`: a resource that gateways dial.
     Resource(NodeResource),
-    /// Scope `node:…`: the node's own record.
-    Node { id: NodeId, name: String },
+    /// Scope `node:…`: the node's own record, and what it is to do.
+    Node {
+        id: NodeId,
+        name: String,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        drain: Option<DrainOrder>,
+    },
     /// Scope `node:…`: of a relay the gateways where it may park links, of a gateway the relays that may do so.
     Neighbours { nodes: Vec<NodeId> },
 }
@@ -224,6 +235,9 @@ pub struct GatewayInfo {
     /// Set while the gateway takes no new streams.
     #[serde(default)]
     pub draining: bool,
+    /// When what runs over a draining gateway is cut.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drain_ends: Option<UnixMillis>,
 }
 
 /// A relay: it is reached through the gateways where it has parked links.
@@ -237,6 +251,26 @@ pub struct RelayInfo {
     /// Set while the relay takes no new streams.
     #[serde(default)]
     pub draining: bool,
+    /// When what runs over a draining relay is cut.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drain_ends: Option<UnixMillis>,
+}
+
+/// A node is to take no new streams until this order is gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DrainOrder {
+    /// When what still runs is cut.
+    pub ends_at: UnixMillis,
+}
+
+/// How much a node has to do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeLoad {
+    /// Streams that it carries, to resources and to relays.
+    pub streams: u64,
+    /// Of all processors of its machine, by this process, lately; in thousandths.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpu_permille: Option<u32>,
 }
 
 /// A gateway at which a relay has parked links.

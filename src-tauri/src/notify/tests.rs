@@ -128,6 +128,7 @@ fn each_kind_can_be_turned_off() {
     for kind in NotificationKind::ALL {
         let mut watch = watch();
         let update = HealthItem {
+            until: None,
             code: "update_ready".to_owned(),
             severity: Severity::Warn,
             what: "Postern 0.2.0 is ready.".to_owned(),

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::show::{flag, health, id, instant, micros, number, size, state, tags, text};
+use super::show::{flag, health, id, instant, micros, number, permille, size, state, tags, text};
 use crate::table::{Field, Tone};
 
 /// One kind of thing.
@@ -141,6 +141,28 @@ pub(super) const GATEWAY: Noun = Noun {
         column("STATE", |it| state(it, "/state")),
         column("LAST SEEN", |it| instant(it, "/last_seen_at")),
         column("PROGRAM", |it| text(it, "/agent")),
+        column("ID", id),
+    ],
+};
+
+/// A gateway or a relay, as those see it who run it.
+pub(super) const NODE: Noun = Noun {
+    singular: "node",
+    plural: "nodes",
+    collection: "nodes",
+    prefix: "nod_",
+    names: &["name"],
+    columns: &[
+        column("NAME", |it| text(it, "/name")),
+        column("ROLE", |it| text(it, "/role")),
+        column("GROUP", |it| text(it, "/group")),
+        column("STATE", |it| state(it, "/state")),
+        column(">STREAMS", |it| number(it, "/streams")),
+        column(">CPU", |it| permille(it, "/cpu_permille")),
+        column("VERSION", |it| text(it, "/version")),
+        column("LAST SEEN", |it| instant(it, "/last_seen_at")),
+        column("DRAIN ENDS", |it| instant(it, "/drain_ends_at")),
+        column("TAGS", |it| tags(it, "/tags")),
         column("ID", id),
     ],
 };

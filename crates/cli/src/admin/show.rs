@@ -93,6 +93,12 @@ pub(super) fn micros(item: &Value, pointer: &str) -> Field {
     Field::from(micros.map(|micros| format!("{:.1} ms", micros / 1000.0)).unwrap_or_default())
 }
 
+/// Thousandths as percent.
+pub(super) fn permille(item: &Value, pointer: &str) -> Field {
+    let permille = item.pointer(pointer).and_then(Value::as_f64);
+    Field::from(permille.map(|permille| format!("{:.1} %", permille / 10.0)).unwrap_or_default())
+}
+
 pub(super) fn tags(item: &Value, pointer: &str) -> Field {
     match item.pointer(pointer) {
         Some(Value::Object(tags)) => Field::new(tag_text(tags), Tone::Dim),
@@ -104,8 +110,8 @@ pub(super) fn tags(item: &Value, pointer: &str) -> Field {
 pub(super) fn state(item: &Value, pointer: &str) -> Field {
     let state = plain(item.pointer(pointer).unwrap_or(&Value::Null));
     let tone = match state.as_str() {
-        "connected" => Tone::Good,
-        "draining" | "waiting" => Tone::Warn,
+        "connected" | "up" => Tone::Good,
+        "draining" | "drained" | "waiting" => Tone::Warn,
         "away" => Tone::Bad,
         _ => Tone::Plain,
     };

@@ -9,8 +9,9 @@ use crate::text;
 mod access;
 mod accounts;
 mod infrastructure;
+mod nodes;
 
-pub(crate) use self::{access::*, accounts::*, infrastructure::*};
+pub(crate) use self::{access::*, accounts::*, infrastructure::*, nodes::*};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum AdminCommand {
@@ -38,6 +39,9 @@ pub(crate) enum AdminCommand {
     /// Gateways: what carries connections to resources
     #[command(subcommand, arg_required_else_help = true, visible_alias = "gateway")]
     Gateways(GatewaysCommand),
+    /// Gateways and relays as those see them who run them: how they are, and taking them out of service
+    #[command(subcommand, arg_required_else_help = true, visible_alias = "node")]
+    Nodes(NodesCommand),
     /// Where resources appear on users' machines
     #[command(subcommand, arg_required_else_help = true)]
     Network(NetworkCommand),

@@ -35,11 +35,16 @@ fn way(session: &LiveSession, gateway: Option<&GatewayStatus>) -> String {
 }
 
 fn grid(sessions: &[LiveSession], status: &Status) -> Grid {
-    let mut grid = Grid::new(&["RESOURCE", "CLIENT", "GATEWAY", ">FOR", ">UP", ">DOWN", "STREAM"]);
+    let ending = sessions.iter().any(|session| session.ends_at.is_some());
+    let mut titles = vec!["RESOURCE", "CLIENT", "GATEWAY", ">FOR", ">UP", ">DOWN", "STREAM"];
+    if ending {
+        titles.insert(4, ">ENDS IN");
+    }
+    let mut grid = Grid::new(&titles);
     let now = text::now();
     for session in sessions {
         let gateway = status.gateways.iter().find(|gateway| Some(gateway.id) == session.gateway);
-        grid.row(vec![
+        let mut row = vec![
             Field::from(&session.resource_name),
             Field::from(session.peer.to_string()),
             Field::from(way(session, gateway)),
@@ -47,7 +52,12 @@ fn grid(sessions: &[LiveSession], status: &Status) -> Grid {
             Field::from(text::bytes(session.bytes_up)),
             Field::from(text::bytes(session.bytes_down)),
             Field::new(session.stream.to_string(), Tone::Dim),
-        ]);
+        ];
+        if ending {
+            let left = session.ends_at.map(|end| text::countdown(end.since(now)));
+            row.insert(4, Field::new(left.unwrap_or_default(), Tone::Warn));
+        }
+        grid.row(row);
     }
     grid
 }

@@ -87,8 +87,10 @@ fn health(item: &HealthItem) -> [Line; 2] {
         Severity::Warn => (WARN, "warning: "),
         Severity::Error => (BAD, "error: "),
     };
+    let left = item.until.map(|end| end.since(text::now())).filter(|left| !left.is_zero());
+    let left = left.map(|left| format!(", {} left", text::countdown(left))).unwrap_or_default();
     [
-        Line::new().styled(style, word).plain(&item.what).styled(DIM, format!(" ({})", item.code)),
+        Line::new().styled(style, word).plain(&item.what).styled(DIM, format!(" ({}{left})", item.code)),
         Line::new().pad(2).styled(DIM, format!("{} ", item.why)).plain(&item.remedy),
     ]
 }

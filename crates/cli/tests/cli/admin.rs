@@ -33,6 +33,12 @@ fn control() -> Fake {
             NOD,
             json!({ "id": NOD, "name": "gw-1", "kind": "gateway", "group": "", "advertise": "gw:5000", "state": "connected", "last_seen_at": AT }),
         ),
+        (
+            "nodes",
+            NOD,
+            json!({ "id": NOD, "name": "gw-1", "role": "gateway", "group": "", "state": "draining", "version": "0.1.0", "streams": 7,
+                "cpu_permille": 125, "drain_ends_at": AT, "last_seen_at": AT }),
+        ),
         ("grants", GRT, json!({ "id": GRT, "account": ACC, "resource": RES, "ends_at": AT, "reason": "incident 7" })),
         (
             "devices",
@@ -384,6 +390,29 @@ fn gateways_are_made_with_a_token_for_stdout() {
         .says("gw:5000  connected  2026-11-21 01:20:00Z")
         .says("gw-1  gateway");
     assert_eq!(changes(&fake)[0].1, json!({ "name": "gw-2", "advertise": "gw2:5000" }));
+}
+
+#[test]
+fn a_node_is_taken_out_of_service_and_put_back() {
+    let fake = control();
+    fake.run(&["admin", "nodes", "list"])
+        .ends(0)
+        .says("ROLE")
+        .says("gw-1  gateway")
+        .says("draining        7  12.5 %  0.1.0    2026-11-21 01:20:00Z  2026-11-21 01:20:00Z");
+    let drained = json!({ "id": NOD, "name": "gw-1", "drain_ends_at": AT });
+    fake.answer(&format!("POST /api/v1/nodes/{NOD}/drain"), 200, drained);
+    fake.answer(&format!("DELETE /api/v1/nodes/{NOD}/drain"), 204, Value::Null);
+    fake.run(&["admin", "nodes", "drain", "gw-1", "--deadline", "10m"])
+        .ends(0)
+        .says("Draining node gw-1")
+        .warns("cut at 2026-11-21 01:20:00Z")
+        .warns("postern admin nodes drain gw-1 --cancel");
+    fake.run(&["admin", "nodes", "drain", "gw-1", "--cancel"]).ends(0).says("Put back into service: node gw-1");
+    fake.run(&["admin", "nodes", "drain", "gw-1", "--cancel", "--deadline", "1"]).ends(2);
+    let changes = changes(&fake);
+    assert_eq!(changes[0].1, json!({ "deadline": 600 }));
+    assert!(changes[1].0.starts_with("DELETE "), "{changes:?}");
 }
 
 #[test]

@@ -592,12 +592,17 @@ fn open_connections_are_listed() {
         gateway: Some("nod_01JABCDEFGHJKMNPQRSTVWXYZ0".parse().unwrap()),
         route: None,
         started_at: UnixMillis(1),
+        ends_at: None,
         bytes_up: 2048,
         bytes_down: 5 << 30,
     };
     fake.answer("GET /v1/sessions", 200, json!([session]));
     fake.run(&["sessions"]).ends(0).says("RESOURCE").says("grafana   127.0.0.1:40000  gw-1").says("2.0 KiB  5.0 GiB");
     assert_eq!(fake.run(&["sessions", "--json"]).ends(0).json(), json!([session]));
+    assert!(!fake.run(&["sessions"]).ends(0).out.contains("ENDS IN"));
+    let ends_at = Some(UnixMillis(u64::MAX / 1_000_000));
+    fake.answer("GET /v1/sessions", 200, json!([LiveSession { ends_at, ..session }]));
+    fake.run(&["sessions"]).ends(0).says("ENDS IN");
 }
 
 #[test]

@@ -88,7 +88,7 @@ impl GatewayView {
         let presence = state.exchange.presence(node.id);
         let seen = match &presence {
             _ if node.enrolled_at.is_none() => GatewayState::Waiting,
-            Some(presence) if presence.connected && presence.draining => GatewayState::Draining,
+            Some(presence) if presence.connected && node.leaving(presence.leaving).draining => GatewayState::Draining,
             Some(presence) if presence.connected => GatewayState::Connected,
             _ => GatewayState::Away,
         };

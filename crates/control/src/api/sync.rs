@@ -21,7 +21,7 @@ use super::{
     machine::{CallingDevice, CallingNode, certificate, none},
 };
 use crate::{
-    catalogue::Node,
+    catalogue::{Leaving, Node},
     gateway::check_address,
     state::AppState,
     store::{Actor, StoreError},
@@ -115,8 +115,13 @@ impl Follower {
                 state.exchange.set_parked(node, at);
                 Ok(Vec::new())
             }
-            (ClientFrame::Presence { advertise, draining }, Some(node)) => {
-                state.exchange.set_draining(node, draining);
+            (ClientFrame::Load { load }, Some(node)) => {
+                state.exchange.set_load(node, load);
+                Ok(Vec::new())
+            }
+            (ClientFrame::Presence { advertise, draining, drain_ends }, Some(node)) => {
+                let ends = drain_ends.filter(|_| draining);
+                state.exchange.set_leaving(node, Leaving { draining, ends });
                 if let Some(advertise) = advertise {
                     self.advertise(state, node, &advertise).await?;
                 }

@@ -197,6 +197,9 @@ pub struct Node {
     pub spki_sha256: Option<String>,
     #[schema(value_type = Option<u64>)]
     pub enrolled_at: Option<UnixMillis>,
+    /// Set while an administrator wants it out of service: when what it still carries is cut.
+    #[schema(value_type = Option<u64>)]
+    pub drain_ends_at: Option<UnixMillis>,
     #[schema(value_type = u64)]
     pub created_at: UnixMillis,
     pub revision: u64,

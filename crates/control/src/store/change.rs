@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     access::{self, Effect, Touched},
-    catalogue::{Account, Catalogue, Grant, Member, Resource, Role, Rule, RuleTarget},
+    catalogue::{Account, Catalogue, Grant, Leaving, Member, Resource, Role, Rule, RuleTarget},
     sql::{self, Connection},
 };
 
@@ -279,9 +279,9 @@ impl Change {
         }
         for id in &self.touched.nodes {
             let node = self.after.nodes.get(id);
-            let dialled = node.is_some_and(|node| node.entry(false).is_some());
+            let dialled = node.is_some_and(|node| node.entry(Leaving::default()).is_some());
             entries.push(entry("org".to_owned(), dialled, ItemKey::Gateway { id: *id }));
-            let relay = node.is_some_and(|node| node.relay(false, &[]).is_some());
+            let relay = node.is_some_and(|node| node.relay(Leaving::default(), &[]).is_some());
             entries.push(entry("org".to_owned(), relay, ItemKey::Relay { id: *id }));
             entries.push(entry(format!("node:{id}"), node.is_some(), ItemKey::Node { id: *id }));
         }

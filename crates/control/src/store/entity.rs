@@ -433,7 +433,7 @@ impl Entity for Node {
     const KIND: &'static str = "gateway";
     const ROWS: Rows = Rows {
         table: "node",
-        columns: "id, name, kind, peering, tags, advertise, spki_sha256, enrolled_at, created_at, rev",
+        columns: "id, name, kind, peering, tags, advertise, spki_sha256, enrolled_at, drain_ends_at, created_at, rev",
         key: "id = $1",
     };
 
@@ -455,10 +455,11 @@ impl Entity for Node {
 
     async fn save(&self, connection: &mut Connection) -> Result<(), StoreError> {
         let statement =
-            "INSERT INTO node (id, kind, name, name_key, advertise, spki_sha256, enrolled_at, created_at, rev, peering, tags)
-            VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
+            "INSERT INTO node (id, kind, name, name_key, advertise, spki_sha256, enrolled_at, created_at, rev, peering, tags,
+                drain_ends_at)
+            VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
             ON CONFLICT (id) DO UPDATE SET kind = $2, name = $3, name_key = $4, advertise = $5, spki_sha256 = $6,
-                enrolled_at = $7, rev = $9, peering = $10, tags = $11";
+                enrolled_at = $7, rev = $9, peering = $10, tags = $11, drain_ends_at = $12";
         let query = sql::query(statement)
             .bind(self.id.to_string())
             .bind(self.kind.as_str())
@@ -470,7 +471,8 @@ impl Entity for Node {
             .bind(signed(self.created_at.0))
             .bind(signed(self.revision))
             .bind(&self.group)
-            .bind(json(&self.tags)?);
+            .bind(json(&self.tags)?)
+            .bind(millis(self.drain_ends_at));
         done(query.execute(connection).await)
     }
 

@@ -193,6 +193,7 @@ pub(super) fn node(row: &Row) -> Result<Node, StoreError> {
         advertise: row.try_get("advertise")?,
         spki_sha256: row.try_get("spki_sha256")?,
         enrolled_at: optional_instant(row, "enrolled_at")?,
+        drain_ends_at: optional_instant(row, "drain_ends_at")?,
         created_at: instant(row, "created_at")?,
         revision: count(row, "rev")?,
     })

@@ -16,7 +16,7 @@ use postern_proto::{
     id::{NodeId, ResourceId},
     lease::{self, Revocation},
     resource::Health,
-    sync::{HealthReport, Hello, Item, ParkedAt, Peer, ServerFrame},
+    sync::{HealthReport, Hello, Item, NodeLoad, ParkedAt, Peer, ServerFrame},
     time::UnixMillis,
 };
 use tokio::sync::{
@@ -31,6 +31,7 @@ use self::{
 };
 use super::hub::{ConnectionId, Hub, Next, ORG};
 use crate::{
+    catalogue::Leaving,
     secret::{self, NoEntropy},
     store::{Changes, Store, StoreError},
 };
@@ -72,8 +73,10 @@ pub struct Presence {
     /// The program and its version, as it says.
     pub agent: String,
     pub last_seen: UnixMillis,
-    /// Whether it has said that it takes no new streams.
-    pub draining: bool,
+    /// What it says of taking no new streams.
+    pub leaving: Leaving,
+    /// How much it has to do, as it said last.
+    pub load: Option<NodeLoad>,
 }
 
 /// One admitted connection. Dropping it ends it.
@@ -121,8 +124,9 @@ impl Exchange {
         state.wakers.insert(id, Arc::clone(&woken));
         if let Peer::Node { node } = peer {
             state.health.node_came(node);
-            let draining = state.draining.contains(&node);
-            let presence = Presence { connected: true, agent: shown(&hello.agent), last_seen: now, draining };
+            let leaving = state.draining.get(&node).copied().unwrap_or_default();
+            let presence =
+                Presence { connected: true, agent: shown(&hello.agent), last_seen: now, leaving, load: None };
             state.presence.insert(node, presence);
             state.tell_presence(node);
         }
@@ -211,17 +215,25 @@ impl Exchange {
     }
 
     /// The node takes no new streams, or takes them again.
-    pub fn set_draining(&self, node: NodeId, draining: bool) {
+    pub fn set_leaving(&self, node: NodeId, leaving: Leaving) {
         let mut state = self.lock();
-        let changed = if draining { state.draining.insert(node) } else { state.draining.remove(&node) };
         if let Some(presence) = state.presence.get_mut(&node) {
-            presence.draining = draining;
+            presence.leaving = leaving;
         }
-        if changed {
+        if state.note_leaving(node, leaving) {
             state.tell_presence(node);
+            state.refresh_org(&self.shared.store);
         }
-        if changed && state.hub.view(ORG).is_some() {
-            state.refresh(&self.shared.store, &[ORG.to_owned()]);
+    }
+
+    /// How much the node has to do.
+    pub fn set_load(&self, node: NodeId, load: NodeLoad) {
+        let mut state = self.lock();
+        let Some(presence) = state.presence.get_mut(&node) else { return };
+        let emptied = presence.load.replace(load).is_none_or(|before| before.streams > 0) && load.streams == 0;
+        // Others hear of the rest with the presence, which is told every half minute.
+        if emptied && presence.leaving.draining {
+            state.tell_presence(node);
         }
     }
 
@@ -233,8 +245,8 @@ impl Exchange {
         if changed {
             state.tell(Some(node), News::Parked { at });
         }
-        if changed && state.hub.view(ORG).is_some() {
-            state.refresh(&self.shared.store, &[ORG.to_owned()]);
+        if changed {
+            state.refresh_org(&self.shared.store);
         }
     }
 
@@ -282,7 +294,7 @@ impl Exchange {
         let changed = state.health.sweep(|resource| catalogue.resources.contains_key(&resource), now);
         state.health_changed(&self.shared.store, &changed);
         state.presence.retain(|node, _| catalogue.nodes.contains_key(node));
-        state.draining.retain(|node| catalogue.nodes.contains_key(node));
+        state.draining.retain(|node, _| catalogue.nodes.contains_key(node));
         state.parked.retain(|node, _| catalogue.nodes.contains_key(node));
     }
 

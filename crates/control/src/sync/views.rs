@@ -1,10 +1,10 @@
 //! What each scope holds, from what is configured and what is known at this instant.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use postern_proto::{
     id::{AccountId, NodeId, ResourceId},
-    sync::{Item, ItemKey, ParkedAt},
+    sync::{DrainOrder, Item, ItemKey, ParkedAt},
     time::UnixMillis,
 };
 
@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     access,
-    catalogue::{Catalogue, Resource, verdicts},
+    catalogue::{Catalogue, Leaving, Resource, verdicts},
     health::board::HealthBoard,
 };
 
@@ -24,8 +24,8 @@ pub struct Sources<'a> {
     /// The lease keys, as items.
     pub lease_keys: &'a [Item],
     pub health: &'a HealthBoard,
-    /// Gateways that take no new streams.
-    pub draining: &'a BTreeSet<NodeId>,
+    /// What nodes say of taking no new streams.
+    pub draining: &'a BTreeMap<NodeId, Leaving>,
     /// Where relays have parked links.
     pub parked: &'a BTreeMap<NodeId, Vec<ParkedAt>>,
     pub now: UnixMillis,
@@ -81,14 +81,18 @@ impl Sources<'_> {
     }
 
     fn gateway(&self, node: NodeId) -> Option<Item> {
-        let entry = self.catalogue.nodes.get(&node)?.entry(self.draining.contains(&node))?;
+        let entry = self.catalogue.nodes.get(&node)?.entry(self.said(node))?;
         Some(Item::Gateway(entry))
     }
 
     fn relay(&self, node: NodeId) -> Option<Item> {
         let parked = self.parked.get(&node).map(Vec::as_slice).unwrap_or_default();
-        let relay = self.catalogue.nodes.get(&node)?.relay(self.draining.contains(&node), parked)?;
+        let relay = self.catalogue.nodes.get(&node)?.relay(self.said(node), parked)?;
         Some(Item::Relay(relay))
+    }
+
+    fn said(&self, node: NodeId) -> Leaving {
+        self.draining.get(&node).copied().unwrap_or_default()
     }
 
     fn dialled(&self, resource: &Resource) -> Item {
@@ -108,7 +112,9 @@ impl Sources<'_> {
     }
 
     fn node(&self, id: NodeId) -> Option<Item> {
-        Some(Item::Node { id, name: self.catalogue.nodes.get(&id)?.name.clone() })
+        let node = self.catalogue.nodes.get(&id)?;
+        let drain = node.drain_ends_at.map(|ends_at| DrainOrder { ends_at });
+        Some(Item::Node { id, name: node.name.clone(), drain })
     }
 
     fn neighbours(&self, id: NodeId) -> Option<Item> {

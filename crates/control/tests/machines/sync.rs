@@ -5,9 +5,11 @@ use postern_proto::{
     lease::{RevokedSubject, StreamSubject},
     replica::Replica,
     resource::Health,
-    sync::{ClientFrame, HealthReport, Item, ItemKey, ServerFrame},
+    sync::{ClientFrame, HealthReport, Item, ItemKey, NodeLoad, ServerFrame},
+    time::UnixMillis,
 };
 use postern_tunnel::control::LongPoll;
+use serde_json::{Value, json};
 
 use crate::support::{Device, Socket, World};
 
@@ -228,16 +230,73 @@ async fn a_gateway_says_where_it_is_and_that_it_drains() {
     };
     assert_eq!(entry(socket.item(&key).as_ref()), ("gw.example:5000".to_owned(), false));
     let advertise = Some("127.0.0.1:7777".to_owned());
-    node.send(&ClientFrame::Presence { advertise, draining: false }).await;
+    node.send(&ClientFrame::Presence { advertise, draining: false, drain_ends: None }).await;
     socket.item_when(key.clone(), |item| entry(item) == ("127.0.0.1:7777".to_owned(), false)).await;
-    node.send(&ClientFrame::Presence { advertise: None, draining: true }).await;
+    node.send(&ClientFrame::Presence { advertise: None, draining: true, drain_ends: None }).await;
     socket.item_when(key, |item| entry(item) == ("127.0.0.1:7777".to_owned(), true)).await;
     let presence = world.state().exchange.presence(gateway.given).unwrap();
-    assert!(presence.connected && presence.draining && presence.agent == "test 1.0", "{presence:?}");
+    assert!(presence.connected && presence.leaving.draining && presence.agent == "test 1.0", "{presence:?}");
     drop(node);
     while world.state().exchange.presence(gateway.given).unwrap().connected {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_is_drained_leaves_the_routes_at_once_and_comes_back() {
+    let world = World::start().await;
+    let account = world.create_account("ada@example.org").await;
+    world.update_account(account, |account| account.admin = true).await;
+    let gateway = world.enrol_gateway("gw").await;
+    let admin = world.sign_in("ada@example.org").await;
+    let (mut socket, mut node) = (admin.follow().await, gateway.follow().await);
+    socket.settle().await;
+    node.settle().await;
+    let path = format!("/api/v1/nodes/{}", gateway.given);
+    let view = || async { admin.get::<Value>(&path).await.unwrap() };
+    let up = view().await;
+    assert_eq!((up["state"].as_str(), up["role"].as_str()), (Some("up"), Some("gateway")), "{up}");
+    let load = |streams| ClientFrame::Load { load: NodeLoad { streams, cpu_permille: Some(125) } };
+    node.send(&load(3)).await;
+
+    let drained: Value = admin.post(&format!("{path}/drain"), &json!({ "deadline": 60 })).await.unwrap();
+    let ends = drained["drain_ends_at"].as_u64().unwrap();
+    assert_eq!(drained["state"], "draining");
+    let leaves = |item: Option<&Item>| match item {
+        Some(Item::Gateway(gateway)) => (gateway.draining, gateway.drain_ends.map(|ends| ends.0)),
+        _ => panic!("no gateway"),
+    };
+    let key = ItemKey::Gateway { id: gateway.given };
+    socket.item_when(key.clone(), |item| leaves(item) == (true, Some(ends))).await;
+    let own = ItemKey::Node { id: gateway.given };
+    let order = |item: Option<&Item>| match item {
+        Some(Item::Node { drain, .. }) => drain.map(|order| order.ends_at.0),
+        _ => None,
+    };
+    node.item_when(own.clone(), |item| order(item) == Some(ends)).await;
+
+    node.send(&ClientFrame::Presence { advertise: None, draining: true, drain_ends: Some(UnixMillis(ends)) }).await;
+    let seen = |state: &'static str, streams: u64| {
+        let view = &view;
+        async move {
+            let mut now = view().await;
+            while now["state"] != state || now["streams"] != streams {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+                now = view().await;
+            }
+            now
+        }
+    };
+    assert_eq!(seen("draining", 3).await["cpu_permille"], 125);
+    node.send(&load(0)).await;
+    seen("drained", 0).await;
+
+    let back = admin.client.call::<(), ()>(Method::DELETE, &format!("{path}/drain"), None::<&()>).await;
+    assert!(back.is_ok(), "{back:?}");
+    node.item_when(own, |item| order(item).is_none()).await;
+    node.send(&ClientFrame::Presence { advertise: None, draining: false, drain_ends: None }).await;
+    socket.item_when(key, |item| leaves(item) == (false, None)).await;
+    seen("up", 0).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -341,7 +400,7 @@ async fn a_device_that_follows_is_seen_with_its_program() {
     let mut socket = device.follow().await;
     socket.settle().await;
     loop {
-        let seen: serde_json::Value = device.get(&format!("/api/v1/devices/{}", device.given.device)).await.unwrap();
+        let seen: Value = device.get(&format!("/api/v1/devices/{}", device.given.device)).await.unwrap();
         if seen["agent"] == "test 1.0" {
             assert!(seen["last_seen_at"].as_u64().unwrap() >= signed_in.0 + 60_000);
             return;

@@ -2,7 +2,11 @@
 
 use std::time::Duration;
 
-use postern_control::{catalogue::Node, catalogue::NodeKind, run::Running, sync::Subscription};
+use postern_control::{
+    catalogue::{Leaving, Node, NodeKind},
+    run::Running,
+    sync::Subscription,
+};
 use postern_proto::{
     id::NodeId,
     resource::{Health, Tags},
@@ -44,22 +48,24 @@ async fn a_gateway_of_one_replica_is_known_at_the_others_and_asked_by_them() {
         advertise: Some("gw.example:5000".to_owned()),
         spki_sha256: None,
         enrolled_at: Some(change.now()),
+        drain_ends_at: None,
         created_at: change.now(),
         revision: 0,
     };
     let node = change.put(node).await.unwrap().id;
     let revision = change.commit().await.unwrap().revision;
     until("the change is not known", || other.state.store.catalogue().revision == revision).await;
-    let seen = |running: &Running| running.state.exchange.presence(node).map(|seen| (seen.connected, seen.draining));
+    let seen =
+        |running: &Running| running.state.exchange.presence(node).map(|seen| (seen.connected, seen.leaving.draining));
     let report = |health| HealthReport { resource, health, checked_at: UnixMillis(0), connect_micros: None };
 
     let here = connect(&one, node);
     until("it is there", || seen(&other) == Some((true, false))).await;
     one.state.exchange.report_health(node, vec![report(Health::Healthy)]);
     until("its report", || other.state.exchange.health(resource) == Health::Healthy).await;
-    one.state.exchange.set_draining(node, true);
+    one.state.exchange.set_leaving(node, Leaving { draining: true, ends: None });
     until("it drains", || seen(&other) == Some((true, true))).await;
-    one.state.exchange.set_draining(node, false);
+    one.state.exchange.set_leaving(node, Leaving::default());
 
     // Asked at the other replica, it answers here.
     let answering = tokio::spawn({

@@ -150,6 +150,7 @@ async fn a_catalogue_that_was_brought_forward_is_the_one_that_a_restart_reads() 
         advertise: Some("gw.example:5000".to_owned()),
         spki_sha256: None,
         enrolled_at: None,
+        drain_ends_at: None,
         created_at: change.now(),
         revision: 0,
     };

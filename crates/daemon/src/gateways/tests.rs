@@ -32,7 +32,13 @@ fn node(n: u128) -> NodeId {
 }
 
 fn info(n: u128) -> GatewayInfo {
-    GatewayInfo { id: node(n), name: format!("gw-{n}"), address: format!("127.0.0.1:{n}"), draining: false }
+    GatewayInfo {
+        id: node(n),
+        name: format!("gw-{n}"),
+        address: format!("127.0.0.1:{n}"),
+        draining: false,
+        drain_ends: None,
+    }
 }
 
 fn at(seconds: u64) -> Duration {
@@ -123,7 +129,7 @@ fn relay(n: u128, parked: &[(u128, u64)]) -> RelayInfo {
         gateway: node(*gateway),
         latency_micros: millis * 1000,
     });
-    RelayInfo { id: node(n), name: format!("relay-{n}"), parked: parked.collect(), draining: false }
+    RelayInfo { id: node(n), name: format!("relay-{n}"), parked: parked.collect(), draining: false, drain_ends: None }
 }
 
 /// Gateway and end of the way that is chosen.

@@ -179,6 +179,7 @@ async fn sessions(State(handle): State<Handle>) -> Json<Vec<LiveSession>> {
         gateway: stream.route().gateway,
         route: stream.route().way().and_then(|way| handle.carriage.gateways().route_of(way)),
         started_at: stream.started_at,
+        ends_at: stream.route().way().and_then(|way| handle.carriage.gateways().leaves(way)).map(|(ends, _)| ends),
         bytes_up: stream.control.up(),
         bytes_down: stream.control.down(),
     });

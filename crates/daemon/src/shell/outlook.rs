@@ -111,6 +111,7 @@ impl Shell {
             cause: found.cause.clone(),
             resource: Some(*id),
             since: Some(found.at),
+            until: None,
         }));
         self.outlook.book.items(found, clock::wall())
     }
@@ -149,14 +150,14 @@ impl Shell {
         let mut found: Vec<_> = step(sign_in, now)
             .map(|(minutes, since)| (Cause::SignInEnds { minutes }, since))
             .into_iter()
-            .map(|(cause, since)| Found { cause, resource: None, since: Some(since) })
+            .map(|(cause, since)| Found { cause, resource: None, since: Some(since), until: Some(sign_in) })
             .collect();
         let (cause, since) = match step(certificate, now) {
             _ if certificate <= now => (Some(Cause::CertificateEnded), Some(certificate)),
             Some((minutes, since)) if overdue => (Some(Cause::CertificateEnds { minutes }), Some(since)),
             _ => (self.notes.renewal.clone(), None),
         };
-        found.extend(cause.map(|cause| Found { cause, resource: None, since }));
+        found.extend(cause.map(|cause| Found { cause, resource: None, since, until: None }));
         found
     }
 
@@ -167,7 +168,7 @@ impl Shell {
         let mut found = Vec::new();
         if let ControlLink::Away { url, since, error, .. } = &self.link {
             let cause = Cause::ControlAway { url: url.clone(), error: error.clone() };
-            found.push(Found { cause, resource: None, since: Some(*since) });
+            found.push(Found { cause, resource: None, since: Some(*since), until: None });
         }
         let gateways = self.parts.carriage.gateways().status(clock::now().boot);
         let away: Vec<_> =
@@ -184,8 +185,39 @@ impl Shell {
             }
             None => {}
         }
+        found.extend(self.leaving_nodes());
         found
     }
+
+    /// The nodes that go out of service while streams of this machine run over them.
+    fn leaving_nodes(&self) -> Vec<Found> {
+        let gateways = self.parts.carriage.gateways();
+        if !gateways.any_leaves() {
+            return Vec::new();
+        }
+        let mut leaving: BTreeMap<(UnixMillis, String), u32> = BTreeMap::new();
+        for (way, streams) in self.parts.carriage.streams.by_way() {
+            if let Some(node) = gateways.leaves(way) {
+                *leaving.entry(node).or_default() += streams;
+            }
+        }
+        drop(gateways);
+        let now = clock::wall();
+        let ahead = leaving.into_iter().filter(|((ends, _), _)| *ends > now);
+        ahead
+            .map(|((ends, node), streams)| {
+                let cause = Cause::NodeLeaves { node, streams, minutes: minutes_left(ends, now) };
+                Found { until: Some(ends), ..Found::new(cause) }
+            })
+            .collect()
+    }
+}
+
+/// Minutes in steps, so that what is said changes seldom.
+fn minutes_left(end: UnixMillis, now: UnixMillis) -> u64 {
+    const STEPS: [u64; 8] = [1, 2, 5, 10, 30, 60, 240, 1440];
+    let minutes = end.since(now).as_secs().div_ceil(60);
+    STEPS.into_iter().find(|step| minutes <= *step).unwrap_or_else(|| minutes.next_multiple_of(1440))
 }
 
 fn mark(gateway: &GatewayStatus) -> GatewayMark {
@@ -220,7 +252,7 @@ fn network_causes(network: &NetworkStatus) -> Vec<Found> {
     let mut found = Vec::new();
     if let Some(moved) = moved {
         let cause = Cause::RangeTaken { to: subnet.clone(), because: moved.because.clone() };
-        found.push(Found { cause, resource: None, since: Some(*since) });
+        found.push(Found { cause, resource: None, since: Some(*since), until: None });
     }
     if let NameService::Unavailable { reason } = names {
         found.push(Found::new(Cause::DnsTaken { zones: zones.clone(), reason: reason.clone() }));

@@ -174,6 +174,7 @@ impl Control {
             name: name.to_owned(),
             address: address.to_string(),
             draining: false,
+            drain_ends: None,
         });
         self.state().org_items.insert(item.key(), item.clone());
         self.push(vec![item], Vec::new(), Vec::new());

@@ -28,6 +28,7 @@ pub(super) fn all() -> Vec<Cause> {
         Cause::NoGateway { resource: None },
         Cause::NoGateway { resource: Some(text()) },
         Cause::GatewayBusy { gateway: None, detail: text() },
+        Cause::NodeLeaves { node: text(), streams: 3, minutes: 5 },
         Cause::ConnectionLost { gateway: None, detail: text() },
         Cause::Slow { gateway: text(), millis: 412 },
         Cause::PortTaken { resource: text(), address, holder: None },

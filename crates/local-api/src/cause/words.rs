@@ -19,6 +19,7 @@ pub(super) fn explain(cause: &Cause) -> Explanation {
         | Cause::SomeGatewaysAway { .. }
         | Cause::NoGateway { .. }
         | Cause::GatewayBusy { .. }
+        | Cause::NodeLeaves { .. }
         | Cause::ConnectionLost { .. }
         | Cause::Slow { .. } => gateway(cause),
         Cause::PortTaken { .. } | Cause::AddressFailed { .. } | Cause::PortRange { .. } => port(cause),
@@ -137,6 +138,11 @@ fn gateway(cause: &Cause) -> Explanation {
             format!("{} takes no new connections now.", gateway.as_deref().unwrap_or("The gateway")),
             sentence(detail),
             "Try again in a moment.",
+        ),
+        Cause::NodeLeaves { node, streams, minutes } => said(
+            format!("{node} goes out of service within {minutes}\u{2009}min."),
+            format!("Open connections over it: {streams}. They end then."),
+            "Finish what runs there or connect again; new connections go another way.",
         ),
         Cause::ConnectionLost { gateway, detail } => said(
             format!("A connection through {} broke.", gateway.as_deref().unwrap_or("the gateway")),

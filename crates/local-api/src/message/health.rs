@@ -34,6 +34,9 @@ pub struct HealthItem {
     pub resource: Option<ResourceId>,
     /// Since when it has been so.
     pub since: UnixMillis,
+    /// When what it warns of happens: clients count down to it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<UnixMillis>,
 }
 
 /// What keeps one resource from being used, or kept its last stream from getting through.

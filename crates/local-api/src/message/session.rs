@@ -22,6 +22,9 @@ pub struct LiveSession {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub route: Option<Route>,
     pub started_at: UnixMillis,
+    /// When it is cut, because a node that it runs over goes out of service.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ends_at: Option<UnixMillis>,
     pub bytes_up: u64,
     pub bytes_down: u64,
 }

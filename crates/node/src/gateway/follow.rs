@@ -18,8 +18,8 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    clock, contact::ContactRecord, dial::Dialer, egress::Egress, health::HealthWish, live::LiveSessions,
-    neighbours::Neighbours, parking::Parking, state::StateFolder,
+    clock, contact::ContactRecord, dial::Dialer, drain::Drain, egress::Egress, health::HealthWish, live::LiveSessions,
+    load::LoadMeter, neighbours::Neighbours, parking::Parking, state::StateFolder,
 };
 
 /// The replica, the revocations, and when the control plane was last heard from, as files of the state folder.
@@ -33,6 +33,8 @@ const SUBJECTS_PER_FRAME: usize = 2000;
 const TICK: Duration = Duration::from_millis(500);
 /// How often the control plane is asked about all streams, beside after each snapshot: a net below the net.
 const ASK_EVERY: u32 = 120;
+/// How often it is told how much there is to do.
+const LOAD_EVERY: u32 = 20;
 /// How often it is written down when the control plane was last heard from.
 const HEARD_EVERY: u32 = 60;
 
@@ -46,7 +48,10 @@ pub(super) struct Follower {
     pub(super) contact: Arc<ContactRecord>,
     pub(super) dialer: Dialer,
     pub(super) health: mpsc::Sender<HealthWish>,
-    pub(super) presence: watch::Receiver<Presence>,
+    /// Where clients dial this node, when it says so itself.
+    pub(super) advertise: Option<String>,
+    pub(super) drain: Drain,
+    pub(super) meter: LoadMeter,
     pub(super) neighbours: watch::Sender<Arc<Neighbours>>,
     pub(super) parking: Option<Arc<Parking>>,
     /// At a relay: where it has parked links.
@@ -54,13 +59,6 @@ pub(super) struct Follower {
     pub(super) handle: SyncHandle,
     /// Whether everything is there that the control plane has to say.
     pub(super) complete: watch::Sender<bool>,
-}
-
-/// What the control plane is told about this node.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Presence {
-    pub(super) advertise: Option<String>,
-    pub(super) draining: bool,
 }
 
 /// What has to be written down.
@@ -74,6 +72,7 @@ impl Follower {
     pub(super) async fn run(mut self, stop: CancellationToken) {
         let mut unsaved = Unsaved::default();
         let mut heard = self.handle.heard();
+        let mut leave = self.drain.watch();
         let mut ticks = interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut count = 0_u32;
@@ -85,7 +84,7 @@ impl Follower {
                     None => break,
                 },
                 Ok(()) = heard.changed() => self.contact.hear(clock::now()),
-                Ok(()) = self.presence.changed() => self.tell_presence(),
+                Ok(()) = leave.changed() => self.tell_presence(),
                 Ok(()) = self.parked.changed() => self.tell_parked(),
                 _ = ticks.tick() => {
                     count = count.wrapping_add(1);
@@ -104,6 +103,7 @@ impl Follower {
                 self.contact.hear(clock::now());
                 self.contact.set_up(true);
                 self.tell_presence();
+                self.tell_load();
                 self.tell_parked();
                 self.wish(HealthWish::ReportAll);
                 self.ask_about_streams();
@@ -112,6 +112,7 @@ impl Follower {
             SyncEvent::Changed(changes) => {
                 changes.iter().for_each(|change| self.apply(change));
                 self.learn_neighbours();
+                self.drain.obey(Drain::order_of(self.handle.replica().items()));
                 unsaved.replica = true;
             }
             SyncEvent::Complete => {
@@ -184,8 +185,18 @@ impl Follower {
     }
 
     fn tell_presence(&self) {
-        let Presence { advertise, draining } = self.presence.borrow().clone();
-        self.send(ClientFrame::Presence { advertise, draining });
+        let (leave, advertise) = (self.drain.now(), self.advertise.clone());
+        self.send(ClientFrame::Presence { advertise, draining: leave.is_on(), drain_ends: leave.ends() });
+    }
+
+    fn tell_load(&mut self) {
+        let load = self.meter.read(self.streams());
+        self.send(ClientFrame::Load { load });
+    }
+
+    fn streams(&self) -> u64 {
+        let passages = self.parking.as_ref().map_or(0, |parking| parking.passages.len());
+        (self.live.len() + passages) as u64
     }
 
     /// Only a relay has something to tell; what it said before is void with the connection.
@@ -227,7 +238,11 @@ impl Follower {
         }
     }
 
-    async fn tick(&self, count: u32, unsaved: &mut Unsaved) {
+    async fn tick(&mut self, count: u32, unsaved: &mut Unsaved) {
+        let emptied = self.drain.is_on() && self.meter.last().streams > 0 && self.streams() == 0;
+        if emptied || count.is_multiple_of(LOAD_EVERY) {
+            self.tell_load();
+        }
         let (cut, _) = self.live.end_grants(clock::now());
         if cut > 0 {
             tracing::info!(cut, "streams cut because their grants have ended");

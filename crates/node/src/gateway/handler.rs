@@ -28,6 +28,7 @@ use crate::{
     clock,
     contact::ContactRecord,
     dial::{DialError, Dialer, Target},
+    drain::Drain,
     egress::{Denial, Egress, Permit},
     live::{LiveSession, LiveSessions},
     neighbours::NeighboursNow,
@@ -45,6 +46,7 @@ pub struct GatewayParts {
     pub live: Arc<LiveSessions>,
     pub contact: Arc<ContactRecord>,
     pub dialer: Dialer,
+    pub drain: Drain,
     pub spool: Spool,
     pub node: NodeId,
     pub neighbours: NeighboursNow,
@@ -69,6 +71,9 @@ impl Gateway {
 
     fn decide(&self, peer: &OpenRequest<'_>, now: UnixMillis) -> Result<Permit, Box<Refused>> {
         let parts = &self.0.parts;
+        if let Some(problem) = parts.drain.refusal() {
+            return Err(refused(problem));
+        }
         if parts.live.len() >= parts.max_streams {
             let problem = Problem::new(429, "too_many_streams", "The gateway carries as many connections as it can");
             return Err(refused(problem.with_detail(format!("It carries at most {}.", parts.max_streams))));

@@ -29,6 +29,9 @@ impl Gateway {
         let Some(parking) = &parts.parking else {
             return Err(Problem::new(404, "unknown_relay", "A relay leads to no other relay").into());
         };
+        if let Some(problem) = parts.drain.refusal() {
+            return Err(problem.into());
+        }
         if parts.live.len() + parking.passages.len() >= parts.max_streams {
             let problem = Problem::new(429, "too_many_streams", "The gateway carries as many connections as it can");
             return Err(problem.with_detail(format!("It carries at most {}.", parts.max_streams)).into());

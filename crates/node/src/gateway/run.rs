@@ -32,7 +32,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Gateway, GatewayOptions, GatewayParts, NodeOptions,
-    follow::{Follower, HEARD_FILE, Presence, REPLICA_FILE, REVOCATIONS_FILE},
+    follow::{Follower, HEARD_FILE, REPLICA_FILE, REVOCATIONS_FILE},
     options::BadOption,
 };
 use crate::{
@@ -40,10 +40,12 @@ use crate::{
     clock,
     contact::ContactRecord,
     dial::Dialer,
+    drain::Drain,
     egress::Egress,
     health,
     identity::{IdentityError, NodeIdentity, renewal_retry},
     live::LiveSessions,
+    load::LoadMeter,
     neighbours::{Neighbours, NeighboursNow},
     parking::Parking,
     revocations::{Revocations, StoredRevocations},
@@ -120,7 +122,7 @@ pub async fn run(
     let spool = resume_records(common, &state, &client, identity.node).await?;
 
     let running = start(common, &state, &client, &identity, spool.clone(), Place::Gateway { advertise }, &stop)?;
-    let Running { server, live, presence, mut complete, patience, tls, mut tasks, background, uploading, .. } = running;
+    let Running { server, live, mut complete, patience, tls, mut tasks, background, uploading, .. } = running;
     let _ = timeout(patience, stop.run_until_cancelled(complete.wait_for(|complete| *complete))).await;
     let renewed = {
         let server = Arc::clone(&server);
@@ -135,8 +137,6 @@ pub async fn run(
 
     tracing::info!(node = %identity.node, name = ?identity.name, listen = %address, "gateway is ready");
     ready(&Ready { ready: true, node: identity.node, listen: address });
-    let announce = announce_drain(presence, stop.clone());
-    tasks.spawn(until(background.clone(), announce));
     let serving = server.serve(listener, stop, common.drain());
     tokio::pin!(serving);
     tokio::select! {
@@ -161,7 +161,7 @@ pub(crate) enum Place {
 pub(crate) struct Running {
     pub(crate) server: Arc<Server<Gateway>>,
     pub(crate) live: Arc<LiveSessions>,
-    pub(crate) presence: watch::Sender<Presence>,
+    pub(crate) drain: Drain,
     pub(crate) complete: watch::Receiver<bool>,
     /// How long to wait for the control plane at the start.
     pub(crate) patience: Duration,
@@ -192,9 +192,10 @@ pub(crate) fn start(
     let revocations = kept::<StoredRevocations>(state, REVOCATIONS_FILE).map_or_else(Revocations::default, Into::into);
     let heard = kept::<UnixMillis>(state, HEARD_FILE).unwrap_or_default();
     let egress = Arc::new(Egress::new(Catalogue::new(replica.items()), revocations).at(identity.node));
+    let drain = Drain::new(Drain::order_of(replica.items()));
     let (neighbours, now) = watch::channel(Arc::new(Neighbours::of(replica.items())));
     let (advertise, parking) = match place {
-        Place::Gateway { advertise } => (advertise, Some(Arc::new(Parking::new(now.clone(), stop.clone())))),
+        Place::Gateway { advertise } => (advertise, Some(Arc::new(Parking::new(now.clone(), drain.clone())))),
         Place::Relay => (None, None),
     };
     let tls = Arc::new(RwLock::new(identity.client_tls()?));
@@ -206,6 +207,7 @@ pub(crate) fn start(
         live: Arc::clone(&live),
         contact: Arc::clone(&contact),
         dialer: dialer.clone(),
+        drain: drain.clone(),
         spool: spool.clone(),
         node: identity.node,
         neighbours: now.clone(),
@@ -220,7 +222,6 @@ pub(crate) fn start(
     let (wishes, wished) = mpsc::channel(health::WISHES);
     let watched = egress.resources().iter().map(|resource| resource.id).filter(|id| egress.dials(*id)).collect();
     let _ = wishes.try_send(health::HealthWish::Watch(watched));
-    let (presence, told) = watch::channel(Presence { advertise, draining: false });
     let (completed, complete) = watch::channel(false);
     let (parked, parked_at) = watch::channel(Vec::new());
     let outbox = handle.outbox.clone();
@@ -233,9 +234,11 @@ pub(crate) fn start(
         contact,
         dialer: dialer.clone(),
         health: wishes,
-        presence: told,
+        advertise,
+        drain: drain.clone(),
+        meter: LoadMeter::default(),
         neighbours,
-        parking,
+        parking: parking.clone(),
         parked: parked_at,
         handle,
         complete: completed,
@@ -245,9 +248,11 @@ pub(crate) fn start(
     tasks.spawn(sync.run(background.clone()));
     tasks.spawn(follower.run(background.clone()));
     tasks.spawn(health::run(egress, dialer, wished, outbox, background.clone()));
+    tasks.spawn(until(background.clone(), drain.clone().stop_with(stop.clone(), options.drain())));
+    tasks.spawn(until(background.clone(), drain.clone().enforce(Arc::clone(&live), parking)));
     tasks.spawn(upload::run(spool, Arc::clone(client), uploading.clone()));
     let neighbours = now;
-    Ok(Running { server, live, presence, complete, patience, neighbours, parked, tls, tasks, background, uploading })
+    Ok(Running { server, live, drain, complete, patience, neighbours, parked, tls, tasks, background, uploading })
 }
 
 /// Writes the last records, sends what the control plane takes, and ends the tasks.
@@ -347,14 +352,6 @@ pub(crate) async fn renew(
             }
         }
     }
-}
-
-pub(crate) async fn announce_drain(presence: watch::Sender<Presence>, stop: CancellationToken) {
-    stop.cancelled().await;
-    tracing::info!("stopping: no new connections; running ones may end");
-    presence.send_modify(|presence| presence.draining = true);
-    // Keeps the sender alive: the follower listens to it.
-    std::future::pending::<()>().await;
 }
 
 pub(crate) async fn until(stop: CancellationToken, work: impl Future<Output = ()>) {

@@ -61,8 +61,9 @@ async fn moor(
     let mut silent_at = Instant::now() + SILENCE;
     let mut beats = interval(BEAT);
     beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut leaving = false;
+    let mut leave = shared.drain.watch();
     loop {
+        let leaving = leave.borrow_and_update().is_on();
         while !leaving && parked.len() < wanted && park_at <= Instant::now() {
             parked.spawn(park_one(gateway.clone(), Arc::clone(shared), gone.clone()));
         }
@@ -79,7 +80,10 @@ async fn moor(
                     }
                     GatewayMessage::Ping { n } => speak(&mut control, &RelayMessage::Pong { n }).await?,
                     GatewayMessage::Draining => {
-                        let _ = moored.send(Moored::Leaving { gateway: gateway.id }).await;
+                        let _ = moored.send(Moored::Leaving { gateway: gateway.id, leaving: true }).await;
+                    }
+                    GatewayMessage::Serving => {
+                        let _ = moored.send(Moored::Leaving { gateway: gateway.id, leaving: false }).await;
                     }
                 }
             }
@@ -93,10 +97,7 @@ async fn moor(
             },
             () = sleep_until(park_at), if parked.len() < wanted && !leaving => {}
             _ = beats.tick() => speak(&mut control, &RelayMessage::State(shared.state())).await?,
-            () = shared.stop.cancelled(), if !leaving => {
-                leaving = true;
-                speak(&mut control, &RelayMessage::State(shared.state())).await?;
-            }
+            _ = leave.changed() => speak(&mut control, &RelayMessage::State(shared.state())).await?,
         }
     }
 }

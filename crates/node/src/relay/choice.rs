@@ -85,7 +85,7 @@ mod tests {
 
     fn gateway(n: u128) -> GatewayInfo {
         let id = NodeId::from_ulid(Ulid(n));
-        GatewayInfo { id, name: format!("g{n}"), address: format!("g{n}:5000"), draining: false }
+        GatewayInfo { id, name: format!("g{n}"), address: format!("g{n}:5000"), draining: false, drain_ends: None }
     }
 
     fn names(chosen: &[GatewayInfo]) -> Vec<&str> {

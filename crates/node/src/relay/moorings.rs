@@ -17,13 +17,12 @@ use tokio::{
     task::JoinSet,
     time::sleep_until,
 };
-use tokio_util::sync::CancellationToken;
 
 use super::{
     berth::{self, BerthEnd, Tls, rounded},
     choice::Choice,
 };
-use crate::{live::LiveSessions, neighbours::NeighboursNow};
+use crate::{drain::Drain, live::LiveSessions, neighbours::NeighboursNow};
 
 /// What berths work with.
 pub(super) struct Shared {
@@ -31,8 +30,7 @@ pub(super) struct Shared {
     pub(super) tls: Tls,
     pub(super) incoming: mpsc::Sender<IncomingPassage>,
     pub(super) live: Arc<LiveSessions>,
-    /// No new streams.
-    pub(super) stop: CancellationToken,
+    pub(super) drain: Drain,
 }
 
 /// What a berth tells of itself.
@@ -41,9 +39,10 @@ pub(super) enum Moored {
         gateway: NodeId,
         latency: Duration,
     },
-    /// The gateway is about to stop: what runs goes on, and another one is to be taken beside it.
+    /// Whether the gateway is about to stop: what runs goes on, and another one is to be taken beside it.
     Leaving {
         gateway: NodeId,
+        leaving: bool,
     },
 }
 
@@ -63,7 +62,7 @@ impl Shared {
     }
 
     pub(super) fn state(&self) -> RelayState {
-        RelayState { draining: self.stop.is_cancelled(), streams: self.live.len() as u64 }
+        RelayState { draining: self.drain.is_on(), streams: self.live.len() as u64 }
     }
 }
 
@@ -105,9 +104,9 @@ pub(super) async fn run(shared: Arc<Shared>, mut neighbours: NeighboursNow, park
                     }
                     tracing::info!(%gateway, ?latency, "links are parked");
                 }
-                Moored::Leaving { gateway } => {
+                Moored::Leaving { gateway, leaving } => {
                     if let Some(held) = held.get_mut(&gateway) {
-                        held.leaving = true;
+                        held.leaving = leaving;
                     }
                 }
             },

@@ -51,13 +51,13 @@ pub async fn run(
     let spool = common::resume_records(&options, &state, &client, identity.node).await?;
     let parked_tls = identity.client_tls()?.for_parking();
     let running = common::start(&options, &state, &client, &identity, spool.clone(), Place::Relay, &stop)?;
-    let Running { server, live, presence, mut complete, patience, neighbours, parked, .. } = running;
+    let Running { server, live, drain, mut complete, patience, neighbours, parked, .. } = running;
     let Running { mut tasks, background, uploading, .. } = running;
     let _ = timeout(patience, stop.run_until_cancelled(complete.wait_for(|complete| *complete))).await;
 
     let (incoming, came) = mpsc::channel(INCOMING);
     let (node, tls) = (identity.node, RwLock::new(parked_tls));
-    let shared = Arc::new(Shared { node, tls, incoming, live: Arc::clone(&live), stop: stop.clone() });
+    let shared = Arc::new(Shared { node, tls, incoming, live: Arc::clone(&live), drain });
     let renewed = {
         let (server, shared) = (Arc::clone(&server), Arc::clone(&shared));
         move |identity: &crate::identity::NodeIdentity| {
@@ -74,7 +74,6 @@ pub async fn run(
 
     tracing::info!(%node, name = ?identity.name, "relay is ready");
     ready(&RelayReady { ready: true, node });
-    tasks.spawn(common::until(background.clone(), common::announce_drain(presence, stop.clone())));
     let serving = server.serve_parked(came, stop, options.drain());
     tokio::pin!(serving);
     tokio::select! {

@@ -19,7 +19,7 @@ use postern_proto::{
     problem::Problem,
     record::{Event, GENESIS, Record, SessionEnd, SessionStart, hex},
     resource::{Kind, NodeResource},
-    sync::{ClientFrame, HealthReport, Item, Peer, ServerFrame, VERSION, Welcome},
+    sync::{ClientFrame, DrainOrder, HealthReport, Item, Peer, ServerFrame, VERSION, Welcome},
     time::UnixMillis,
 };
 use postern_tunnel::{
@@ -157,6 +157,13 @@ impl Control {
         let _ = self.shared.frames.send(frame);
     }
 
+    /// Tells the node what it is to do about leaving.
+    pub(crate) fn order(&self, drain: Option<DrainOrder>) {
+        let scope = format!("node:{}", node());
+        *self.shared.rev.lock().unwrap() += 1;
+        self.send(&self.shared.snapshot(&scope, vec![Item::Node { id: node(), name: "gw".into(), drain }]));
+    }
+
     /// Replaces the resources and says so in a fresh snapshot.
     pub(crate) fn publish(&self, resources: Vec<NodeResource>) {
         *self.shared.resources.lock().unwrap() = resources;
@@ -267,7 +274,7 @@ async fn converse(mut socket: FakeSocket, shared: Arc<Shared>) {
     let public = hex(Ed25519KeyPair::from_seed_unchecked(&[5; 32]).unwrap().public_key().as_ref());
     socket.send(&shared.snapshot("org", vec![Item::LeaseKey { id: "k".into(), public }])).await;
     socket.send(&shared.snapshot_of_resources()).await;
-    socket.send(&shared.snapshot(&scopes[2], vec![Item::Node { id: node(), name: "gw".into() }])).await;
+    socket.send(&shared.snapshot(&scopes[2], vec![Item::Node { id: node(), name: "gw".into(), drain: None }])).await;
     *shared.connected.lock().unwrap() += 1;
     loop {
         tokio::select! {
@@ -278,10 +285,10 @@ async fn converse(mut socket: FakeSocket, shared: Arc<Shared>) {
                     socket.send(&ServerFrame::Checked).await;
                 }
                 Some(ClientFrame::Health { reports }) => shared.health.lock().unwrap().extend(reports),
-                Some(ClientFrame::Presence { advertise, draining }) => {
+                Some(ClientFrame::Presence { advertise, draining, .. }) => {
                     shared.presence.lock().unwrap().push((advertise, draining));
                 }
-                Some(ClientFrame::Parked { .. }) => {}
+                Some(ClientFrame::Parked { .. } | ClientFrame::Load { .. }) => {}
                 Some(ClientFrame::Hello(_)) | None => return,
             },
             frame = frames.recv() => socket.send_text(frame.unwrap()).await,

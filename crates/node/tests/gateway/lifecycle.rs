@@ -7,11 +7,11 @@ use std::{
 };
 
 use postern_node::gateway::GatewayError;
-use postern_proto::{frame::ResetCode, record::EndReason};
+use postern_proto::{frame::ResetCode, record::EndReason, sync::DrainOrder};
 use postern_tunnel::stream::EndCause;
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::bench::{Bench, Control, Device, Running, Stream, arguments, echo, resource_id, until};
+use crate::bench::{Bench, Control, Device, Running, Stream, arguments, echo, now, resource_id, until};
 
 #[tokio::test]
 async fn draining_refuses_new_streams_and_lets_running_ones_end() {
@@ -60,6 +60,57 @@ async fn when_the_drain_is_over_the_rest_is_cut_and_recorded() {
     assert_eq!(stream.ended().await, EndCause::PeerReset(ResetCode::Draining));
     gateway.ended().await;
     assert_eq!(control.end_of(id).await.reason, EndReason::Drained);
+}
+
+/// Opens streams until one is refused, or until one is not.
+async fn opens(bench: &Bench, wanted: bool) {
+    loop {
+        match bench.open(1).await.close().await {
+            EndCause::Refused(problem) if wanted => assert_eq!(problem.status, 503, "{problem}"),
+            EndCause::Refused(problem) => return assert_eq!(problem.code, "draining"),
+            cause => assert_eq!(cause, EndCause::Done),
+        }
+        if wanted && bench.open(1).await.close().await == EndCause::Done {
+            return;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_drain_that_was_ordered_refuses_new_streams_until_it_is_taken_back() {
+    let bench = Bench::start().await;
+    let mut running = bench.carrying().await;
+    bench.control.order(Some(DrainOrder { ends_at: now().plus(Duration::from_secs(600)) }));
+    opens(&bench, false).await;
+    running.ping(b"still carried").await.unwrap();
+    let told = || bench.control.shared.presence.lock().unwrap().last().is_some_and(|(_, draining)| *draining);
+    until(told).await;
+    bench.control.order(None);
+    opens(&bench, true).await;
+    until(|| !told()).await;
+    running.ping(b"all the time").await.unwrap();
+    assert_eq!(running.close().await, EndCause::Done);
+    bench.gateway.finish().await;
+}
+
+#[tokio::test]
+async fn what_outlasts_an_ordered_drain_is_cut_and_the_node_stays_out_of_service_after_a_restart() {
+    let bench = Bench::start().await;
+    let stream = bench.carrying().await;
+    let id = stream.id;
+    bench.control.order(Some(DrainOrder { ends_at: now() }));
+    assert_eq!(stream.ended().await, EndCause::PeerReset(ResetCode::Draining));
+    let end = bench.control.end_of(id).await;
+    assert_eq!((end.reason, end.detail.as_deref()), (EndReason::Drained, Some("the node was drained")));
+    let Bench { mut control, gateway, state, device, .. } = bench;
+    gateway.finish().await;
+    // What it was told last holds as long as nobody tells it otherwise.
+    control.stop().await;
+    let gateway = Running::try_start(&control, &state, &[]).await.unwrap();
+    let stream = Stream::open(&device.entry(gateway.ready.listen), 1, &device.lease(1)).await;
+    let EndCause::Refused(problem) = stream.ended().await else { panic!("it is in service again") };
+    assert_eq!(problem.code, "draining");
+    gateway.finish().await;
 }
 
 #[tokio::test]

@@ -8,7 +8,7 @@ const ORG: OrgId = OrgId::from_ulid(Ulid::from_parts(1, 1));
 const SCOPES: [&str; 2] = ["gateways", "org"];
 
 fn node(id: u8, name: &str) -> Item {
-    Item::Node { id: NodeId::from_ulid(Ulid::from_parts(2, id.into())), name: name.to_owned() }
+    Item::Node { id: NodeId::from_ulid(Ulid::from_parts(2, id.into())), name: name.to_owned(), drain: None }
 }
 
 fn welcome(epoch: &str, scopes: &[&str]) -> ServerFrame {

@@ -36,6 +36,10 @@ use crate::{
 pub(super) const HANDSHAKE: Duration = Duration::from_secs(10);
 /// When accepting fails for want of file descriptors or memory, it is tried again after this.
 const PAUSE: Duration = Duration::from_millis(50);
+/// A node that stops answers for at least so long, with 503, while somebody is connected. A client that has sent something
+/// on a connection just as that was closed asks here again, and must be told that it was not carried out; by then those
+/// that were told that this node leaves have gone elsewhere.
+const GOODBYE: Duration = Duration::from_secs(2);
 /// How long streams have to end after they were cut.
 pub(super) const LAST_WORDS: Duration = Duration::from_secs(2);
 
@@ -53,12 +57,24 @@ pub(super) async fn run<H: StreamHandler>(
     let mut tasks = JoinSet::new();
     let drained = async {
         stop.cancelled().await;
-        let _ = timeout(drain, server.live.ended()).await;
+        let goodbye = sleep(GOODBYE);
+        if timeout(drain, server.live.ended()).await.is_err() {
+            server.live.cut_all(ResetCode::Draining);
+        }
+        goodbye.await;
     };
     pin!(drained);
+    let mut stopping = false;
     loop {
         tokio::select! {
             () = &mut drained => break,
+            () = stop.cancelled(), if !stopping => {
+                stopping = true;
+                if tasks.is_empty() {
+                    // Nobody is connected, so nobody is about to ask for something.
+                    break;
+                }
+            }
             Some(_) = tasks.join_next() => {}
             accepted = listener.accept() => match accepted {
                 Ok((stream, client)) => {

@@ -237,7 +237,7 @@ fn welcome() -> ServerFrame {
 }
 
 fn node(id: u128, name: &str) -> Item {
-    Item::Node { id: NodeId::from_ulid(Ulid::from_parts(1, id)), name: name.into() }
+    Item::Node { id: NodeId::from_ulid(Ulid::from_parts(1, id)), name: name.into(), drain: None }
 }
 
 fn snapshot(rev: u64, items: Vec<Item>) -> ServerFrame {

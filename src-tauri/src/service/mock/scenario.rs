@@ -440,6 +440,7 @@ pub(super) fn sessions(status: &Status, now: u64) -> Vec<LiveSession> {
         gateway: Some(NodeId::from_ulid(1.into())),
         route: None,
         started_at: UnixMillis(now - u64::from(n + 1) * 40 * MINUTE),
+        ends_at: None,
         bytes_up: one.bytes_up / u64::from(one.streams.max(1)),
         bytes_down: one.bytes_down / u64::from(one.streams.max(1)),
     })
@@ -541,6 +542,7 @@ fn health(codes: &[&str], resources: &[ResourceStatus], now: u64) -> Vec<HealthI
     let wanted = HEALTH.iter().filter(|(code, ..)| codes.contains(code));
     wanted
         .map(|(code, severity, what, why, remedy, about)| HealthItem {
+            until: None,
             code: (*code).to_owned(),
             severity: *severity,
             what: (*what).to_owned(),

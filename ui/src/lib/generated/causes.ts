@@ -16,6 +16,7 @@ export const CAUSES: readonly { code: string; what: string; why: string; remedy:
   { code: "no_gateway", what: "Nothing can be reached yet.", why: "The control plane has named no gateway.", remedy: "Ask an admin." },
   { code: "no_gateway", what: "it broke cannot be reached.", why: "The control plane has named no gateway that leads there.", remedy: "Ask an admin." },
   { code: "gateway_busy", what: "The gateway takes no new connections now.", why: "It broke.", remedy: "Try again in a moment." },
+  { code: "node_leaves", what: "it broke goes out of service within 5 min.", why: "Open connections over it: 3. They end then.", remedy: "Finish what runs there or connect again; new connections go another way." },
   { code: "connection_lost", what: "A connection through the gateway broke.", why: "It broke.", remedy: "Each new connection is a new try." },
   { code: "slow", what: "it broke answers slowly.", why: "The last handshake with it took 412 ms.", remedy: "Check the network of this computer. It is measured again by itself." },
   { code: "port_taken", what: "it broke could not open port 15432.", why: "Another program holds 127.0.0.1:15432.", remedy: "Stop that program, or choose another port. It is tried again by itself." },

@@ -65,6 +65,11 @@ const sentences: Sentences = {
     ['Nothing to do here. It is tried again by itself.', `Hier ist nichts zu tun. ${BY_ITSELF}`],
     ['Check the network and firewalls of this computer. It is tried again by itself.', `Netz und Firewalls dieses Rechners prüfen. ${BY_ITSELF}`],
   ],
+  node_leaves: [
+    ['{} goes out of service within {}.', '{} geht binnen {} außer Betrieb.'],
+    ['Open connections over it: {}. They end then.', 'Offene Verbindungen darüber: {}. Sie enden dann.'],
+    ['Finish what runs there or connect again; new connections go another way.', 'Beenden, was dort läuft, oder neu verbinden; neue Verbindungen nehmen einen anderen Weg.'],
+  ],
   no_gateway: [
     ['{} cannot be reached.', '{} ist nicht erreichbar.'],
     ['Nothing can be reached yet.', 'Noch ist nichts erreichbar.'],

@@ -25,6 +25,7 @@ fn node(n: u128, kind: NodeKind, group: &str, site: &str) -> Node {
         advertise: None,
         spki_sha256: None,
         enrolled_at: Some(UnixMillis(1)),
+        drain_ends_at: None,
         created_at: UnixMillis(0),
         revision: 1,
     }

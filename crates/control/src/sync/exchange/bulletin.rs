@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use postern_proto::{
     id::{NodeId, ResourceId},
-    sync::{HealthReport, ParkedAt},
+    sync::{HealthReport, NodeLoad, ParkedAt},
+    time::UnixMillis,
 };
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
@@ -39,6 +40,10 @@ pub(super) enum News {
         connected: bool,
         agent: String,
         draining: bool,
+        #[serde(default)]
+        drain_ends: Option<UnixMillis>,
+        #[serde(default)]
+        load: Option<NodeLoad>,
     },
     Health(HealthReport),
     /// Where a relay has parked links.

@@ -11,11 +11,11 @@ use postern_proto::{
 };
 
 use super::{
-    super::hub::ORG,
     Exchange, Presence,
     bulletin::{News, STALE},
     state::State,
 };
+use crate::catalogue::Leaving;
 
 /// News that wait to be written; more are dropped, and told again with the next change. Each takes the place of earlier
 /// ones of its topic, so only more nodes times resources than this can fill it.
@@ -53,8 +53,9 @@ impl State {
     /// Tells whether a node is connected here.
     pub(super) fn tell_presence(&mut self, node: NodeId) {
         if let Some(presence) = self.presence.get(&node) {
-            let Presence { connected, agent, draining, .. } = presence.clone();
-            self.tell(Some(node), News::Presence { connected, agent, draining });
+            let Presence { connected, agent, leaving: Leaving { draining, ends: drain_ends }, load, .. } =
+                presence.clone();
+            self.tell(Some(node), News::Presence { connected, agent, draining, drain_ends, load });
         }
     }
 
@@ -148,18 +149,18 @@ impl Exchange {
             return;
         }
         match news {
-            News::Presence { connected, agent, draining } => {
+            News::Presence { connected, agent, draining, drain_ends, load } => {
                 if connected {
                     state.health.node_came(node);
                     state.health.node_lives(node, now);
                 } else {
                     state.health.node_went(node, now);
                 }
-                let presence = Presence { connected, agent, last_seen: store.clock().now(), draining };
+                let leaving = Leaving { draining, ends: drain_ends };
+                let presence = Presence { connected, agent, last_seen: store.clock().now(), leaving, load };
                 state.remote.nodes.insert(node, (presence, now));
-                let changed = if draining { state.draining.insert(node) } else { state.draining.remove(&node) };
-                if changed && state.hub.view(ORG).is_some() {
-                    state.refresh(store, &[ORG.to_owned()]);
+                if state.note_leaving(node, leaving) {
+                    state.refresh_org(store);
                 }
             }
             News::Health(report) => {
@@ -172,8 +173,8 @@ impl Exchange {
             News::Parked { at } => {
                 let before =
                     if at.is_empty() { state.parked.remove(&node) } else { state.parked.insert(node, at.clone()) };
-                if before.unwrap_or_default() != at && state.hub.view(ORG).is_some() {
-                    state.refresh(store, &[ORG.to_owned()]);
+                if before.unwrap_or_default() != at {
+                    state.refresh_org(store);
                 }
             }
             News::Check { .. } => {}

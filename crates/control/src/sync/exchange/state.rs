@@ -17,14 +17,14 @@ use tokio::sync::Notify;
 
 use super::{
     super::{
-        hub::{ConnectionId, Hub, scopes_of},
+        hub::{ConnectionId, Hub, ORG, scopes_of},
         views::Sources,
     },
     Presence,
     remote::Remote,
 };
 use crate::{
-    catalogue::Catalogue,
+    catalogue::{Catalogue, Leaving},
     health::board::HealthBoard,
     store::{Changes, Store},
 };
@@ -34,7 +34,7 @@ pub(super) struct State {
     pub(super) wakers: HashMap<ConnectionId, Arc<Notify>>,
     pub(super) lease_keys: Vec<Item>,
     pub(super) health: HealthBoard,
-    pub(super) draining: BTreeSet<NodeId>,
+    pub(super) draining: BTreeMap<NodeId, Leaving>,
     pub(super) parked: BTreeMap<NodeId, Vec<ParkedAt>>,
     pub(super) presence: BTreeMap<NodeId, Presence>,
     /// What other control planes of the database know of nodes, and what they are to be told; see [`super::remote`].
@@ -75,7 +75,7 @@ impl State {
             wakers: HashMap::new(),
             lease_keys,
             health: HealthBoard::default(),
-            draining: BTreeSet::new(),
+            draining: BTreeMap::new(),
             parked: BTreeMap::new(),
             presence: BTreeMap::new(),
             remote: Remote::new(shared),
@@ -101,6 +101,19 @@ impl State {
             self.refresh(store, &scopes);
         }
         self.close_revoked(changes.revocations.iter().map(|revocation| &revocation.subject));
+    }
+
+    /// Notes what a node says of taking no new streams; whether that is news.
+    pub(super) fn note_leaving(&mut self, node: NodeId, leaving: Leaving) -> bool {
+        let before = if leaving.draining { self.draining.insert(node, leaving) } else { self.draining.remove(&node) };
+        before.unwrap_or_default() != leaving
+    }
+
+    /// Tells everybody of gateways and relays anew.
+    pub(super) fn refresh_org(&mut self, store: &Store) {
+        if self.hub.view(ORG).is_some() {
+            self.refresh(store, &[ORG.to_owned()]);
+        }
     }
 
     /// Makes sure that the scopes of a peer are kept.

@@ -8,7 +8,13 @@ use super::*;
 
 fn gateway(n: u64, address: &str) -> Item {
     let id = NodeId::from_ulid(Ulid::from_parts(n, 1));
-    Item::Gateway(GatewayInfo { id, name: format!("g{n}"), address: address.to_owned(), draining: false })
+    Item::Gateway(GatewayInfo {
+        id,
+        name: format!("g{n}"),
+        address: address.to_owned(),
+        draining: false,
+        drain_ends: None,
+    })
 }
 
 fn feed(items: impl IntoIterator<Item = Item>) -> Feed {

@@ -34,7 +34,7 @@ fn device(n: u64) -> Peer {
 
 fn gateway(n: u64, address: u16) -> Item {
     let address = format!("gw:{address}");
-    Item::Gateway(GatewayInfo { id: node(n), name: format!("g{n}"), address, draining: false })
+    Item::Gateway(GatewayInfo { id: node(n), name: format!("g{n}"), address, draining: false, drain_ends: None })
 }
 
 fn access(n: u64, revision: u64) -> Item {

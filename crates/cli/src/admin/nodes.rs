@@ -1,0 +1,43 @@
+//! Nodes: how they are, and taking them out of service.
+
+use postern_proto::time::UnixMillis;
+use serde_json::Value;
+
+use super::{api::Api, body::Body, entity, noun::NODE};
+use crate::{
+    args::admin::{NodeDrain, NodesCommand},
+    context::Context,
+    failure::Failure,
+    screen::{DIM, Line},
+    text,
+};
+
+pub(super) async fn run(command: NodesCommand, api: &Api, context: &mut Context) -> Result<(), Failure> {
+    match command {
+        NodesCommand::List(args) => entity::list(&NODE, &args, api, context).await,
+        NodesCommand::Show(args) => entity::show(&NODE, &args.reference, args.json, api, context).await,
+        NodesCommand::Drain(args) => drain(args, api, context).await,
+    }
+}
+
+async fn drain(args: NodeDrain, api: &Api, context: &mut Context) -> Result<(), Failure> {
+    let node = entity::find(&NODE, &args.reference, api).await?;
+    let path = format!("{}/drain", entity::path(&NODE, &node));
+    if args.cancel {
+        let failed = |f: Failure| f.while_(&format!("cannot put {} back into service", node.name));
+        api.delete(&path).await.map_err(failed)?;
+        let node = api.get(&entity::path(&NODE, &node)).await?;
+        return entity::report("Put back into service:", &NODE, &node, args.output.json, context);
+    }
+    let body = Body::new().set_if("deadline", args.deadline.map(|deadline| deadline.as_secs()));
+    let failed = |f: Failure| f.while_(&format!("cannot drain node {}", node.name));
+    let drained = api.post(&path, body.finish()).await.map_err(failed)?;
+    entity::report("Draining", &NODE, &drained, args.output.json, context)?;
+    if !args.output.json {
+        let ends = drained.get("drain_ends_at").and_then(Value::as_u64).map(|at| text::instant(UnixMillis(at)));
+        let until = ends.map(|at| format!(" What runs there is cut at {at}.")).unwrap_or_default();
+        let back = format!("postern admin nodes drain {} --cancel", node.name);
+        context.note(Line::new().styled(DIM, format!("New connections go elsewhere.{until} Put it back: {back}")));
+    }
+    Ok(())
+}
