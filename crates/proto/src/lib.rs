@@ -16,6 +16,7 @@ pub mod name;
 pub mod park;
 pub mod port;
 pub mod problem;
+pub mod proxy_header;
 pub mod record;
 pub mod replica;
 pub mod resource;

@@ -4,6 +4,7 @@
 mod fuzzed {
     pub(crate) mod frame;
     pub(crate) mod head;
+    pub(crate) mod proxy_header;
 }
 #[path = "../../../fuzz/replay.rs"]
 mod replay;
@@ -18,4 +19,9 @@ fn frames_hold_for_the_corpus_and_its_neighbours() {
 #[test]
 fn heads_hold_for_the_corpus_and_its_neighbours() {
     replay("head", 6, (2000, 1), fuzzed::head::check);
+}
+
+#[test]
+fn proxy_headers_hold_for_the_corpus_and_its_neighbours() {
+    replay("proxy_header", 6, (300, 1), fuzzed::proxy_header::check);
 }
