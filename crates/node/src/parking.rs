@@ -133,7 +133,7 @@ impl Parking {
         let berth = relays.get_mut(&relay);
         if let Some(berth) = berth {
             // Those that ended take nobody's place.
-            berth.idle.retain(ParkedLink::is_alive);
+            berth.idle.retain_mut(ParkedLink::is_alive);
             if berth.idle.len() < MOST_IDLE {
                 berth.idle.push(link);
                 drop(relays);
@@ -151,7 +151,7 @@ impl Parking {
             return Err(NoLink::Draining);
         }
         berth.used = Instant::now();
-        while let Some(link) = berth.idle.pop() {
+        while let Some(mut link) = berth.idle.pop() {
             if link.is_alive() {
                 return Ok(Some(link));
             }

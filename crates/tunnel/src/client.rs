@@ -26,6 +26,10 @@ pub enum DialError {
     TimedOut { address: String },
     #[error("{address} is not the gateway that it should be, or does not accept this device")]
     Handshake { address: String, source: io::Error },
+    #[error("{address} shows no certificate that this machine accepts for that name")]
+    Outer { address: String, source: io::Error },
+    #[error("{address} opens no WebSocket to a worker")]
+    WebSocket { address: String, source: io::Error },
     #[error("{address} opens no passage to the relay: {problem}")]
     Refused { address: String, problem: Box<Problem> },
     #[error("what answers behind {address} is not the relay that it should be, or does not accept this device")]

@@ -29,14 +29,16 @@ use tokio::{
 
 use self::record::{Content, FULL, HEADER, Key, TAIL};
 pub(crate) use self::{
-    handshake::{Established, accept, connect},
+    handshake::{Established, Transport, accept, connect},
     record::{RecordError, SEALED},
     through::{Declined, Through},
 };
-use crate::{scratch, socket, splice::Inbox};
+use crate::{scratch, socket, splice::Inbox, web::WebSocket};
 
 /// Keys that a peer may renew without sending any data between.
 const MOST_RENEWALS: u32 = 32;
+/// The type of the message with which a server offers to resume a session.
+const NEW_SESSION_TICKET: u8 = 4;
 /// The `key_update` message without a wish for the peer's.
 const KEY_UPDATE: [u8; 5] = [24, 0, 0, 1, 0];
 const CLOSE_NOTIFY: [u8; 2] = [1, 0];
@@ -69,10 +71,11 @@ enum End {
     Orderly,
 }
 
-/// What carries the TLS bytes. A carrier inside a WebSocket would be another variant.
+/// What carries the TLS bytes.
 pub(crate) enum Wire {
     Tcp(Arc<TcpStream>),
     Through(Box<Through>),
+    Web(Box<WebSocket>),
 }
 
 /// What rustls keeps to derive the next keys.
@@ -185,10 +188,7 @@ impl Link {
 
     /// The socket under it, and under the link that it goes through.
     fn socket(&self) -> &Arc<TcpStream> {
-        match &self.wire {
-            Wire::Tcp(stream) => stream,
-            Wire::Through(through) => through.link().socket(),
-        }
+        self.wire.socket()
     }
 
     /// Sends a record that holds nothing, which a peer passes over. That of a process that has ended resets the connection
@@ -200,7 +200,7 @@ impl Link {
 
     /// Whether an idle link may take a stream: nothing has come and it has not ended. A link that has something to say
     /// while no stream is on it says that it closes.
-    pub(crate) fn is_alive(&self) -> bool {
+    pub(crate) fn is_alive(&mut self) -> bool {
         self.end == End::Open && self.is_flushed() && self.unread.is_empty() && self.wire.is_quiet()
     }
 
@@ -235,7 +235,8 @@ impl Link {
         if !std::mem::replace(&mut self.said_goodbye, true) {
             self.send_other(Content::Alert, CLOSE_NOTIFY)?;
         }
-        self.poll_flush(cx)
+        ready!(self.poll_flush(cx))?;
+        self.wire.poll_goodbye(cx).map_err(LinkError::Closed)
     }
 
     /// Reads and opens. `received` bytes are at the front of `wire` before and after.
@@ -292,10 +293,7 @@ impl Link {
                     self.renewed = 0;
                 }
                 Content::Alert => self.on_alert(space.get(..size).unwrap_or_default())?,
-                Content::Handshake => {
-                    let message = <[u8; 5]>::try_from(space.get(..size).unwrap_or_default());
-                    self.on_message(cx, message.map_err(|_| RecordError::BadContent)?)?;
-                }
+                Content::Handshake => self.on_messages(cx, space.get(..size).unwrap_or_default())?,
             }
         }
         Ok(used)
@@ -311,7 +309,24 @@ impl Link {
         Ok(())
     }
 
-    /// The only message that follows a handshake here: the peer renews its key, and may want ours renewed too.
+    /// Whoever ends an outer TLS session may send tickets with which it could be resumed, one or several to a record. They
+    /// are passed over: links are never resumed.
+    fn on_messages(&mut self, cx: &mut Context<'_>, mut messages: &[u8]) -> Result<(), LinkError> {
+        if matches!(self.renewal, Renewal::Client(_)) {
+            while let &[NEW_SESSION_TICKET, high, middle, low, ref rest @ ..] = messages {
+                self.renewed += 1;
+                let length = u32::from_be_bytes([0, high, middle, low]) as usize;
+                messages = rest.get(length..).ok_or(RecordError::BadContent)?;
+            }
+            if messages.is_empty() && self.renewed <= MOST_RENEWALS {
+                return Ok(());
+            }
+        }
+        let message = <[u8; 5]>::try_from(messages).map_err(|_| RecordError::BadContent)?;
+        self.on_message(cx, message)
+    }
+
+    /// The peer renews its key, and may want ours renewed too.
     fn on_message(&mut self, cx: &mut Context<'_>, message: [u8; 5]) -> Result<(), LinkError> {
         let [24, 0, 0, 1, wish @ 0..=1] = message else { return Err(RecordError::BadContent.into()) };
         self.renewed += 1;
@@ -391,36 +406,56 @@ impl Renewal {
 }
 
 impl Wire {
-    fn poll_read(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
+    pub(crate) fn poll_read(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
         match self {
             Self::Tcp(stream) => socket::poll_read(stream, cx, buffer),
             Self::Through(through) => through.poll_read(cx, buffer),
+            Self::Web(web) => web.poll_read(cx, buffer),
         }
     }
 
-    fn poll_write(&mut self, cx: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+    pub(crate) fn poll_write(&mut self, cx: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
         match self {
             Self::Tcp(stream) => socket::poll_write(stream, cx, slices),
             Self::Through(through) => through.poll_write(cx, slices),
+            Self::Web(web) => web.poll_write(cx, slices),
+        }
+    }
+
+    /// Writes what is changed on the way: the content of `bytes` is undefined afterwards.
+    pub(crate) fn poll_send(&mut self, cx: &mut Context<'_>, bytes: &mut [u8]) -> Poll<io::Result<usize>> {
+        match self {
+            Self::Through(through) => through.poll_send(cx, bytes),
+            Self::Tcp(_) | Self::Web(_) => self.poll_write(cx, &[IoSlice::new(bytes)]),
         }
     }
 
     /// Hands on what was written; a socket has it at once.
-    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    pub(crate) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
             Self::Tcp(_) => Poll::Ready(Ok(())),
             Self::Through(through) => through.poll_flush(cx),
+            Self::Web(web) => web.poll_flush(cx),
         }
     }
 
-    fn is_flushed(&self) -> bool {
+    /// Says to what stands between the ends that the connection closes, where that is understood.
+    pub(crate) fn poll_goodbye(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Tcp(_) | Self::Through(_) => Poll::Ready(Ok(())),
+            Self::Web(web) => web.poll_goodbye(cx),
+        }
+    }
+
+    pub(crate) fn is_flushed(&self) -> bool {
         match self {
             Self::Tcp(_) => true,
             Self::Through(through) => through.is_flushed(),
+            Self::Web(web) => web.is_flushed(),
         }
     }
 
-    fn register_here(&mut self) -> io::Result<()> {
+    pub(crate) fn register_here(&mut self) -> io::Result<()> {
         match self {
             Self::Tcp(stream) => {
                 let socket = socket2::SockRef::from(&**stream).try_clone()?;
@@ -428,15 +463,26 @@ impl Wire {
                 Ok(())
             }
             Self::Through(through) => through.bring_home(),
+            Self::Web(web) => web.register_here(),
         }
     }
 
-    fn is_quiet(&self) -> bool {
+    /// The socket under it, and under the link that it goes through.
+    pub(crate) fn socket(&self) -> &Arc<TcpStream> {
+        match self {
+            Self::Tcp(stream) => stream,
+            Self::Through(through) => through.link().socket(),
+            Self::Web(web) => web.socket(),
+        }
+    }
+
+    fn is_quiet(&mut self) -> bool {
         match self {
             Self::Tcp(stream) => {
                 matches!(stream.try_read(&mut [0]), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
             }
             Self::Through(through) => through.is_quiet(),
+            Self::Web(web) => web.is_quiet(),
         }
     }
 }
@@ -450,6 +496,12 @@ impl From<TcpStream> for Wire {
 impl From<Through> for Wire {
     fn from(through: Through) -> Self {
         Self::Through(Box::new(through))
+    }
+}
+
+impl From<WebSocket> for Wire {
+    fn from(web: WebSocket) -> Self {
+        Self::Web(Box::new(web))
     }
 }
 

@@ -6,6 +6,7 @@
 
 mod accept;
 mod admission;
+mod arrival;
 mod live;
 mod opened;
 mod parked;
@@ -29,6 +30,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
+pub use self::arrival::{Arrival, Balancers, Carrier};
 use self::{live::Live, opened::OpenedLately};
 use crate::{
     identity::PeerIdentity,
@@ -140,7 +142,18 @@ impl<H: StreamHandler> Server<H> {
     /// those that are left are cut with [`ResetCode::Draining`](postern_proto::frame::ResetCode::Draining). Returns when
     /// no stream is left.
     pub async fn serve(self: Arc<Self>, listener: TcpListener, stop: CancellationToken, drain: Duration) {
-        accept::run(self, listener, stop, drain).await;
+        self.serve_arrivals(listener, Arrival::default(), stop, drain).await;
+    }
+
+    /// [`Server::serve`], for connections that come in something.
+    pub async fn serve_arrivals(
+        self: Arc<Self>,
+        listener: TcpListener,
+        arrival: Arrival,
+        stop: CancellationToken,
+        drain: Duration,
+    ) {
+        accept::run(self, listener, arrival, stop, drain).await;
     }
 
     /// Serves passages that come over parked links as [`Server::serve`] serves connections.

@@ -59,7 +59,7 @@ pub enum OpenError {
 
 /// Dials a gateway to park a link there. `tls` is from [`ClientTls::for_parking`].
 pub async fn dial(address: &str, gateway: NodeId, tls: &ClientTls) -> Result<ParkedLink, DialError> {
-    let link = dial_node(address, &name(address, gateway)?, tls).await?;
+    let link = dial_node(address, &name(address, gateway)?, tls, None).await?;
     Ok(ParkedLink::new(link))
 }
 
@@ -70,7 +70,7 @@ pub async fn forward(
     tls: &ClientTls,
     passage: &Passage,
 ) -> Result<OpenPassage, ForwardError> {
-    let link = dial_node(address, &name(address, gateway)?, tls).await?;
+    let link = dial_node(address, &name(address, gateway)?, tls, None).await?;
     Ok(ParkedLink::new(link).open(passage).await?)
 }
 
@@ -106,7 +106,7 @@ impl ParkedLink {
 
     /// Whether it stands idle and is up.
     #[must_use]
-    pub fn is_alive(&self) -> bool {
+    pub fn is_alive(&mut self) -> bool {
         self.inbox.is_empty() && self.link.is_alive()
     }
 

@@ -2,6 +2,7 @@
 //!
 //! The crypto provider is aws-lc-rs and is installed by [`install_crypto_provider`], the first line of every `main`.
 
+mod outer;
 mod verify;
 
 use std::{fmt, sync::Arc};
@@ -21,7 +22,11 @@ use rustls::{
     version::TLS13,
 };
 
-use crate::identity::{IdentityError, PeerIdentity};
+pub use self::outer::{OuterClientTls, OuterServerTls};
+use crate::{
+    identity::{IdentityError, PeerIdentity},
+    outward::Outward,
+};
 
 /// The application protocol of the carrier.
 pub const ALPN: &[u8] = b"postern/1";
@@ -75,6 +80,8 @@ pub enum TlsError {
     BadKey,
     #[error("the certificate of the authority is not usable")]
     BadAuthority,
+    #[error("this machine has no trusted roots")]
+    NoRoots,
     #[error("the certificate does not say who it belongs to")]
     Identity(#[from] IdentityError),
     #[error("TLS refused the certificate or the key")]
@@ -161,11 +168,13 @@ impl fmt::Debug for Identity {
     }
 }
 
-/// How a client dials nodes: with its certificate, and accepting only the node that it means.
+/// How a client dials nodes: with its certificate, accepting only the node that it means, and over the way out that its
+/// machine has.
 #[derive(Clone)]
 pub struct ClientTls {
     config: Arc<ClientConfig>,
     not_after: UnixMillis,
+    outward: Outward,
 }
 
 impl ClientTls {
@@ -181,7 +190,18 @@ impl ClientTls {
         config.resumption = Resumption::disabled();
         // The link seals its records itself.
         config.enable_secret_extraction = true;
-        Ok(Self { config: Arc::new(config), not_after: identity.peer.not_after })
+        Ok(Self { config: Arc::new(config), not_after: identity.peer.not_after, outward: Outward::default() })
+    }
+
+    /// Dials over this way out.
+    #[must_use]
+    pub fn over(mut self, outward: Outward) -> Self {
+        self.outward = outward;
+        self
+    }
+
+    pub(crate) const fn outward(&self) -> &Outward {
+        &self.outward
     }
 
     /// When the client certificate ends.
@@ -195,7 +215,7 @@ impl ClientTls {
     pub fn for_parking(&self) -> Self {
         let mut config = ClientConfig::clone(&self.config);
         config.alpn_protocols = vec![park::ALPN.to_vec()];
-        Self { config: Arc::new(config), not_after: self.not_after }
+        Self { config: Arc::new(config), not_after: self.not_after, outward: self.outward.clone() }
     }
 
     /// Whether the other side agreed on a protocol that was offered.

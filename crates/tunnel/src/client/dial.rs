@@ -1,31 +1,40 @@
 //! A connection to an entry: TCP, TLS, and the certainty that it is the node that was meant.
 
-use std::{io, net::SocketAddr, time::Duration};
+use std::{io, time::Duration};
 
 use postern_proto::head::Passage;
 use rustls::pki_types::ServerName;
-use tokio::{
-    net::{TcpStream, lookup_host},
-    time::timeout,
-};
+use tokio::{net::TcpStream, time::timeout};
 
 use super::DialError;
 use crate::{
-    happy_eyeballs,
     link::{self, Declined, Established, Link, LinkError, Through},
-    socket,
-    tls::ClientTls,
+    outward, socket,
+    splice::Inbox,
+    tls::{ClientTls, OuterClientTls},
+    web,
 };
 
 /// For the whole of it.
 const DEADLINE: Duration = Duration::from_secs(10);
 
-/// Makes a link to the node of this name.
-pub(crate) async fn dial(address: &str, name: &ServerName<'static>, tls: &ClientTls) -> Result<Box<Link>, DialError> {
+/// Makes a link to the node of this name; with `outer` within a WebSocket, to whom somebody else may pass it on.
+pub(crate) async fn dial(
+    address: &str,
+    name: &ServerName<'static>,
+    tls: &ClientTls,
+    outer: Option<&OuterClientTls>,
+) -> Result<Box<Link>, DialError> {
     let work = async {
-        let stream = connect(address).await.map_err(|source| unreachable(address, source))?;
+        let stream = connect(address, tls).await.map_err(|source| unreachable(address, source))?;
         socket::tune(&stream).map_err(|source| unreachable(address, source))?;
-        let established = link::connect(stream, tls.config().clone(), name.clone()).await;
+        let established = match outer {
+            None => link::connect(stream, tls.config().clone(), name.clone()).await,
+            Some(outer) => {
+                let web = open_web(address, stream, outer).await?;
+                link::connect(web, tls.config().clone(), name.clone()).await
+            }
+        };
         let Established { link, alpn, .. } = established.map_err(|error| handshake(address, error))?;
         if tls.offers(alpn.as_deref()) {
             Ok(link)
@@ -36,15 +45,15 @@ pub(crate) async fn dial(address: &str, name: &ServerName<'static>, tls: &Client
     timeout(DEADLINE, work).await.unwrap_or_else(|_| Err(DialError::TimedOut { address: address.to_owned() }))
 }
 
-/// Makes a link to a relay through a passage of the gateway at this address. The passage is asked for and the inner
-/// handshake begun in one flight.
+/// Makes a link to a relay through a passage of the gateway at this address, over a link to that. The passage is asked for
+/// and the inner handshake begun in one flight.
 pub(super) async fn dial_through(
-    (address, gateway): (&str, &ServerName<'static>),
+    address: &str,
+    outer: Box<Link>,
     relay: &ServerName<'static>,
     tls: &ClientTls,
     passage: &Passage,
 ) -> Result<Box<Link>, DialError> {
-    let outer = dial(address, gateway, tls).await?;
     let work = async {
         let through = Through::ask(outer, &passage.write()).await.map_err(|error| handshake(address, error))?;
         let established = link::connect(through, tls.config().clone(), relay.clone()).await;
@@ -77,10 +86,20 @@ fn unreachable(address: &str, source: io::Error) -> DialError {
     DialError::Unreachable { address: address.to_owned(), source }
 }
 
-async fn connect(address: &str) -> io::Result<TcpStream> {
-    if let Ok(address) = address.parse::<SocketAddr>() {
-        return TcpStream::connect(address).await;
-    }
-    let addresses: Vec<SocketAddr> = lookup_host(address).await?.collect();
-    Ok(happy_eyeballs::connect(&addresses, DEADLINE).await?.0)
+/// Has whoever ends TLS at this address open a WebSocket to a node.
+async fn open_web(address: &str, stream: TcpStream, outer: &OuterClientTls) -> Result<web::WebSocket, DialError> {
+    let not_trusted = |source| DialError::Outer { address: address.to_owned(), source };
+    let host = outward::split(address).map_or(address, |(host, _)| host);
+    let name = ServerName::try_from(host.to_owned()).map_err(|error| not_trusted(io::Error::other(error)))?;
+    let established = link::connect(stream, outer.config().clone(), name).await;
+    let Established { link, .. } = established.map_err(|error| not_trusted(error.into()))?;
+    let asked = web::ask(Through::new(link, Inbox::default()), address).await;
+    asked.map_err(|error| DialError::WebSocket { address: address.to_owned(), source: error.into() })
+}
+
+async fn connect(address: &str, tls: &ClientTls) -> io::Result<TcpStream> {
+    let Some((host, port)) = outward::split(address) else {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no host with a port"));
+    };
+    Ok(tls.outward().connect(host, port, DEADLINE).await?)
 }

@@ -15,7 +15,7 @@ use super::{
     dial::{dial, dial_through},
     pool::{Now, Pool, Warm},
 };
-use crate::tls::{self, ClientTls, TlsError};
+use crate::tls::{self, ClientTls, OuterClientTls, TlsError};
 
 /// How often idle connections are looked after.
 const SWEEP: Duration = Duration::from_secs(15);
@@ -32,6 +32,8 @@ pub struct Entry {
     address: String,
     name: ServerName<'static>,
     relay: Option<Behind>,
+    /// For an entry over the WebSocket carrier.
+    outer: Option<OuterClientTls>,
     pool: Mutex<Pool>,
     /// Wakes the keeper; it outlives the entry, so that the keeper need not.
     wake: Arc<Notify>,
@@ -57,6 +59,7 @@ impl Entry {
             address: address.into(),
             name: tls::server_name(node)?,
             relay: None,
+            outer: None,
             pool: Mutex::new(Pool::new(tls)),
             wake: Arc::new(Notify::new()),
             runtime: Handle::try_current().ok(),
@@ -76,6 +79,21 @@ impl Entry {
         // Nobody else has it yet.
         if let Some(entry) = Arc::get_mut(&mut entry) {
             entry.relay = Some(behind);
+        }
+        Ok(entry)
+    }
+
+    /// An entry over the WebSocket carrier: what answers at the address ends `outer` and passes on what is within.
+    pub fn over_websocket(
+        node: NodeId,
+        address: impl Into<String>,
+        outer: OuterClientTls,
+        tls: ClientTls,
+    ) -> Result<Arc<Self>, TlsError> {
+        let mut entry = Self::new(node, address, tls)?;
+        // Nobody else has it yet.
+        if let Some(entry) = Arc::get_mut(&mut entry) {
+            entry.outer = Some(outer);
         }
         Ok(entry)
     }
@@ -157,14 +175,15 @@ impl Entry {
     /// Dials.
     pub(super) async fn fresh(&self) -> Result<Warm, DialError> {
         let tls = self.pool().tls.clone();
+        let link = dial(&self.address, &self.name, &tls, self.outer.as_ref()).await?;
         let link = match &self.relay {
-            None => dial(&self.address, &self.name, &tls).await?,
+            None => link,
             Some(relay) => {
                 let lease = relay.lease.lock().unwrap_or_else(PoisonError::into_inner).clone();
                 let passage = Passage::new(relay.node, self.node.tls_name(), lease).map_err(|error| {
                     DialError::Handshake { address: self.address.clone(), source: io::Error::other(error) }
                 })?;
-                dial_through((&self.address, &self.name), &relay.name, &tls, &passage).await?
+                dial_through(&self.address, link, &relay.name, &tls, &passage).await?
             }
         };
         Ok(Warm::new(link, tls.not_after(), now()))

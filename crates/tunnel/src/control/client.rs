@@ -26,7 +26,7 @@ use super::{
     credential::CurrentIdentity,
     trust::{self, Fingerprint},
 };
-use crate::happy_eyeballs;
+use crate::outward::Outward;
 
 /// A call, from resolving the name to the last byte of the answer, takes no longer.
 pub const CALL_TIMEOUT: Duration = Duration::from_secs(10);
@@ -41,6 +41,7 @@ const IDLE_FOR: Duration = Duration::from_secs(20);
 pub struct ControlClient {
     url: ControlUrl,
     trust: Trust,
+    outward: Outward,
     identity: Arc<CurrentIdentity>,
     bearer: RwLock<Option<Bearer>>,
     verified: OnceCell<Arc<ClientConfig>>,
@@ -72,12 +73,20 @@ impl ControlClient {
         Self {
             url,
             trust,
+            outward: Outward::default(),
             identity: Arc::default(),
             bearer: RwLock::default(),
             verified: OnceCell::new(),
             idle: Mutex::default(),
             generation: watch::Sender::new(0),
         }
+    }
+
+    /// Calls over this way out.
+    #[must_use]
+    pub fn over(mut self, outward: Outward) -> Self {
+        self.outward = outward;
+        self
     }
 
     #[must_use]
@@ -183,7 +192,7 @@ impl ControlClient {
         }
         let generation = *self.generation.borrow();
         let tls = self.verified_tls().await?;
-        let mut sender = connect(&self.url, tls).await?;
+        let mut sender = connect(&self.url, &self.outward, tls).await?;
         let response = sender.send_request(request).await.map_err(|error| http_error(&self.url, &error))?;
         Ok((response, sender, generation))
     }
@@ -232,7 +241,7 @@ impl ControlClient {
     /// Fetches the CA from whoever answers, with nothing secret sent, and takes it only if its fingerprint fits.
     async fn fetch_ca(&self, fingerprint: Fingerprint) -> Result<CertificateDer<'static>, CallError> {
         let tls = trust::unverified().map_err(|error| CallError::untrusted(&self.url, error))?;
-        let mut sender = connect(&self.url, Arc::new(tls)).await?;
+        let mut sender = connect(&self.url, &self.outward, Arc::new(tls)).await?;
         let request = bare_request(&self.url, Method::GET, CA_PATH, None)?;
         let response = sender.send_request(request).await.map_err(|error| http_error(&self.url, &error))?;
         let body = read_answer(&self.url, response, MAX_CA).await?.into_success(&self.url)?;
@@ -299,13 +308,9 @@ fn bare_request(
     request.body(Full::new(body.unwrap_or_default())).map_err(|error| CallError::garbled(url, error))
 }
 
-async fn connect(url: &ControlUrl, tls: Arc<ClientConfig>) -> Result<Sender, CallError> {
-    let addresses = tokio::net::lookup_host((url.host(), url.port()))
-        .await
-        .map_err(|error| CallError::unreachable(url, format!("its name cannot be resolved: {error}")))?;
-    let addresses: Vec<_> = addresses.collect();
-    let connected = happy_eyeballs::connect(&addresses, CALL_TIMEOUT).await;
-    let (tcp, _) = connected.map_err(|error| CallError::unreachable(url, error))?;
+async fn connect(url: &ControlUrl, outward: &Outward, tls: Arc<ClientConfig>) -> Result<Sender, CallError> {
+    let connected = outward.connect(url.host(), url.port(), CALL_TIMEOUT).await;
+    let tcp = connected.map_err(|error| CallError::unreachable(url, error))?;
     tcp.set_nodelay(true).map_err(|error| CallError::unreachable(url, error))?;
     let Some(name) = url.server_name() else {
         return Err(CallError::untrusted(url, "no certificate can carry its name"));

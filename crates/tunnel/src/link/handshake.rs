@@ -167,6 +167,10 @@ fn advance<Data>(state: ConnectionState<'_, '_, Data>, outgoing: &mut Vec<u8>) -
 /// Reads until one more record than `shown` is there, and says where it ends.
 async fn show_another(stream: &mut impl Transport, incoming: &mut Vec<u8>, shown: usize) -> io::Result<usize> {
     loop {
+        // What is no record is not waited for: who speaks something else may wait for an answer.
+        if incoming.get(shown).is_some_and(|kind| !(20..=24).contains(kind)) {
+            return Err(io::ErrorKind::InvalidData.into());
+        }
         if let Some(&[_, _, _, high, low]) = incoming.get(shown..).and_then(<[u8]>::first_chunk) {
             let end = shown + 5 + usize::from(u16::from_be_bytes([high, low]));
             if end <= incoming.len() {

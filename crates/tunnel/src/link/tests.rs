@@ -243,7 +243,7 @@ fn a_goodbye_is_one_for_rustls_too() {
 #[test]
 fn an_idle_link_whose_peer_closed_takes_no_stream() {
     block_on(async {
-        let (link, mut peer) = link_and_rustls(SUITES[0], true).await;
+        let (mut link, mut peer) = link_and_rustls(SUITES[0], true).await;
         assert!(link.is_alive());
         peer.shutdown().await.unwrap();
         while link.is_alive() {

@@ -91,6 +91,13 @@ impl Through {
         }))
     }
 
+    /// Writes what need not be copied.
+    pub(super) fn poll_send(&mut self, cx: &mut Context<'_>, bytes: &mut [u8]) -> Poll<io::Result<usize>> {
+        ready!(self.poll_flush(cx))?;
+        self.link.send(cx, bytes).map_err(io::Error::from)?;
+        Poll::Ready(Ok(bytes.len()))
+    }
+
     pub(super) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.link.poll_flush(cx).map_err(Into::into)
     }
@@ -100,7 +107,7 @@ impl Through {
     }
 
     /// Nothing has come, and the outer link is up.
-    pub(super) fn is_quiet(&self) -> bool {
+    pub(super) fn is_quiet(&mut self) -> bool {
         !self.awaits_reply && self.received.is_empty() && self.link.is_alive()
     }
 

@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Server, StreamHandler,
     admission::{Admission, Admitted},
+    arrival::{Arrival, announced},
     session,
     session::Caller,
     stranger,
@@ -26,7 +27,7 @@ use super::{
 use crate::{
     identity::PeerIdentity,
     lanes::Lanes,
-    link::{self, Established, LinkError},
+    link::{Established, LinkError},
     park::ParkedLink,
     socket,
     tls::{self, ServerTls},
@@ -46,9 +47,11 @@ pub(super) const LAST_WORDS: Duration = Duration::from_secs(2);
 pub(super) async fn run<H: StreamHandler>(
     server: Arc<Server<H>>,
     listener: TcpListener,
+    arrival: Arrival,
     stop: CancellationToken,
     drain: Duration,
 ) {
+    let arrival = Arc::new(arrival);
     let admission = Admission::default();
     let lanes = Lanes::start("carrier").unwrap_or_else(|error| {
         tracing::warn!(%error, "no threads to carry streams on");
@@ -78,9 +81,12 @@ pub(super) async fn run<H: StreamHandler>(
             Some(_) = tasks.join_next() => {}
             accepted = listener.accept() => match accepted {
                 Ok((stream, client)) => {
-                    if let Some(admitted) = admission.admit(client.ip()) {
+                    let behind = arrival.balancers.contains(client);
+                    let admitted = if behind { admission.admit_balancer() } else { admission.admit(client.ip()) };
+                    if let Some(admitted) = admitted {
                         let Ok(stream) = stream.into_std() else { continue };
-                        let serving = connection(server.clone(), stream, client, admitted, stop.clone());
+                        let arrived = Arrived { client, behind, admitted, arrival: Arc::clone(&arrival) };
+                        let serving = connection(server.clone(), stream, arrived, stop.clone());
                         tasks.spawn_on(serving, &lanes.next());
                     }
                 }
@@ -105,24 +111,32 @@ fn concerns_one(error: &io::Error) -> bool {
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
 }
 
+/// A connection that was accepted.
+struct Arrived {
+    /// At its other end: the client, or the balancer that it is behind.
+    client: SocketAddr,
+    behind: bool,
+    admitted: Admitted,
+    arrival: Arc<Arrival>,
+}
+
 async fn connection<H: StreamHandler>(
     server: Arc<Server<H>>,
     stream: std::net::TcpStream,
-    client: SocketAddr,
-    admitted: Admitted,
+    arrived: Arrived,
     stop: CancellationToken,
 ) {
     let begun = Instant::now();
+    let seen = arrived.client;
     // In the runtime that carries it.
     let Ok(stream) = TcpStream::from_std(stream) else { return };
     let tls = server.tls();
     // Boxed, so that what a handshake takes up is freed when it is over.
-    let accepted = Box::pin(timeout(HANDSHAKE, handshake(stream, &tls))).await;
-    drop(admitted);
+    let accepted = Box::pin(timeout(HANDSHAKE, handshake(stream, &tls, arrived))).await;
     match accepted {
-        Ok(Ok(established)) => serve_established(&server, established, &tls, (client, begun), &stop).await,
-        Ok(Err(error)) => tracing::debug!(%client, %error, "no TLS connection"),
-        Err(_) => tracing::debug!(%client, "no TLS connection in time"),
+        Ok(Ok((established, client))) => serve_established(&server, established, &tls, (client, begun), &stop).await,
+        Ok(Err(error)) => tracing::debug!(client = %seen, %error, "no TLS connection"),
+        Err(_) => tracing::debug!(client = %seen, "no TLS connection in time"),
     }
 }
 
@@ -149,9 +163,23 @@ pub(super) async fn serve_established<H: StreamHandler>(
     }
 }
 
-async fn handshake(stream: TcpStream, tls: &ServerTls) -> Result<Established, LinkError> {
+/// The link, and where its client's connection comes from. What is admitted counts until then.
+async fn handshake(
+    mut stream: TcpStream,
+    tls: &ServerTls,
+    arrived: Arrived,
+) -> Result<(Established, SocketAddr), LinkError> {
+    let Arrived { mut client, behind, admitted, arrival } = arrived;
     // Nothing is set up for a connection that says nothing.
     stream.readable().await?;
     socket::tune(&stream)?;
-    link::accept(stream, tls.config().clone()).await
+    if behind && let Some(announced) = announced(&mut stream).await? {
+        client = announced;
+    }
+    let _admitted = if behind { admitted.known_as(client.ip()).ok_or_else(crowded)? } else { admitted };
+    Ok((arrival.handshake(stream, tls).await?, client))
+}
+
+fn crowded() -> io::Error {
+    io::Error::other("too many connections of this client are being made")
 }

@@ -25,21 +25,24 @@ struct Counts {
 /// A handshake that counts until this is dropped.
 pub(super) struct Admitted {
     admission: Admission,
-    source: IpAddr,
+    /// `None` while a balancer has not said whose it is.
+    source: Option<IpAddr>,
 }
 
 impl Admission {
     /// `None` when too many are under way.
     pub(super) fn admit(&self, client: IpAddr) -> Option<Admitted> {
-        let source = source_of(client);
+        self.admit_balancer()?.known_as(client)
+    }
+
+    /// A connection that a balancer passes on, and has not said yet for whom.
+    pub(super) fn admit_balancer(&self) -> Option<Admitted> {
         let mut counts = self.counts();
-        let from_one = counts.by_source.get(&source).copied().unwrap_or_default();
-        if counts.all >= MOST || from_one >= MOST_FROM_ONE {
+        if counts.all >= MOST {
             return None;
         }
         counts.all += 1;
-        counts.by_source.insert(source, from_one + 1);
-        Some(Admitted { admission: self.clone(), source })
+        Some(Admitted { admission: self.clone(), source: None })
     }
 
     fn counts(&self) -> MutexGuard<'_, Counts> {
@@ -47,14 +50,33 @@ impl Admission {
     }
 }
 
+impl Admitted {
+    /// Counts for this address from now on. `None` when too many of it are under way.
+    pub(super) fn known_as(mut self, client: IpAddr) -> Option<Self> {
+        let source = source_of(client);
+        {
+            let mut counts = self.admission.counts();
+            let from_one = counts.by_source.entry(source).or_default();
+            if *from_one >= MOST_FROM_ONE {
+                return None;
+            }
+            *from_one += 1;
+        }
+        self.source = Some(source);
+        Some(self)
+    }
+}
+
 impl Drop for Admitted {
     fn drop(&mut self) {
         let mut counts = self.admission.counts();
         counts.all = counts.all.saturating_sub(1);
-        if let Some(count) = counts.by_source.get_mut(&self.source) {
+        if let Some(source) = self.source
+            && let Some(count) = counts.by_source.get_mut(&source)
+        {
             *count -= 1;
             if *count == 0 {
-                counts.by_source.remove(&self.source);
+                counts.by_source.remove(&source);
             }
         }
     }

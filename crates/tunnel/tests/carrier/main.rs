@@ -9,7 +9,9 @@
 mod ends;
 mod model;
 mod opening;
+mod proxied;
 mod relays;
 mod strangers;
 mod transfer;
+mod websocket;
 mod world;

@@ -18,9 +18,9 @@ use postern_proto::{
 use postern_tunnel::{
     client::{Attempt, Entry, Failure, StreamGuide, carry},
     identity,
-    node::{OpenRequest, Opened, Server, StreamHandler},
+    node::{Arrival, OpenRequest, Opened, Server, StreamHandler},
     stream::{StreamControl, StreamEnd},
-    tls::{ClientTls, Identity, ServerTls, Trust, install_crypto_provider},
+    tls::{ClientTls, Identity, OuterClientTls, ServerTls, Trust, install_crypto_provider},
 };
 use rcgen::{
     BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, PKCS_ECDSA_P256_SHA256,
@@ -186,6 +186,16 @@ impl Gateway {
         drain: Duration,
         decide: impl Fn(&OpenRequest<'_>) -> Plan + Send + Sync + 'static,
     ) -> Self {
+        Self::start_at(org, drain, Arrival::default(), decide).await
+    }
+
+    /// A gateway to which connections come in something.
+    pub(crate) async fn start_at(
+        org: &Org,
+        drain: Duration,
+        arrival: Arrival,
+        decide: impl Fn(&OpenRequest<'_>) -> Plan + Send + Sync + 'static,
+    ) -> Self {
         let node = node();
         let tls = ServerTls::new(&org.trust(), &org.identity(Peer::Node { node })).unwrap();
         let (sender, ends) = mpsc::unbounded_channel();
@@ -194,7 +204,7 @@ impl Gateway {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let stop = CancellationToken::new();
-        let task = tokio::spawn(server.clone().serve(listener, stop.clone(), drain));
+        let task = tokio::spawn(server.clone().serve_arrivals(listener, arrival, stop.clone(), drain));
         Self { node, address, server, ends, stop, task }
     }
 
@@ -206,6 +216,11 @@ impl Gateway {
     /// The next stream that ended, as the handler was told.
     pub(crate) async fn ended(&mut self) -> StreamEnd {
         within(self.ends.recv()).await.unwrap()
+    }
+
+    /// The gateway's entry within a WebSocket; whoever is at `address` ends TLS.
+    pub(crate) fn entry_within(&self, address: &str, outer: &OuterClientTls, tls: ClientTls) -> Arc<Entry> {
+        Entry::over_websocket(self.node, address, outer.clone(), tls).unwrap()
     }
 
     pub(crate) fn entry(&self, tls: ClientTls) -> Arc<Entry> {
