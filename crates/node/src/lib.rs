@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 pub mod address;
+pub mod arrival;
 pub mod catalogue;
 mod clock;
 pub mod command_line;

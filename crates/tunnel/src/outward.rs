@@ -7,7 +7,12 @@
 mod connect;
 mod exempt;
 
-use std::{fmt, io, net::IpAddr, sync::Arc, time::Duration};
+use std::{
+    fmt, io,
+    net::IpAddr,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use tokio::net::{TcpStream, lookup_host};
 use zeroize::Zeroizing;
@@ -22,6 +27,8 @@ const DEFAULT_PORT: u16 = 80;
 /// The way out. Cheap to clone; the default is straight.
 #[derive(Clone, Default)]
 pub struct Outward(Option<Arc<Proxied>>);
+
+static INSTALLED: OnceLock<Outward> = OnceLock::new();
 
 struct Proxied {
     proxy: HttpsProxy,
@@ -85,9 +92,18 @@ impl Outward {
         Ok(Self(Some(Arc::new(Proxied { proxy, exempt, from_environment }))))
     }
 
-    /// The way out of this process's environment.
-    pub fn of_this_process(settings: ProxySettings) -> Result<Self, BadProxy> {
-        Self::new(settings, |name| std::env::var(name).ok())
+    /// Has every connection of this process to the control plane and to nodes leave so, unless it is told otherwise: one
+    /// that nobody thought of would go past the proxy. Called once, early in `main`; calling it again does nothing.
+    pub fn install(settings: ProxySettings) -> Result<(), BadProxy> {
+        let outward = Self::new(settings, |name| std::env::var(name).ok())?;
+        let _ = INSTALLED.set(outward);
+        Ok(())
+    }
+
+    /// What was installed; straight where nothing was.
+    #[must_use]
+    pub fn installed() -> Self {
+        INSTALLED.get().cloned().unwrap_or_default()
     }
 
     /// The proxy for a host and port, for people: with the user's name, without the password. `None`: straight.
@@ -100,6 +116,19 @@ impl Outward {
     #[must_use]
     pub fn proxy(&self) -> Option<String> {
         Some(self.0.as_ref()?.proxy.to_string())
+    }
+
+    /// Whether the proxy is that of the environment.
+    #[must_use]
+    pub fn is_from_environment(&self) -> bool {
+        self.0.as_ref().is_some_and(|proxied| proxied.from_environment)
+    }
+
+    /// [`Outward::proxy_for`] an address with its port.
+    #[must_use]
+    pub fn proxy_for_address(&self, address: &str) -> Option<String> {
+        let (host, port) = split(address)?;
+        self.proxy_for(host, port)
     }
 
     /// Connects to `host`, a name or an address without brackets.

@@ -190,10 +190,10 @@ impl ClientTls {
         config.resumption = Resumption::disabled();
         // The link seals its records itself.
         config.enable_secret_extraction = true;
-        Ok(Self { config: Arc::new(config), not_after: identity.peer.not_after, outward: Outward::default() })
+        Ok(Self { config: Arc::new(config), not_after: identity.peer.not_after, outward: Outward::installed() })
     }
 
-    /// Dials over this way out.
+    /// Dials over this way out instead of the one that is installed.
     #[must_use]
     pub fn over(mut self, outward: Outward) -> Self {
         self.outward = outward;

@@ -4,6 +4,8 @@ use clap::{ArgGroup, Args};
 use postern_tunnel::control::{ControlUrl, Trust};
 use zeroize::Zeroizing;
 
+use crate::arrival::ArrivalOptions;
+
 /// How a gateway is started.
 #[derive(Args)]
 pub struct GatewayOptions {
@@ -15,6 +17,8 @@ pub struct GatewayOptions {
     /// Where clients dial this gateway, when that is not what the control plane knows
     #[arg(long, env = "POSTERN_ADVERTISE", value_name = "HOST:PORT")]
     pub advertise: Option<String>,
+    #[command(flatten)]
+    pub arrival: ArrivalOptions,
 }
 
 /// How every kind of node is started.

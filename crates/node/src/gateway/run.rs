@@ -17,7 +17,7 @@ use postern_proto::{
 };
 use postern_tunnel::{
     control::{Backoff, CallError, ControlClient, SyncLoop, SyncTiming},
-    node::Server,
+    node::{Arrival, Server},
     tls::ClientTls,
 };
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -137,7 +137,8 @@ pub async fn run(
 
     tracing::info!(node = %identity.node, name = ?identity.name, listen = %address, "gateway is ready");
     ready(&Ready { ready: true, node: identity.node, listen: address });
-    let serving = server.serve(listener, stop, common.drain());
+    let arrival = Arrival { balancers: options.arrival.balancers(), ..Arrival::default() };
+    let serving = server.serve_arrivals(listener, arrival, stop, common.drain());
     tokio::pin!(serving);
     tokio::select! {
         () = &mut serving => {}

@@ -73,7 +73,7 @@ impl ControlClient {
         Self {
             url,
             trust,
-            outward: Outward::default(),
+            outward: Outward::installed(),
             identity: Arc::default(),
             bearer: RwLock::default(),
             verified: OnceCell::new(),
@@ -82,11 +82,16 @@ impl ControlClient {
         }
     }
 
-    /// Calls over this way out.
+    /// Calls over this way out instead of the one that is installed.
     #[must_use]
     pub fn over(mut self, outward: Outward) -> Self {
         self.outward = outward;
         self
+    }
+
+    #[must_use]
+    pub const fn outward(&self) -> &Outward {
+        &self.outward
     }
 
     #[must_use]
