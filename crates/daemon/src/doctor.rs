@@ -146,6 +146,7 @@ impl Doctor {
         let Patient { status, account, config } = patient;
         let mut tasks = vec![
             at_once("version", "Service", checks::version),
+            at_once("proxy", "Way out", checks::way_out),
             Task::new(Open::new("control", "Control plane"), move |check| checks::control(check, config.as_ref())),
             at_once("sign-in", "Sign-in", |check| checks::sign_in(check, status)),
             at_once("sync", "News from the control plane", |check| checks::sync(check, status)),

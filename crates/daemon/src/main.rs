@@ -4,6 +4,7 @@ use std::{io::IsTerminal as _, process::ExitCode};
 
 use clap::Parser as _;
 use postern_daemon::{event_log::EventLog, options::Options, service};
+use postern_tunnel::outward::Outward;
 use tracing_subscriber::{layer::SubscriberExt as _, util::SubscriberInitExt as _};
 
 fn main() -> ExitCode {
@@ -21,6 +22,10 @@ fn main() -> ExitCode {
 }
 
 fn run(options: Options, log: EventLog) -> anyhow::Result<()> {
+    Outward::install(options.proxy_settings()?)?;
+    if let Some(proxy) = Outward::installed().proxy() {
+        tracing::info!(%proxy, "connections leave through an HTTPS proxy");
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let ended = runtime.block_on(service::run(options, log));
     runtime.shutdown_timeout(std::time::Duration::from_secs(2));

@@ -2,11 +2,14 @@
 
 use std::{net::SocketAddr, path::PathBuf, str::FromStr};
 
+use anyhow::Context as _;
 use clap::{
     Parser, ValueEnum,
     builder::{OsStringValueParser, TypedValueParser as _},
 };
 use postern_local_api::message::KeyPlace;
+use postern_tunnel::outward::ProxySettings;
+use zeroize::Zeroizing;
 
 /// The user's background service of Postern: makes resources appear on this machine.
 #[derive(Clone, Debug, Parser)]
@@ -34,6 +37,13 @@ pub struct Options {
     /// keyring; with --service-token-file a file that only this user may read.
     #[arg(long, env = "POSTERN_KEY_STORAGE", value_name = "PLACE", value_enum)]
     pub key_storage: Option<Place>,
+    /// The HTTPS proxy through which gateways, clusters and the control plane are dialled, as http://host:port, or "off".
+    /// Without it: HTTPS_PROXY, but for what NO_PROXY names.
+    #[arg(long, env = "POSTERN_HTTPS_PROXY", value_name = "URL|off", hide_env_values = true)]
+    pub https_proxy: Option<String>,
+    /// A file with user:password for the HTTPS proxy.
+    #[arg(long, env = "POSTERN_HTTPS_PROXY_CREDENTIALS_FILE", value_name = "FILE")]
+    pub https_proxy_credentials_file: Option<PathBuf>,
 }
 
 /// `--key-storage`.
@@ -45,6 +55,18 @@ pub enum Place {
 }
 
 impl Options {
+    /// What was said about an HTTPS proxy.
+    ///
+    /// # Errors
+    /// A file that cannot be read.
+    pub fn proxy_settings(&self) -> anyhow::Result<ProxySettings> {
+        let credentials = self.https_proxy_credentials_file.as_ref().map(|file| {
+            let text = std::fs::read_to_string(file);
+            text.map(Zeroizing::new).with_context(|| format!("cannot read the credentials in {}", file.display()))
+        });
+        Ok(ProxySettings { proxy: self.https_proxy.clone(), credentials: credentials.transpose()? })
+    }
+
     /// Where keys are kept until somebody chooses. A service account has nobody who could unlock a keyring.
     #[must_use]
     pub const fn key_place(&self) -> KeyPlace {

@@ -8,7 +8,7 @@ use postern_local_api::{
         Check, Connection, ControlLink, KeyStorage, ResourceStatus, SignIn, Status, StatusApi, VERSION, Verdict,
     },
 };
-use postern_tunnel::client::Entry;
+use postern_tunnel::{client::Entry, outward::Outward};
 use tokio::{
     net::{TcpListener, TcpStream},
     time::Instant,
@@ -40,6 +40,22 @@ pub(super) fn version(check: Open) -> Check {
     check.ok(format!("posternd {version}, local API version {VERSION}"))
 }
 
+pub(super) fn way_out(check: Open) -> Check {
+    let outward = Outward::installed();
+    match outward.proxy() {
+        None => check.ok("Connections leave straight; no HTTPS proxy is set."),
+        Some(proxy) => {
+            let origin = if outward.is_from_environment() { "HTTPS_PROXY" } else { "the setting of this service" };
+            check.ok(format!("Connections leave through the HTTPS proxy {} ({origin}).", printable(&proxy)))
+        }
+    }
+}
+
+/// What a check says of the proxy that lies between.
+fn through(proxy: Option<String>) -> String {
+    proxy.map_or_else(String::new, |proxy| format!(", through the proxy {}", printable(&proxy)))
+}
+
 pub(super) fn clock(check: Open, skew: Option<i64>) -> Check {
     let Some(millis) = skew else {
         return check.skipped("The control plane has not been heard from since the service started.");
@@ -58,7 +74,10 @@ pub(super) fn clock(check: Open, skew: Option<i64>) -> Check {
 
 pub(super) async fn gateway(check: Open, entry: Arc<Entry>) -> Check {
     match entry.probe().await {
-        Ok(took) => check.ok(format!("{} proves itself and takes us, in {} ms", entry.address(), took.as_millis())),
+        Ok(took) => {
+            let through = through(Outward::installed().proxy_for_address(entry.address()));
+            check.ok(format!("{} proves itself and takes us, in {} ms{through}", entry.address(), took.as_millis()))
+        }
         Err(error) => {
             check.failed(error_text(&error), "Check the network and firewalls between this machine and the gateway.")
         }
@@ -93,14 +112,18 @@ pub(super) async fn control(check: Open, config: Option<&Config>) -> Check {
     };
     let begun = Instant::now();
     let answer = match control_client(config) {
-        Ok(client) => client.ca().await.map_err(|error| printable(&error.to_string())),
+        Ok(client) => {
+            let through = through(client.outward().proxy_for(client.url().host(), client.url().port()));
+            let answer = client.ca().await.map_err(|error| printable(&error.to_string()));
+            answer.map(|info| (info, through))
+        }
         Err(error) => Err(error.to_string()),
     };
     match answer {
-        Ok(info) => {
+        Ok((info, through)) => {
             let trust = if config.ca.is_some() { "the pinned CA" } else { "this machine's roots" };
             let (time, org) = (begun.elapsed().as_millis(), printable(&info.org_name));
-            check.ok(format!("{} ({org}) answers in {time} ms and is trusted by {trust}", config.control))
+            check.ok(format!("{} ({org}) answers in {time} ms and is trusted by {trust}{through}", config.control))
         }
         Err(error) => check.failed(error, "Check the network, and the CA if it was changed: postern login again."),
     }
