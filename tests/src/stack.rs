@@ -260,7 +260,10 @@ impl Stack {
             anyhow::ensure!(Instant::now() < deadline, "no stream to {name} is carried");
             tokio::time::sleep(Duration::from_millis(10)).await;
         };
-        self.gateways.iter_mut().find(|gateway| gateway.id() == node).with_context(|| format!("no gateway {node}"))
+        self.gateways
+            .iter_mut()
+            .find(|gateway| node == gateway.id().into())
+            .with_context(|| format!("no gateway {node}"))
     }
 
     /// Takes the first user's access to everything away. Returns the moment before the control plane was asked.

@@ -24,7 +24,7 @@ async fn streams_of_a_dead_gateway_are_reset_and_new_ones_go_through_another() -
     }
     let sessions = stack.user().client().sessions().await?;
     let carrier = stack.carrier_of("echo").await?;
-    let carried = sessions.iter().filter(|session| session.gateway == Some(carrier.id())).count();
+    let carried = sessions.iter().filter(|session| session.gateway == Some(carrier.id().into())).count();
     carrier.kill().await?;
     let killed = Instant::now();
     let mut reset = 0;
@@ -94,7 +94,7 @@ async fn a_draining_gateway_finishes_old_streams_and_takes_no_new_ones() -> anyh
     for _ in 0..10 {
         let mut new = client::open(address).await.context("a new stream while one gateway drains")?;
         let carried = stack.user().client().sessions().await?;
-        let by_draining = carried.iter().filter(|session| session.gateway == Some(draining)).count();
+        let by_draining = carried.iter().filter(|session| session.gateway == Some(draining.into())).count();
         assert_eq!(by_draining, 1, "only the old stream stays at the draining gateway");
         client::ask(&mut new, b"new").await?;
         client::ask(&mut old, b"old").await.context("the old stream while its gateway drains")?;

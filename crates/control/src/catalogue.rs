@@ -273,6 +273,7 @@ impl Resource {
             ports: self.ports.clone(),
             revision: self.revision,
             via,
+            cluster: None,
             health,
         }
     }

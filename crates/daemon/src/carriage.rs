@@ -14,8 +14,9 @@ use std::{
 };
 
 use postern_proto::{
+    door::Door,
     head::Wanted,
-    id::{NodeId, ResourceId, StreamId},
+    id::{ResourceId, StreamId},
     time::UnixMillis,
 };
 use postern_tunnel::{
@@ -70,7 +71,7 @@ pub struct Lease {
 #[derive(Debug)]
 pub struct Destination {
     pub id: ResourceId,
-    via: RwLock<Vec<NodeId>>,
+    via: RwLock<Vec<Door>>,
     /// Of streams that are over.
     up: AtomicU64,
     down: AtomicU64,
@@ -216,7 +217,8 @@ impl Carriage {
                 destination.note_failure(FailedEnd::Broken(text), gateway);
             }
             EndCause::LinkLost => {
-                if let Some(way) = way {
+                // Of a cluster one worker is gone, and not the address.
+                if let Some(way) = way.filter(|way| way.door.node().is_some()) {
                     let error = "a connection to it broke".to_owned();
                     self.gateways().note_failed(way, error, clock::now().boot);
                 }
@@ -249,7 +251,7 @@ async fn occupying(place: Place, work: impl Future<Output = ()>) {
 
 impl Destination {
     #[must_use]
-    pub fn new(id: ResourceId, via: Vec<NodeId>) -> Self {
+    pub fn new(id: ResourceId, via: Vec<Door>) -> Self {
         Self {
             id,
             via: RwLock::new(via),
@@ -261,15 +263,15 @@ impl Destination {
         }
     }
 
-    pub fn set_via(&self, via: &[NodeId]) {
+    pub fn set_via(&self, via: Vec<Door>) {
         let mut held = self.via.write().unwrap_or_else(PoisonError::into_inner);
         if *held != via {
-            *held = via.to_vec();
+            *held = via;
         }
     }
 
     #[must_use]
-    pub fn via(&self) -> Vec<NodeId> {
+    pub fn via(&self) -> Vec<Door> {
         self.via.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
@@ -309,7 +311,7 @@ impl Destination {
         self.touched.store(true, Ordering::Release);
     }
 
-    fn note_failure(&self, end: FailedEnd, gateway: Option<NodeId>) {
+    fn note_failure(&self, end: FailedEnd, gateway: Option<Door>) {
         let mut held = self.held_failure();
         let times = held.as_ref().map_or(0, |before| before.times).saturating_add(1);
         *held = Some(Failure { end, gateway, at: clock::wall(), times });

@@ -1,4 +1,4 @@
-//! The ways into the data path: gateways, relays behind them, how they are doing, and which one a stream should take.
+//! The ways into the data path: gateways, relays behind them, clusters of workers, how they are doing, and which one a stream should take.
 //!
 //! Pure but for the [`Entry`] values that it hands out: what happened is told to it, with the time.
 
@@ -6,8 +6,9 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use postern_local_api::message::{GatewayState, GatewayStatus, Hop, Route};
 use postern_proto::{
+    door::Door,
     id::NodeId,
-    sync::{GatewayInfo, RelayInfo},
+    sync::{ClusterInfo, GatewayInfo, RelayInfo},
     time::UnixMillis,
 };
 use postern_tunnel::{
@@ -39,25 +40,31 @@ pub struct Gateways {
     jitter: Jitter,
 }
 
-/// A gateway, or a relay through one.
+/// A gateway, a relay through one, or a cluster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Way {
-    pub gateway: NodeId,
+    pub door: Door,
     pub relay: Option<NodeId>,
+}
+
+/// An entry as the control plane lists it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Listed {
+    Gateway(GatewayInfo),
+    Cluster(ClusterInfo),
 }
 
 impl Way {
     /// The way that an entry leads.
     #[must_use]
     pub fn of(entry: &Entry) -> Self {
-        let (gateway, node) = (entry.gateway(), entry.node());
-        Self { gateway, relay: (node != gateway).then_some(node) }
+        Self { door: entry.door(), relay: entry.relay() }
     }
 
-    /// The node that dials the resource.
+    /// Who dials the resource.
     #[must_use]
-    pub fn end(self) -> NodeId {
-        self.relay.unwrap_or(self.gateway)
+    pub fn end(self) -> Door {
+        self.relay.map_or(self.door, Door::from)
     }
 
     const fn direct(self) -> Self {
@@ -65,15 +72,64 @@ impl Way {
     }
 }
 
-impl From<NodeId> for Way {
-    fn from(gateway: NodeId) -> Self {
-        Self { gateway, relay: None }
+impl<D: Into<Door>> From<D> for Way {
+    fn from(door: D) -> Self {
+        Self { door: door.into(), relay: None }
+    }
+}
+
+impl Listed {
+    const fn door(&self) -> Door {
+        match self {
+            Self::Gateway(gateway) => Door::Node(gateway.id),
+            Self::Cluster(cluster) => Door::Cluster(cluster.id),
+        }
+    }
+
+    fn name(&self) -> &str {
+        match self {
+            Self::Gateway(gateway) => &gateway.name,
+            Self::Cluster(cluster) => &cluster.name,
+        }
+    }
+
+    /// Where it is dialled, as `host:port`.
+    #[must_use]
+    pub fn address(&self) -> &str {
+        match self {
+            Self::Gateway(gateway) => &gateway.address,
+            Self::Cluster(cluster) => &cluster.address,
+        }
+    }
+
+    /// A cluster never takes no new streams: its workers leave one by one.
+    const fn is_draining(&self) -> bool {
+        matches!(self, Self::Gateway(gateway) if gateway.draining)
+    }
+
+    /// When its streams are cut, where it takes no new ones and that is known.
+    fn drain_ends(&self) -> Option<UnixMillis> {
+        match self {
+            Self::Gateway(gateway) => gateway.drain_ends.filter(|_| gateway.draining),
+            Self::Cluster(_) => None,
+        }
+    }
+
+    /// Whether connections that were made to one lead where those to the other do.
+    fn leads_as(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Gateway(one), Self::Gateway(other)) => one.address == other.address,
+            (Self::Cluster(one), Self::Cluster(other)) => {
+                (&one.address, one.carrier, &one.authority) == (&other.address, other.carrier, &other.authority)
+            }
+            _ => false,
+        }
     }
 }
 
 #[derive(Debug)]
 struct Gateway {
-    info: GatewayInfo,
+    info: Listed,
     relay: Option<Behind>,
     entry: Arc<Entry>,
     state: State,
@@ -125,21 +181,22 @@ impl Gateways {
         self.tls = tls;
     }
 
-    /// The gateways that there are now.
+    /// The entries that there are now.
     ///
     /// # Errors
     /// One that cannot be dialled at all; it is left out.
-    pub fn set(&mut self, infos: Vec<GatewayInfo>, relays: Vec<RelayInfo>) -> Result<(), TlsError> {
+    pub fn set(&mut self, infos: Vec<Listed>, relays: Vec<RelayInfo>) -> Result<(), TlsError> {
         let Some(tls) = self.tls.clone() else { return Ok(()) };
         let mut before = std::mem::take(&mut self.known);
         self.relays = relays.into_iter().map(|relay| (relay.id, relay)).collect();
         let mut result = Ok(());
         for info in infos {
+            let gateway = info.door().node();
             let behind =
-                self.relays.values().filter_map(|relay| Some((Some(relay.id), Some(Behind::of(relay, info.id)?))));
+                self.relays.values().filter_map(|relay| Some((Some(relay.id), Some(Behind::of(relay, gateway?)?))));
             for (relay, behind) in [(None, None)].into_iter().chain(behind) {
-                let way = Way { gateway: info.id, relay };
-                let kept = before.remove(&way).filter(|gateway| gateway.info.address == info.address);
+                let way = Way { door: info.door(), relay };
+                let kept = before.remove(&way).filter(|gateway| gateway.info.leads_as(&info));
                 let gateway = match kept {
                     Some(gateway) => Ok(Gateway { info: info.clone(), relay: behind, ..gateway }),
                     None => Gateway::new(info.clone(), relay, behind, &tls),
@@ -164,13 +221,13 @@ impl Gateways {
     /// The gateway for the next stream: among `via` (any, when that is empty) but not among `tried`, one that works,
     /// and the fastest of those. When all are known to fail the one whose pause ends first is tried all the same.
     #[must_use]
-    pub fn choose(&self, via: &[NodeId], tried: &[Way], now: Duration) -> Option<Arc<Entry>> {
+    pub fn choose(&self, via: &[Door], tried: &[Way], now: Duration) -> Option<Arc<Entry>> {
         Some(Arc::clone(&self.best(via, tried, now)?.1.entry))
     }
 
     /// The best two ways when nothing is known of either, and nothing stands ready: then whichever answers first is taken.
     #[must_use]
-    pub fn rivals(&self, via: &[NodeId], tried: &[Way], now: Duration) -> Option<[Arc<Entry>; 2]> {
+    pub fn rivals(&self, via: &[Door], tried: &[Way], now: Duration) -> Option<[Arc<Entry>; 2]> {
         let (way, first) = self.best(via, tried, now)?;
         let rest: Vec<Way> = tried.iter().copied().chain([way]).collect();
         let (other, second) = self.best(via, &rest, now)?;
@@ -180,13 +237,13 @@ impl Gateways {
                 && gateway.entry.idle() == 0
                 && self.reluctance(way, gateway, now).0 == 0
         };
-        let open = way.gateway != other.gateway && unproven(way, first) && unproven(other, second);
+        let open = way.door != other.door && unproven(way, first) && unproven(other, second);
         open.then(|| [Arc::clone(&first.entry), Arc::clone(&second.entry)])
     }
 
     /// The way that the next stream would take.
     #[must_use]
-    pub fn route(&self, via: &[NodeId], now: Duration) -> Option<Route> {
+    pub fn route(&self, via: &[Door], now: Duration) -> Option<Route> {
         Some(self.hops(self.best(via, &[], now)?.0))
     }
 
@@ -199,15 +256,15 @@ impl Gateways {
     /// Whether any node goes out of service at a time that is known.
     #[must_use]
     pub fn any_leaves(&self) -> bool {
-        let gateways = self.direct().any(|gateway| gateway.info.draining && gateway.info.drain_ends.is_some());
+        let gateways = self.direct().any(|gateway| gateway.info.drain_ends().is_some());
         gateways || self.relays.values().any(|relay| relay.draining && relay.drain_ends.is_some())
     }
 
     /// When the streams of a way are cut because a node on it goes out of service, and which node that is.
     #[must_use]
     pub fn leaves(&self, way: Way) -> Option<(UnixMillis, String)> {
-        let gateway = self.known.get(&way.direct()).map(|gateway| &gateway.info).filter(|info| info.draining);
-        let gateway = gateway.and_then(|info| Some((info.drain_ends?, info.name.clone())));
+        let entry = self.known.get(&way.direct()).map(|gateway| &gateway.info);
+        let gateway = entry.and_then(|info| Some((info.drain_ends()?, info.name().to_owned())));
         let relay = way.relay.and_then(|relay| self.relays.get(&relay)).filter(|relay| relay.draining);
         let relay = relay.and_then(|relay| Some((relay.drain_ends?, relay.name.clone())));
         gateway.into_iter().chain(relay).min()
@@ -225,13 +282,13 @@ impl Gateways {
 
     /// Whether any gateway leads to where these do (any, when there is none).
     #[must_use]
-    pub fn reach(&self, via: &[NodeId], now: Now) -> Reach {
+    pub fn reach(&self, via: &[Door], now: Now) -> Reach {
         let mut away: Option<(Vec<String>, String, Duration)> = None;
         for (_, gateway) in self.known.iter().filter(|(way, _)| leads(**way, via)) {
             let State::Unreachable { error, until, .. } = &gateway.state else { return Reach::Up };
             let (names, _, retry) = away.get_or_insert_with(|| (Vec::new(), error.clone(), *until));
-            if !names.contains(&gateway.info.name) {
-                names.push(gateway.info.name.clone());
+            if !names.iter().any(|name| name == gateway.info.name()) {
+                names.push(gateway.info.name().to_owned());
             }
             *retry = (*retry).min(*until);
         }
@@ -246,12 +303,12 @@ impl Gateways {
     }
 
     #[must_use]
-    pub fn name(&self, node: NodeId) -> Option<String> {
-        let gateway = self.known.get(&Way::from(node)).map(|gateway| &gateway.info.name);
-        gateway.or_else(|| self.relays.get(&node).map(|relay| &relay.name)).cloned()
+    pub fn name(&self, end: Door) -> Option<String> {
+        let entry = self.known.get(&Way::from(end)).map(|gateway| gateway.info.name());
+        entry.or_else(|| self.relays.get(&end.node()?).map(|relay| relay.name.as_str())).map(str::to_owned)
     }
 
-    fn best(&self, via: &[NodeId], tried: &[Way], now: Duration) -> Option<(Way, &Gateway)> {
+    fn best(&self, via: &[Door], tried: &[Way], now: Duration) -> Option<(Way, &Gateway)> {
         let candidates = self.known.iter().filter(|(way, _)| leads(**way, via) && !tried.contains(way));
         let best = candidates.min_by_key(|(way, gateway)| {
             let place = via.iter().position(|other| *other == way.end()).unwrap_or(usize::MAX);
@@ -277,14 +334,14 @@ impl Gateways {
 
     /// A gateway's own entry.
     #[must_use]
-    pub fn entry(&self, node: NodeId) -> Option<Arc<Entry>> {
-        Some(Arc::clone(&self.known.get(&Way::from(node))?.entry))
+    pub fn entry(&self, door: impl Into<Door>) -> Option<Arc<Entry>> {
+        Some(Arc::clone(&self.known.get(&Way::from(door))?.entry))
     }
 
     /// Every entry with the name of its gateway.
     #[must_use]
     pub fn entries(&self) -> Vec<(String, Arc<Entry>)> {
-        self.direct().map(|gateway| (gateway.info.name.clone(), Arc::clone(&gateway.entry))).collect()
+        self.direct().map(|gateway| (gateway.info.name().to_owned(), Arc::clone(&gateway.entry))).collect()
     }
 
     /// The entries that are to be looked at now, to find out how fast they answer and whether those that failed are
@@ -355,16 +412,13 @@ impl Gateways {
 }
 
 impl Gateway {
-    fn new(
-        info: GatewayInfo,
-        relay: Option<NodeId>,
-        behind: Option<Behind>,
-        tls: &ClientTls,
-    ) -> Result<Self, TlsError> {
-        let address = info.address.clone();
-        let entry = match relay {
-            None => Entry::new(info.id, address, tls.clone()),
-            Some(relay) => Entry::to_relay(info.id, address, relay, tls.clone()),
+    fn new(info: Listed, relay: Option<NodeId>, behind: Option<Behind>, tls: &ClientTls) -> Result<Self, TlsError> {
+        let entry = match (&info, relay) {
+            (Listed::Gateway(gateway), None) => Entry::new(gateway.id, gateway.address.as_str(), tls.clone()),
+            (Listed::Gateway(gateway), Some(relay)) => {
+                Entry::to_relay(gateway.id, gateway.address.as_str(), relay, tls.clone())
+            }
+            (Listed::Cluster(cluster), _) => Entry::to_cluster(cluster, tls.clone()),
         }?;
         Ok(Self { info, relay: behind, entry, state: State::Unknown, connect_time: None, probe_at: Duration::ZERO })
     }
@@ -383,12 +437,12 @@ impl Gateway {
 
     /// Whether the gateway or the relay takes no new streams.
     fn leaves(&self) -> bool {
-        self.info.draining || self.relay.as_ref().is_some_and(|relay| relay.draining)
+        self.info.is_draining() || self.relay.as_ref().is_some_and(|relay| relay.draining)
     }
 
     fn hop(&self) -> Hop {
         let up = !matches!(self.state, State::Unreachable { .. });
-        Hop { name: self.info.name.clone(), latency_micros: self.latency_micros(), up }
+        Hop { name: self.info.name().to_owned(), latency_micros: self.latency_micros(), up }
     }
 
     fn latency_micros(&self) -> Option<u64> {
@@ -399,14 +453,14 @@ impl Gateway {
         let state = match &self.state {
             State::Unreachable { error, .. } => GatewayState::Unreachable { error: error.clone() },
             State::Draining { until } if *until > now => GatewayState::Draining,
-            _ if self.info.draining => GatewayState::Draining,
+            _ if self.info.is_draining() => GatewayState::Draining,
             State::Unknown => GatewayState::Unknown,
             State::Reachable | State::Draining { .. } => GatewayState::Reachable,
         };
         GatewayStatus {
-            id: self.info.id,
-            name: self.info.name.clone(),
-            address: self.info.address.clone(),
+            id: self.info.door(),
+            name: self.info.name().to_owned(),
+            address: self.info.address().to_owned(),
             state,
             spares: u32::try_from(self.entry.idle()).unwrap_or(u32::MAX),
             handshake_micros: self.latency_micros(),
@@ -425,8 +479,8 @@ impl Behind {
 }
 
 /// Whether a way ends at one of these nodes; at any gateway, when there is none.
-fn leads(way: Way, via: &[NodeId]) -> bool {
-    if via.is_empty() { way.relay.is_none() } else { via.contains(&way.end()) }
+fn leads(way: Way, via: &[Door]) -> bool {
+    if via.is_empty() { way.relay.is_none() && way.door.node().is_some() } else { via.contains(&way.end()) }
 }
 
 fn micros(time: Duration) -> u64 {

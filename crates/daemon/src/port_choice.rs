@@ -168,6 +168,7 @@ mod tests {
             ports: PortSet::default(),
             revision: 1,
             via: Vec::new(),
+            cluster: None,
             health: Health::Unknown,
         }
     }

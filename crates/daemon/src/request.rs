@@ -157,6 +157,7 @@ mod tests {
             ports: postern_proto::port::PortSet::default(),
             revision: 1,
             via: Vec::new(),
+            cluster: None,
             health: Health::Unknown,
         }
     }

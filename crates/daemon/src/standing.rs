@@ -6,7 +6,7 @@ use postern_local_api::{
     cause::Cause,
     message::{Connection, ResourceState, ResourceStatus},
 };
-use postern_proto::{id::NodeId, problem::Problem, resource::Health, time::UnixMillis};
+use postern_proto::{door::Door, problem::Problem, resource::Health, time::UnixMillis};
 
 /// A gateway whose handshake takes longer is slow: a person notices from here on.
 const SLOW_MICROS: u64 = 300_000;
@@ -17,7 +17,7 @@ const RETRY_WITHIN: std::time::Duration = std::time::Duration::from_secs(3600);
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failure {
     pub end: FailedEnd,
-    pub gateway: Option<NodeId>,
+    pub gateway: Option<Door>,
     pub at: UnixMillis,
     /// How many in a row.
     pub times: u32,

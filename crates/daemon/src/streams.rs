@@ -7,6 +7,7 @@ use std::{
 };
 
 use postern_proto::{
+    door::Door,
     frame::ResetCode,
     id::{NodeId, ResourceId, StreamId},
     lease::{Revocation, RevokedSubject, StreamSubject},
@@ -36,7 +37,7 @@ pub struct Stream {
 /// What is known once the stream has found its way.
 #[derive(Clone, Debug, Default)]
 pub struct Route {
-    pub gateway: Option<NodeId>,
+    pub door: Option<Door>,
     /// The relay behind it.
     pub relay: Option<NodeId>,
     /// Why the account may reach the resource: what the lease said.
@@ -46,7 +47,7 @@ pub struct Route {
 impl Route {
     #[must_use]
     pub fn way(&self) -> Option<Way> {
-        self.gateway.map(|gateway| Way { gateway, relay: self.relay })
+        self.door.map(|door| Way { door, relay: self.relay })
     }
 }
 

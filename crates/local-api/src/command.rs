@@ -75,7 +75,18 @@ mod tests {
         let id = ResourceId::from_ulid(1.into());
         let (ports, via) = (PortSet::default(), Vec::new());
         let (name, tags, health) = ("orders".to_owned(), Tags::new(), Health::Unknown);
-        ResourceStatus::off(ClientResource { id, name, kind, tags, bind, ports, revision: 1, via, health })
+        ResourceStatus::off(ClientResource {
+            id,
+            name,
+            kind,
+            tags,
+            bind,
+            ports,
+            revision: 1,
+            via,
+            cluster: None,
+            health,
+        })
     }
 
     fn at_loopback(kind: Kind, port: u16) -> String {

@@ -72,7 +72,7 @@ impl NodeIdentity {
         now: UnixMillis,
     ) -> Result<Self, IdentityError> {
         let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
-        let request = EnrolRequest { token: token.to_owned(), kind, csr: request(&key)?, advertise };
+        let request = EnrolRequest { token: token.to_owned(), key_pair: None, kind, csr: request(&key)?, advertise };
         let answer: EnrolResponse = client.call(Method::POST, "/api/v1/nodes/enrol", Some(&request)).await?;
         let identity = Self {
             org: answer.ca.org,

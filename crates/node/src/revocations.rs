@@ -133,6 +133,7 @@ mod tests {
             issued_at: UnixMillis(issued_at),
             not_after: UnixMillis(issued_at + 1000),
             grant_ends: None,
+            cluster: None,
         }
     }
 

@@ -8,7 +8,7 @@
 //! | `GET /api/v1/ca` | anyone | nothing → [`CaInfo`] |
 //! | `POST /api/v1/devices/certificate` | bearer or device certificate | [`CertificateRequest`] → [`CertificateResponse`] |
 //! | `POST /api/v1/leases` | device certificate | [`LeaseRequest`] → [`LeaseResponse`] |
-//! | `POST /api/v1/nodes/enrol` | one-time token in the body | [`EnrolRequest`] → [`EnrolResponse`] |
+//! | `POST /api/v1/nodes/enrol` | one-time token or key pair of a cluster in the body | [`EnrolRequest`] → [`EnrolResponse`] |
 //! | `POST /api/v1/nodes/certificate` | node certificate | [`CertificateRequest`] → [`CertificateResponse`] |
 //! | `POST /api/v1/nodes/records` | node certificate | [`RecordBatch`] → [`RecordAck`] |
 //! | `GET /api/v1/nodes/records` | node certificate | nothing → [`RecordAck`]: what is stored already |
@@ -20,7 +20,7 @@ use std::{fmt, net::SocketAddr};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    id::{AccountId, DeviceId, LoginId, NodeId, OrgId, ResourceId},
+    id::{AccessKeyId, AccountId, ClusterId, DeviceId, LoginId, NodeId, OrgId, ResourceId},
     record::Record,
     time::UnixMillis,
 };
@@ -146,6 +146,8 @@ pub enum NodeKind {
     Gateway,
     /// Listens nowhere: it is reached through gateways.
     Relay,
+    /// Listens for clients that come to the address of its cluster.
+    Worker,
 }
 
 impl NodeKind {
@@ -154,14 +156,19 @@ impl NodeKind {
         match self {
             Self::Gateway => "gateway",
             Self::Relay => "relay",
+            Self::Worker => "worker",
         }
     }
 }
 
 #[derive(Clone, Serialize, Deserialize)]
 pub struct EnrolRequest {
-    /// The one-time token.
+    /// The one-time token; empty with a key pair.
+    #[serde(default)]
     pub token: String,
+    /// What a worker shows instead.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key_pair: Option<KeyPair>,
     /// What the program is; the token must be one for that.
     #[serde(default)]
     pub kind: NodeKind,
@@ -171,10 +178,24 @@ pub struct EnrolRequest {
     pub advertise: Option<String>,
 }
 
+/// A key pair of a cluster: who has it may make any number of workers of that cluster.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct KeyPair {
+    /// Which pair it is. It is no secret.
+    pub access_key: AccessKeyId,
+    pub secret_key: String,
+    /// What the worker would like to be called, for people; usually the name of its machine.
+    #[serde(default)]
+    pub worker: String,
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EnrolResponse {
     pub node: NodeId,
     pub name: String,
+    /// Of a worker.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cluster: Option<ClusterId>,
     pub certificate: CertificateResponse,
     pub ca: CaInfo,
 }

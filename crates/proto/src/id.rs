@@ -82,6 +82,8 @@ make_id!(/** A rule of a role. */ RuleId, "rul");
 make_id!(/** A direct grant. */ GrantId, "grt");
 make_id!(/** A resource. */ ResourceId, "res");
 make_id!(/** A gateway, relay or worker. */ NodeId, "nod");
+make_id!(/** A proxy cluster: workers behind one address. */ ClusterId, "clu");
+make_id!(/** A key pair of a proxy cluster: its access key. */ AccessKeyId, "key");
 make_id!(/** One carried connection; also the `Postern-Stream` header. */ StreamId, "str");
 make_id!(/** A signed-in session of an account on a device. */ LoginId, "log");
 make_id!(/** A token of a service account. */ TokenId, "tok");
@@ -92,6 +94,23 @@ impl NodeId {
     #[must_use]
     pub fn tls_name(self) -> String {
         format!("{}.node.postern.internal", self.0.to_string().to_ascii_lowercase())
+    }
+}
+
+impl ClusterId {
+    /// The DNS name that the certificates of a cluster's workers have beside their own. Clients verify it; nobody
+    /// resolves it.
+    #[must_use]
+    pub fn tls_name(self) -> String {
+        format!("{}.cluster.postern.internal", self.0.to_string().to_ascii_lowercase())
+    }
+
+    /// The cluster of such a name.
+    #[must_use]
+    pub fn from_tls_name(name: &str) -> Option<Self> {
+        let label = name.strip_suffix(".cluster.postern.internal")?;
+        let cluster = canonical_ulid(&label.to_ascii_uppercase()).map(Self)?;
+        (cluster.tls_name() == name).then_some(cluster)
     }
 }
 
@@ -112,6 +131,21 @@ mod tests {
         let id: ResourceId = TEXT.parse().unwrap();
         assert_eq!(id.to_string(), TEXT);
         assert_eq!(serde_json::from_str::<ResourceId>(&serde_json::to_string(&id).unwrap()).unwrap(), id);
+    }
+
+    #[test]
+    fn a_cluster_is_known_by_the_name_in_its_certificates() {
+        let cluster = ClusterId::from_ulid(Ulid(7));
+        assert_eq!(ClusterId::from_tls_name(&cluster.tls_name()), Some(cluster));
+        let node = NodeId::from_ulid(Ulid(7)).tls_name();
+        for other in [
+            node.as_str(),
+            "x.cluster.postern.internal",
+            ".cluster.postern.internal",
+            &cluster.tls_name().to_uppercase(),
+        ] {
+            assert_eq!(ClusterId::from_tls_name(other), None, "{other}");
+        }
     }
 
     #[test]

@@ -13,7 +13,7 @@ use pasetors::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    id::{AccountId, DeviceId, NodeId, OrgId, ResourceId},
+    id::{AccountId, ClusterId, DeviceId, NodeId, OrgId, ResourceId},
     time::UnixMillis,
 };
 
@@ -48,6 +48,11 @@ pub struct Claims {
     /// When the grant itself ends; streams are cut then. `None`: no end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub grant_ends: Option<UnixMillis>,
+    /// The cluster over which alone the resource was reached when the lease was signed. A node that does not know the
+    /// resource can thus tell the client that it came to the wrong one; which resources a node dials, it goes by what the
+    /// control plane told it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cluster: Option<ClusterId>,
 }
 
 /// How lately the node heard from its control plane.

@@ -7,6 +7,7 @@
 
 pub mod api;
 pub mod bind;
+pub mod door;
 pub mod filter;
 pub mod frame;
 pub mod head;

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     id::OrgId,
-    sync::{Hello, Item, ItemKey, Scope, ServerFrame, VERSION, Welcome},
+    sync::{CLUSTERS, Hello, Item, ItemKey, Scope, ServerFrame, VERSION, Welcome},
 };
 
 /// Most parts that one snapshot may come in; with frames of [`crate::sync::MAX_FRAME`] bytes that is far above any
@@ -74,7 +74,9 @@ impl Replica {
     /// Says once more what is held, within a connection that is made of many calls (long polling).
     #[must_use]
     pub fn hello_again(&self, agent: impl Into<String>) -> Hello {
-        let have = self.scopes.iter().filter_map(|(scope, held)| Some((scope.clone(), held.rev?))).collect();
+        let held = self.scopes.iter().filter_map(|(scope, held)| Some((scope.clone(), held.rev?)));
+        // Said first, so that what is held counts.
+        let have = [(CLUSTERS.to_owned(), 0)].into_iter().chain(held).collect();
         Hello { version: VERSION, agent: agent.into(), epoch: self.epoch.clone(), have }
     }
 

@@ -10,8 +10,9 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    door::Door,
     head::Wanted,
-    id::{NodeId, ResourceId},
+    id::{ClusterId, NodeId, ResourceId},
     name::HostPattern,
     port::PortSet,
 };
@@ -172,6 +173,9 @@ pub struct ClientResource {
     /// The nodes that can dial it, gateways and relays, best first. Empty: any gateway.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub via: Vec<NodeId>,
+    /// The cluster over which alone it is reached.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cluster: Option<ClusterId>,
     pub health: Health,
 }
 
@@ -206,6 +210,15 @@ pub struct NodeResource {
 }
 
 impl ClientResource {
+    /// Where streams to it come out: its cluster; else the nodes that can dial it, best first. Empty: any gateway.
+    #[must_use]
+    pub fn ends(&self) -> Vec<Door> {
+        match self.cluster {
+            Some(cluster) => vec![cluster.into()],
+            None => self.via.iter().copied().map(Door::from).collect(),
+        }
+    }
+
     /// What a connection to a port of one of its virtual addresses wants: `None` when it has no such port, so that the
     /// connection is refused. The host is not filled in.
     #[must_use]
@@ -332,6 +345,7 @@ mod tests {
             ports: "7000-7005".parse().unwrap(),
             revision: 1,
             via: Vec::new(),
+            cluster: None,
             health: Health::Unknown,
         };
         assert_eq!(resource.wanted(16379), Some(wanted(0, None)));

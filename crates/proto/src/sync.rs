@@ -18,7 +18,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     bind,
-    id::{AccountId, DeviceId, NodeId, OrgId, ResourceId},
+    door::EntryCarrier,
+    id::{AccountId, ClusterId, DeviceId, NodeId, OrgId, ResourceId},
     lease::{Revocation, StreamSubject},
     resource::{ClientResource, Health, NodeResource},
     time::UnixMillis,
@@ -29,7 +30,11 @@ pub const VERSION: u32 = 1;
 /// The largest frame that either side accepts; bigger snapshots come in parts.
 pub const MAX_FRAME: usize = 1 << 20;
 
-/// `org`, `account:acc_…`, `node:nod_…` or `gateways`.
+/// The scope of proxy clusters. A device is subscribed to it that says, as one that can read its items, that it holds
+/// some revision of it, if only 0: then it holds nothing yet. So an older program is told nothing that it cannot read.
+pub const CLUSTERS: &str = "clusters";
+
+/// `org`, `account:acc_…`, `node:nod_…`, `gateways`, `clusters` or `cluster:clu_…`.
 pub type Scope = String;
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -74,7 +79,7 @@ pub struct Hello {
     pub agent: String,
     #[serde(default)]
     pub epoch: String,
-    /// The revision that the client holds of each scope.
+    /// The revision that the client holds of each scope; 0: nothing yet, and it can read what is in it.
     #[serde(default)]
     pub have: BTreeMap<Scope, u64>,
 }
@@ -144,11 +149,13 @@ pub enum Item {
     Gateway(GatewayInfo),
     /// Scope `org`: a node behind gateways.
     Relay(RelayInfo),
+    /// Scope `clusters` of devices, scope `cluster:…` of its workers: workers behind one address.
+    Cluster(ClusterInfo),
     /// Scope `account:…`: who the account is.
     Account { id: AccountId, email: String, name: String },
     /// Scope `account:…`: a resource that the account may reach.
     Access(ClientResource),
-    /// Scope `gateways`: a resource that gateways dial.
+    /// Scope `gateways`: a resource that gateways and relays dial. Scope `cluster:…`: one that its workers dial.
     Resource(NodeResource),
     /// Scope `node:…`: the node's own record, and what it is to do.
     Node {
@@ -169,6 +176,7 @@ pub enum ItemKey {
     LeaseKey { id: String },
     Gateway { id: NodeId },
     Relay { id: NodeId },
+    Cluster { id: ClusterId },
     Account { id: AccountId },
     Access { id: ResourceId },
     Resource { id: ResourceId },
@@ -184,6 +192,7 @@ impl Item {
             Self::LeaseKey { id, .. } => ItemKey::LeaseKey { id: id.clone() },
             Self::Gateway(gateway) => ItemKey::Gateway { id: gateway.id },
             Self::Relay(relay) => ItemKey::Relay { id: relay.id },
+            Self::Cluster(cluster) => ItemKey::Cluster { id: cluster.id },
             Self::Account { id, .. } => ItemKey::Account { id: *id },
             Self::Access(resource) => ItemKey::Access { id: resource.id },
             Self::Resource(resource) => ItemKey::Resource { id: resource.id },
@@ -238,6 +247,21 @@ pub struct GatewayInfo {
     /// When what runs over a draining gateway is cut.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub drain_ends: Option<UnixMillis>,
+}
+
+/// A proxy cluster: workers that stand for each other behind one address, usually that of a layer-4 balancer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClusterInfo {
+    pub id: ClusterId,
+    pub name: String,
+    /// Where clients dial it, as `host:port`.
+    pub address: String,
+    #[serde(default)]
+    pub carrier: EntryCarrier,
+    /// The authority (PEM) of the certificate that the outer TLS session of a [`EntryCarrier::WebSocket`] has; `None`:
+    /// one that the client's machine trusts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub authority: Option<String>,
 }
 
 /// A relay: it is reached through the gateways where it has parked links.

@@ -32,6 +32,8 @@ pub enum DialError {
     WebSocket { address: String, source: io::Error },
     #[error("{address} opens no passage to the relay: {problem}")]
     Refused { address: String, problem: Box<Problem> },
+    #[error("the worker behind {address} that was asked before does not answer any more")]
+    OtherWorker { address: String },
     #[error("what answers behind {address} is not the relay that it should be, or does not accept this device")]
     Relay { address: String, source: io::Error },
 }

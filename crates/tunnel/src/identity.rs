@@ -1,12 +1,14 @@
 //! Who is at the other end of a TLS connection, read from its leaf certificate and from nothing else.
 //!
 //! The only name that counts is one URI among the subject's alternative names:
-//! `postern://<org>/account/<acc>/device/<dev>` or `postern://<org>/node/<nod>`. Common names, wildcards and the rest of
+//! `postern://<org>/account/<acc>/device/<dev>` or `postern://<org>/node/<nod>`; a worker has the DNS name of its cluster
+//! besides. Common names, wildcards and the rest of
 //! the chain say nothing. The chain and the signature are checked before, by the TLS handshake.
 
 use aws_lc_rs::digest;
 use postern_proto::{
-    id::{AccountId, DeviceId, NodeId, OrgId},
+    door::Door,
+    id::{AccountId, ClusterId, DeviceId, NodeId, OrgId},
     lease::Holder,
     record::hex,
     sync::Peer,
@@ -26,6 +28,8 @@ const MAX_LEAF: usize = 8 * 1024;
 pub struct PeerIdentity {
     pub org: OrgId,
     pub peer: Peer,
+    /// The cluster that a node is a worker of.
+    pub cluster: Option<ClusterId>,
     /// SHA-256 of the leaf's SubjectPublicKeyInfo (DER).
     pub spki_sha256: [u8; 32],
     /// When the leaf ends; nothing new may begin after it.
@@ -56,13 +60,13 @@ impl PeerIdentity {
         if certificate.is_ca() {
             return Err(IdentityError::Authority);
         }
-        let (found, peer) = name(&certificate)?;
+        let (found, peer, cluster) = name(&certificate)?;
         if found != org {
             return Err(IdentityError::ForeignOrg { found });
         }
         check_use(&certificate, peer)?;
         let spki_sha256 = sha256(certificate.public_key().raw);
-        Ok(Self { org, peer, spki_sha256, not_after: end_of(&certificate) })
+        Ok(Self { org, peer, cluster, spki_sha256, not_after: end_of(&certificate) })
     }
 
     /// The holder that this peer's leases must name; `None` for a node.
@@ -73,6 +77,15 @@ impl PeerIdentity {
                 Some(Holder { org: self.org, account, device, cnf: hex(&self.spki_sha256) })
             }
             Peer::Node { .. } => None,
+        }
+    }
+
+    /// Whether this peer may open that door to clients.
+    #[must_use]
+    pub fn opens(&self, door: Door) -> bool {
+        match door {
+            Door::Node(node) => self.peer == Peer::Node { node },
+            Door::Cluster(cluster) => self.cluster == Some(cluster),
         }
     }
 
@@ -122,8 +135,9 @@ fn sha256(bytes: &[u8]) -> [u8; 32] {
     digest.as_ref().first_chunk().copied().unwrap_or_default()
 }
 
-/// A device has one name, its URI; a node has its URI and the one DNS name that follows from it.
-fn name(certificate: &X509Certificate<'_>) -> Result<(OrgId, Peer), IdentityError> {
+/// A device has one name, its URI; a node has its URI and the one DNS name that follows from it, and a worker after that
+/// the DNS name of its cluster.
+fn name(certificate: &X509Certificate<'_>) -> Result<(OrgId, Peer, Option<ClusterId>), IdentityError> {
     if certificate.extensions().iter().any(|extension| {
         matches!(extension.parsed_extension(), ParsedExtension::ParseError { .. })
             || matches!(extension.parsed_extension(), ParsedExtension::IssuerAlternativeName(_))
@@ -137,15 +151,16 @@ fn name(certificate: &X509Certificate<'_>) -> Result<(OrgId, Peer), IdentityErro
         return Err(IdentityError::Names);
     };
     let (org, peer) = read_uri(uri).ok_or(IdentityError::BadUri)?;
-    let others = names.iter().filter(|name| !matches!(name, GeneralName::URI(_)));
-    let fits = match peer {
-        Peer::Device { .. } => others.count() == 0,
-        Peer::Node { node } => {
-            let expected = node.tls_name();
-            others.eq([&GeneralName::DNSName(&expected)])
+    let others: Vec<_> = names.iter().filter(|name| !matches!(name, GeneralName::URI(_))).collect();
+    let cluster = match (peer, others.as_slice()) {
+        (Peer::Device { .. }, []) => None,
+        (Peer::Node { node }, [GeneralName::DNSName(own)]) if *own == node.tls_name() => None,
+        (Peer::Node { node }, [GeneralName::DNSName(own), GeneralName::DNSName(name)]) if *own == node.tls_name() => {
+            Some(ClusterId::from_tls_name(name).ok_or(IdentityError::Names)?)
         }
+        _ => return Err(IdentityError::Names),
     };
-    if fits { Ok((org, peer)) } else { Err(IdentityError::Names) }
+    Ok((org, peer, cluster))
 }
 
 fn read_uri(uri: &str) -> Option<(OrgId, Peer)> {

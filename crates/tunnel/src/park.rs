@@ -195,5 +195,5 @@ impl ParkedLink {
 
 fn name(address: &str, node: NodeId) -> Result<ServerName<'static>, DialError> {
     let bad = |error| DialError::Handshake { address: address.to_owned(), source: io::Error::other(error) };
-    server_name(node).map_err(bad)
+    server_name(node.into()).map_err(bad)
 }

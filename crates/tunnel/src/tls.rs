@@ -7,12 +7,7 @@ mod verify;
 
 use std::{fmt, sync::Arc};
 
-use postern_proto::{
-    id::{NodeId, OrgId},
-    park,
-    sync::Peer,
-    time::UnixMillis,
-};
+use postern_proto::{door::Door, id::OrgId, park, sync::Peer, time::UnixMillis};
 use rustls::{
     CipherSuite, ClientConfig, NamedGroup, RootCertStore, ServerConfig,
     client::Resumption,
@@ -84,6 +79,8 @@ pub enum TlsError {
     NoRoots,
     #[error("the certificate does not say who it belongs to")]
     Identity(#[from] IdentityError),
+    #[error("it is reached in a way that this version does not know")]
+    UnknownCarrier,
     #[error("TLS refused the certificate or the key")]
     Rustls(#[from] rustls::Error),
 }
@@ -172,6 +169,7 @@ impl fmt::Debug for Identity {
 /// machine has.
 #[derive(Clone)]
 pub struct ClientTls {
+    org: OrgId,
     config: Arc<ClientConfig>,
     not_after: UnixMillis,
     outward: Outward,
@@ -190,7 +188,12 @@ impl ClientTls {
         config.resumption = Resumption::disabled();
         // The link seals its records itself.
         config.enable_secret_extraction = true;
-        Ok(Self { config: Arc::new(config), not_after: identity.peer.not_after, outward: Outward::installed() })
+        Ok(Self {
+            org: trust.org,
+            config: Arc::new(config),
+            not_after: identity.peer.not_after,
+            outward: Outward::installed(),
+        })
     }
 
     /// Dials over this way out instead of the one that is installed.
@@ -215,12 +218,16 @@ impl ClientTls {
     pub fn for_parking(&self) -> Self {
         let mut config = ClientConfig::clone(&self.config);
         config.alpn_protocols = vec![park::ALPN.to_vec()];
-        Self { config: Arc::new(config), not_after: self.not_after, outward: self.outward.clone() }
+        Self { org: self.org, config: Arc::new(config), not_after: self.not_after, outward: self.outward.clone() }
     }
 
     /// Whether the other side agreed on a protocol that was offered.
     pub(crate) fn offers(&self, protocol: Option<&[u8]>) -> bool {
         self.config.alpn_protocols.iter().any(|offered| Some(offered.as_slice()) == protocol)
+    }
+
+    pub(crate) const fn org(&self) -> OrgId {
+        self.org
     }
 
     pub(crate) const fn config(&self) -> &Arc<ClientConfig> {
@@ -277,7 +284,7 @@ impl fmt::Debug for ServerTls {
     }
 }
 
-/// The name under which a client dials `node`. It is verified and never resolved.
-pub(crate) fn server_name(node: NodeId) -> Result<ServerName<'static>, TlsError> {
-    ServerName::try_from(node.tls_name()).map_err(|_| TlsError::BadCertificate)
+/// The name that is dialled. It is verified and never resolved.
+pub(crate) fn server_name(door: Door) -> Result<ServerName<'static>, TlsError> {
+    ServerName::try_from(door.tls_name()).map_err(|_| TlsError::BadCertificate)
 }

@@ -315,6 +315,7 @@ pub(crate) fn resource(n: usize, name: &str, kind: Kind, port: u16, connection: 
         ports: postern_proto::port::PortSet::default(),
         revision: 3,
         via: Vec::new(),
+        cluster: None,
         health: Health::Healthy,
     };
     let (wanted, state) = match &connection {

@@ -73,7 +73,7 @@ async fn enrol(
     // A connection with the key before this one counts no more.
     state.exchange.close_node(id, "node_unknown", "The gateway was enrolled anew");
     let ca = state.authority.info(&state.store.org().name);
-    Ok(Json(EnrolResponse { node: id, name: node.name.clone(), certificate, ca }))
+    Ok(Json(EnrolResponse { node: id, name: node.name.clone(), cluster: None, certificate, ca }))
 }
 
 #[utoipa::path(post, path = "/api/v1/nodes/certificate", operation_id = "renew_node_certificate", tag = "machines", request_body = Object,

@@ -21,6 +21,7 @@ fn claims() -> Claims {
         issued_at: NOW,
         not_after: NOW.plus(lease::LIFETIME),
         grant_ends: None,
+        cluster: None,
     }
 }
 

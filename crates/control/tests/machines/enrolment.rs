@@ -15,8 +15,13 @@ use serde_json::{Value, json};
 use crate::support::{World, key_and_request, problem};
 
 async fn enrol(world: &World, token: &str) -> Result<EnrolResponse, Problem> {
-    let request =
-        EnrolRequest { token: token.to_owned(), kind: NodeKind::Gateway, csr: key_and_request().1, advertise: None };
+    let request = EnrolRequest {
+        token: token.to_owned(),
+        key_pair: None,
+        kind: NodeKind::Gateway,
+        csr: key_and_request().1,
+        advertise: None,
+    };
     let answer = world.client().call(Method::POST, "/api/v1/nodes/enrol", Some(&request)).await;
     answer.map_err(|error| error.problem().unwrap_or_else(|| panic!("{error}")).clone())
 }

@@ -248,7 +248,7 @@ impl World {
     pub(crate) async fn enrol(&self, token: String, kind: NodeKind) -> Result<Machine, CallError> {
         let (key, csr) = key_and_request();
         let advertise = (kind == NodeKind::Gateway).then(|| "gw.example:5000".to_owned());
-        let request = EnrolRequest { token, kind, csr, advertise };
+        let request = EnrolRequest { token, key_pair: None, kind, csr, advertise };
         let enrolled: EnrolResponse = self.client().call(Method::POST, "/api/v1/nodes/enrol", Some(&request)).await?;
         Ok(Machine::new(self.client(), key, &enrolled.certificate.certificate, None, enrolled.node))
     }

@@ -21,6 +21,7 @@ fn resource(n: u128, streams: u32) -> ResourceStatus {
         ports: postern_proto::port::PortSet::default(),
         revision: 1,
         via: Vec::new(),
+        cluster: None,
         health: Health::Unknown,
     };
     ResourceStatus { streams, ..ResourceStatus::off(resource) }

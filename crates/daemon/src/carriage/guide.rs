@@ -20,6 +20,8 @@ use crate::{
 /// How long a stream waits for a lease, its first or a fresh one. Programs give up on a connection that does nothing
 /// after a while; a sentence in the status is worth more than a longer wait.
 const LEASE_WAIT: Duration = Duration::from_secs(10);
+/// A cluster whose worker does not answer is tried again: the balancer may know better meanwhile.
+const CLUSTER_TRIES: u32 = 4;
 /// Tries at most, whatever gateways say.
 const MAX_TRIES: u32 = 12;
 
@@ -35,6 +37,8 @@ pub(super) struct Guide {
     used: Option<Arc<Lease>>,
     /// Where the next try goes, when that is decided.
     next: Option<Arc<Entry>>,
+    /// How often a worker of a cluster did not take the stream.
+    unserved: u32,
     /// A connection that broke before an answer is made again once.
     lost_once: bool,
     last: Option<Problem>,
@@ -56,6 +60,7 @@ impl Guide {
             spoiled: None,
             used: None,
             next: None,
+            unserved: 0,
             lost_once: false,
             last: None,
         }
@@ -73,12 +78,14 @@ impl Guide {
                 }
                 421 => {
                     let route = refused.route.as_ref().ok_or_else(|| refused.problem.clone())?;
-                    let right = self.carriage.gateways().choose(&[route.node()], &self.tried, now);
+                    let right = self.carriage.gateways().choose(&[route.node().into()], &self.tried, now);
                     self.next = Some(right.ok_or_else(|| refused.problem.clone())?);
                 }
                 503 => {
-                    self.carriage.gateways().note_draining(Way::of(entry), now);
-                    self.give_up_on(entry, refused.problem.clone());
+                    if !self.may_ask_another_worker(entry, &refused.problem) {
+                        self.carriage.gateways().note_draining(Way::of(entry), now);
+                        self.give_up_on(entry, refused.problem.clone());
+                    }
                 }
                 _ => return Err(refused.problem.clone()),
             },
@@ -90,6 +97,8 @@ impl Guide {
                 self.next = Some(Arc::clone(entry));
                 self.last = Some(problem.as_ref().clone());
             }
+            Failure::Dial { entry, error: DialError::Unreachable { .. } | DialError::Handshake { .. } }
+                if self.may_ask_another_worker(entry, &unreachable("its worker does not answer")) => {}
             Failure::Dial { entry, error } => {
                 let text = error_text(error);
                 let way = Way::of(entry);
@@ -98,7 +107,7 @@ impl Guide {
                 let mut gateways = self.carriage.gateways();
                 gateways.note_failed(way, text.clone(), now);
                 if whole && way.relay.is_some() {
-                    gateways.note_failed(way.gateway, text.clone(), now);
+                    gateways.note_failed(way.door, text.clone(), now);
                 }
                 drop(gateways);
                 let problem = match error {
@@ -119,6 +128,16 @@ impl Guide {
             }
         }
         Ok(())
+    }
+
+    /// Whether the same entry is worth another try because somebody else may answer there.
+    fn may_ask_another_worker(&mut self, entry: &Entry, problem: &Problem) -> bool {
+        if entry.door().node().is_some() {
+            return false;
+        }
+        self.unserved += 1;
+        self.last = Some(problem.clone());
+        self.unserved < CLUSTER_TRIES
     }
 
     fn give_up_on(&mut self, entry: &Entry, problem: Problem) {
@@ -149,7 +168,7 @@ impl Guide {
         }
         let now = clock::now().boot;
         let [one, other] = self.carriage.gateways().rivals(&self.destination.via(), &self.tried, now)?;
-        if one.node() != one.gateway() || other.node() != other.gateway() {
+        if one.relay().is_some() || other.relay().is_some() {
             // A gateway asks for a lease before it leads on.
             let lease = self.lease().await.ok()?;
             for entry in [&one, &other] {
@@ -199,8 +218,8 @@ impl Guide {
     async fn lease_on_record(&mut self, entry: &Entry) -> Result<Arc<Lease>, Problem> {
         loop {
             let lease = self.lease().await?;
-            let Way { gateway, relay } = Way::of(entry);
-            self.stream.set_route(Route { gateway: Some(gateway), relay, grant: lease.grant.clone() });
+            let Way { door, relay } = Way::of(entry);
+            self.stream.set_route(Route { door: Some(door), relay, grant: lease.grant.clone() });
             if self.usable().is_some_and(|now| Arc::ptr_eq(&now, &lease)) {
                 return Ok(lease);
             }
@@ -222,10 +241,10 @@ impl StreamGuide for Guide {
         };
         let lease = self.lease_on_record(&entry).await?;
         entry.set_lease(&lease.token);
-        let request = Request::new(self.destination.id, entry.node().tls_name(), lease.token.as_str(), self.stream.id)
+        let request = Request::new(self.destination.id, entry.end().tls_name(), lease.token.as_str(), self.stream.id)
             .map_err(|error| {
-                Problem::new(502, "bad_lease", "The lease cannot be sent").with_detail(error.to_string())
-            })?;
+            Problem::new(502, "bad_lease", "The lease cannot be sent").with_detail(error.to_string())
+        })?;
         self.used = Some(lease);
         Ok(Attempt { entry, request: request.wanting(self.wanted.clone()) })
     }

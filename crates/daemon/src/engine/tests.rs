@@ -42,6 +42,7 @@ fn resource(n: u128, port: u16) -> ClientResource {
         ports: postern_proto::port::PortSet::default(),
         revision: 1,
         via: Vec::new(),
+        cluster: None,
         health: Health::Unknown,
     }
 }

@@ -1,5 +1,6 @@
 use postern_proto::{
-    id::{AccountId, DeviceId, OrgId},
+    door::EntryCarrier,
+    id::{AccountId, ClusterId, DeviceId, OrgId},
     sync::Peer,
 };
 use postern_tunnel::{
@@ -45,18 +46,25 @@ fn at(seconds: u64) -> Duration {
     Duration::from_secs(1000 + seconds)
 }
 
+fn listed(n: u128) -> Listed {
+    Listed::Gateway(info(n))
+}
+
+fn ends(list: &[u128]) -> Vec<Door> {
+    list.iter().map(|n| node(*n).into()).collect()
+}
+
 /// Gateways 1 to `count`.
 fn gateways(count: u128) -> Gateways {
     let mut gateways = Gateways::new(7);
     gateways.set_tls(Some(tls()));
-    gateways.set((1..=count).map(info).collect(), Vec::new()).unwrap();
+    gateways.set((1..=count).map(listed).collect(), Vec::new()).unwrap();
     gateways
 }
 
 fn chosen(gateways: &Gateways, via: &[u128], tried: &[u128], now: Duration) -> Option<u128> {
-    let nodes = |list: &[u128]| list.iter().map(|n| node(*n)).collect::<Vec<_>>();
-    let tried: Vec<Way> = nodes(tried).into_iter().map(Way::from).collect();
-    gateways.choose(&nodes(via), &tried, now).map(|entry| entry.node().ulid().0)
+    let tried: Vec<Way> = ends(tried).into_iter().map(Way::from).collect();
+    gateways.choose(&ends(via), &tried, now).map(|entry| entry.end().node().unwrap().ulid().0)
 }
 
 #[test]
@@ -97,7 +105,7 @@ fn a_draining_one_comes_before_one_that_is_down_and_after_one_that_works() {
     assert_eq!(chosen(&gateways, &[], &[3], at(0)), Some(2));
     let mut draining = info(3);
     draining.draining = true;
-    gateways.set(vec![info(1), info(2), draining], Vec::new()).unwrap();
+    gateways.set(vec![listed(1), listed(2), Listed::Gateway(draining)], Vec::new()).unwrap();
     assert_eq!(chosen(&gateways, &[], &[], at(60)), Some(1), "the others drain or did; its pause is over");
 }
 
@@ -117,10 +125,10 @@ fn what_is_known_of_a_gateway_outlives_an_update_but_not_a_move() {
     gateways.note_failed(node(2), "down".to_owned(), at(0));
     let mut moved = info(2);
     moved.address = "127.0.0.1:99".to_owned();
-    gateways.set(vec![info(1), moved], Vec::new()).unwrap();
+    gateways.set(vec![listed(1), Listed::Gateway(moved)], Vec::new()).unwrap();
     assert!(Arc::ptr_eq(&before, &gateways.entry(node(1)).unwrap()), "its warm connections are kept");
     assert!(matches!(gateways.status(at(0))[1].state, GatewayState::Unknown));
-    gateways.set(vec![info(2)], Vec::new()).unwrap();
+    gateways.set(vec![listed(2)], Vec::new()).unwrap();
     assert!(gateways.entry(node(1)).is_none());
 }
 
@@ -134,38 +142,65 @@ fn relay(n: u128, parked: &[(u128, u64)]) -> RelayInfo {
 
 /// Gateway and end of the way that is chosen.
 fn way(gateways: &Gateways, via: &[u128], tried: &[Way], now: Duration) -> Option<(u128, u128)> {
-    let via: Vec<NodeId> = via.iter().map(|n| node(*n)).collect();
-    let entry = gateways.choose(&via, tried, now)?;
-    Some((entry.gateway().ulid().0, entry.node().ulid().0))
+    let entry = gateways.choose(&ends(via), tried, now)?;
+    Some((entry.door().node()?.ulid().0, entry.end().node()?.ulid().0))
 }
 
 #[test]
 fn a_relay_is_reached_over_the_cheapest_gateway_that_works() {
     let mut gateways = gateways(3);
-    gateways.set((1..=3).map(info).collect(), vec![relay(9, &[(1, 40), (2, 1)])]).unwrap();
+    gateways.set((1..=3).map(listed).collect(), vec![relay(9, &[(1, 40), (2, 1)])]).unwrap();
     gateways.note_reached(node(1), Some(Duration::from_millis(10)));
     gateways.note_reached(node(2), Some(Duration::from_millis(30)));
     gateways.note_reached(node(3), Some(Duration::from_millis(1)));
     assert_eq!(way(&gateways, &[], &[], at(0)), Some((3, 3)), "what names no relay goes over none");
     assert_eq!(way(&gateways, &[9], &[], at(0)), Some((2, 9)), "31 ms against 50");
-    let hops = gateways.route(&[node(9)], at(0)).unwrap().hops;
+    let hops = gateways.route(&ends(&[9]), at(0)).unwrap().hops;
     let told: Vec<_> = hops.iter().map(|hop| (hop.name.as_str(), hop.latency_micros)).collect();
     assert_eq!(told, [("gw-2", Some(30_000)), ("relay-9", Some(1_000))]);
     gateways.note_failed(node(2), "down".to_owned(), at(0));
     assert_eq!(way(&gateways, &[9], &[], at(0)), Some((1, 9)), "the gateway's failure is that of every way through it");
-    let tried = [Way { gateway: node(1), relay: Some(node(9)) }, Way { gateway: node(2), relay: Some(node(9)) }];
+    let tried =
+        [Way { door: node(1).into(), relay: Some(node(9)) }, Way { door: node(2).into(), relay: Some(node(9)) }];
     assert_eq!(way(&gateways, &[9], &tried, at(0)), Some((3, 9)), "it passes streams on to where the relay is");
 }
 
 #[test]
 fn a_way_to_a_relay_that_fails_leaves_the_gateway_itself_in_use() {
     let mut gateways = gateways(2);
-    gateways.set((1..=2).map(info).collect(), vec![relay(9, &[(1, 1), (2, 1)])]).unwrap();
-    gateways.note_failed(Way { gateway: node(1), relay: Some(node(9)) }, "away".to_owned(), at(0));
+    gateways.set((1..=2).map(listed).collect(), vec![relay(9, &[(1, 1), (2, 1)])]).unwrap();
+    gateways.note_failed(Way { door: node(1).into(), relay: Some(node(9)) }, "away".to_owned(), at(0));
     assert_eq!(way(&gateways, &[9], &[], at(0)), Some((2, 9)));
     assert_eq!(way(&gateways, &[1], &[], at(0)), Some((1, 1)));
-    gateways.set((1..=2).map(info).collect(), vec![relay(9, &[])]).unwrap();
+    gateways.set((1..=2).map(listed).collect(), vec![relay(9, &[])]).unwrap();
     assert_eq!(way(&gateways, &[9], &[], at(0)), None, "a relay that is parked nowhere is not reached");
+}
+
+#[test]
+fn a_cluster_carries_what_is_bound_to_it_and_nothing_else() {
+    let cluster = ClusterInfo {
+        id: ClusterId::from_ulid(5.into()),
+        name: "eu".to_owned(),
+        address: "127.0.0.1:443".to_owned(),
+        carrier: EntryCarrier::Direct,
+        authority: None,
+    };
+    let mut gateways = Gateways::new(7);
+    gateways.set_tls(Some(tls()));
+    gateways.set(vec![Listed::Cluster(cluster.clone())], vec![relay(9, &[])]).unwrap();
+    assert!(gateways.choose(&[], &[], at(0)).is_none(), "what is bound to none goes over gateways");
+    let ends = [Door::from(cluster.id)];
+    let entry = gateways.choose(&ends, &[], at(0)).unwrap();
+    assert_eq!((entry.door(), entry.end()), (ends[0], ends[0]));
+    assert_eq!(gateways.route(&ends, at(0)).unwrap().hops[0].name, "eu");
+    gateways.set(vec![listed(1), Listed::Cluster(cluster.clone())], Vec::new()).unwrap();
+    assert!(Arc::ptr_eq(&entry, &gateways.entry(cluster.id).unwrap()), "its warm connections are kept");
+    assert_eq!(chosen(&gateways, &[], &[], at(0)), Some(1));
+    gateways.note_failed(node(1), "down".to_owned(), at(0));
+    assert_eq!(chosen(&gateways, &[], &[], at(0)), Some(1), "a cluster takes nothing over from gateways");
+    let moved = ClusterInfo { address: "127.0.0.1:444".to_owned(), ..cluster.clone() };
+    gateways.set(vec![Listed::Cluster(moved)], Vec::new()).unwrap();
+    assert!(!Arc::ptr_eq(&entry, &gateways.entry(cluster.id).unwrap()));
 }
 
 #[test]

@@ -176,7 +176,7 @@ async fn sessions(State(handle): State<Handle>) -> Json<Vec<LiveSession>> {
         resource: stream.resource,
         resource_name: name(stream.resource),
         peer: stream.peer,
-        gateway: stream.route().gateway,
+        gateway: stream.route().door,
         route: stream.route().way().and_then(|way| handle.carriage.gateways().route_of(way)),
         started_at: stream.started_at,
         ends_at: stream.route().way().and_then(|way| handle.carriage.gateways().leaves(way)).map(|(ends, _)| ends),

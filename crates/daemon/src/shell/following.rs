@@ -10,14 +10,14 @@ use postern_proto::{
     lease::Verifier,
     replica::{Change, Replica},
     resource::ClientResource,
-    sync::{GatewayInfo, Item, ItemKey, NetworkSettings, RelayInfo},
+    sync::{Item, ItemKey, NetworkSettings, RelayInfo},
     time::UnixMillis,
 };
 use postern_tunnel::control::{CallError, ControlClient, SyncEvent, SyncHandle, SyncLoop, SyncTiming};
 use tokio_util::sync::CancellationToken;
 
 use super::{Destination, Shell};
-use crate::{carriage::printable, clock, engine::Input, store::LastReplica};
+use crate::{carriage::printable, clock, engine::Input, gateways::Listed, store::LastReplica};
 
 /// A clock that differs by more is told of: certificates begin and end by it.
 const MAX_SKEW_SECONDS: u64 = 300;
@@ -149,7 +149,7 @@ impl Shell {
                         put.remove(&id);
                         removed.insert(id);
                     }
-                    ItemKey::Gateway { .. } | ItemKey::Relay { .. } => gateways = true,
+                    ItemKey::Gateway { .. } | ItemKey::Relay { .. } | ItemKey::Cluster { .. } => gateways = true,
                     _ => {}
                 }
             }
@@ -159,7 +159,7 @@ impl Shell {
                         put.insert(resource.id, resource);
                     }
                     // The names of gateways are kept out of the virtual network.
-                    Item::Gateway(_) | Item::Relay(_) | Item::Settings(_) => gateways = true,
+                    Item::Gateway(_) | Item::Relay(_) | Item::Cluster(_) | Item::Settings(_) => gateways = true,
                     _ => {}
                 }
             }
@@ -188,15 +188,15 @@ impl Shell {
             let destination = self
                 .destinations
                 .entry(resource.id)
-                .or_insert_with(|| Arc::new(Destination::new(resource.id, resource.via.clone())));
-            destination.set_via(&resource.via);
+                .or_insert_with(|| Arc::new(Destination::new(resource.id, resource.ends())));
+            destination.set_via(resource.ends());
             if let Some(at) = self.last_used.get(&resource.id) {
                 destination.note_used(*at);
             }
         }
     }
 
-    fn set_gateways(&self, gateways: Vec<GatewayInfo>) {
+    fn set_gateways(&self, gateways: Vec<Listed>) {
         let Some(following) = &self.following else { return };
         let relays = relays(&following.handle.replica());
         if let Err(error) = self.parts.carriage.gateways().set(gateways, relays) {
@@ -248,12 +248,13 @@ impl Shell {
 }
 
 /// What concerns us of a replica: what may be reached, the gateways, and the organisation's network settings.
-fn held(replica: &Replica) -> (Vec<ClientResource>, Vec<GatewayInfo>, Option<NetworkSettings>) {
+fn held(replica: &Replica) -> (Vec<ClientResource>, Vec<Listed>, Option<NetworkSettings>) {
     let (mut access, mut gateways, mut settings) = (Vec::new(), Vec::new(), None);
     for item in replica.items() {
         match item {
             Item::Access(resource) => access.push(resource.clone()),
-            Item::Gateway(gateway) => gateways.push(gateway.clone()),
+            Item::Gateway(gateway) => gateways.push(Listed::Gateway(gateway.clone())),
+            Item::Cluster(cluster) => gateways.push(Listed::Cluster(cluster.clone())),
             Item::Settings(found) => settings = Some(found.clone()),
             _ => {}
         }

@@ -3,10 +3,7 @@
 use std::time::Duration;
 
 use postern_local_api::message::NetworkStatus;
-use postern_proto::{
-    name::DnsName,
-    sync::{GatewayInfo, NetworkSettings},
-};
+use postern_proto::{name::DnsName, sync::NetworkSettings};
 use tokio::{sync::mpsc, task::AbortHandle};
 use tun_driver::network::{Landscape, Watch};
 
@@ -14,6 +11,7 @@ use super::{Parts, Shell, answer};
 use crate::{
     clock,
     engine::{Input, NetworkWish},
+    gateways::Listed,
     request::Reply,
     store::NetworkSwitch,
     vnm::Vnm,
@@ -99,11 +97,11 @@ impl Shell {
     }
 
     /// Tells the engine what the organisation wishes.
-    pub(super) fn note_network_settings(&mut self, settings: &NetworkSettings, gateways: &[GatewayInfo]) {
+    pub(super) fn note_network_settings(&mut self, settings: &NetworkSettings, entries: &[Listed]) {
         let Some(account) = &self.account else { return };
         let control = account.control().url().to_string();
         let control = control.split("://").nth(1).unwrap_or(&control).to_owned();
-        let hosts = gateways.iter().map(|gateway| gateway.address.as_str()).chain([control.as_str()]);
+        let hosts = entries.iter().map(Listed::address).chain([control.as_str()]);
         let mut own_names: Vec<DnsName> = hosts.filter_map(name_in).collect();
         own_names.sort();
         own_names.dedup();

@@ -12,10 +12,7 @@ use postern_local_api::{
         ResourceStatus, StatusApi,
     },
 };
-use postern_proto::{
-    id::{NodeId, ResourceId},
-    time::UnixMillis,
-};
+use postern_proto::{door::Door, id::ResourceId, time::UnixMillis};
 
 use super::Shell;
 use crate::{
@@ -40,7 +37,7 @@ pub(super) struct Outlook {
 }
 
 /// A gateway, as far as resources depend on it: its handshake in steps of 50 ms.
-type GatewayMark = (NodeId, std::mem::Discriminant<GatewayState>, Option<u64>);
+type GatewayMark = (Door, std::mem::Discriminant<GatewayState>, Option<u64>);
 
 impl Shell {
     /// Resources that stand otherwise although nothing happened to them: their gateways or the time changed.
@@ -69,7 +66,7 @@ impl Shell {
         let (reach, gateway) = {
             let gateways = self.parts.carriage.gateways();
             let name = failure.as_ref().and_then(|failure| gateways.name(failure.gateway?));
-            (gateways.reach(&status.resource.via, now), name)
+            (gateways.reach(&status.resource.ends(), now), name)
         };
         let look = Look {
             status,

@@ -43,7 +43,7 @@ impl Shell {
             lease_ends: self.engine.lease_span(id).map(|(_, end)| end),
             port_override: self.engine.chosen_port(id).map(|(chosen, _)| chosen),
             assigned_port: self.engine.chosen_port(id).and_then(|(_, assigned)| assigned),
-            route: self.parts.carriage.gateways().route(&resource.via, clock::now().boot),
+            route: self.parts.carriage.gateways().route(&resource.ends(), clock::now().boot),
             ..ResourceStatus::off(resource.clone())
         };
         if let Some(destination) = self.destinations.get(&id) {

@@ -22,6 +22,7 @@ fn listening() -> ResourceStatus {
         ports: PortSet::default(),
         revision: 1,
         via: Vec::new(),
+        cluster: None,
         health: Health::Healthy,
     });
     status.wanted = true;

@@ -40,7 +40,7 @@ async fn a_live_session_is_listed_with_its_gateway_and_goes_when_it_ends() {
     assert_eq!(sessions.len(), 1);
     assert_eq!(sessions[0].resource_name, NAME);
     assert_eq!(sessions[0].peer, stream.local_addr().unwrap());
-    assert_eq!(sessions[0].gateway, Some(world.gateway.node));
+    assert_eq!(sessions[0].gateway, Some(world.gateway.node.into()));
     drop(stream);
     world.daemon.until("no stream", |status| resource(status, world.id).unwrap().streams == 0).await;
     assert!(world.daemon.client.sessions().await.unwrap().is_empty());

@@ -240,6 +240,7 @@ pub(crate) fn resource(id: ResourceId, name: &str, port: u16) -> ClientResource 
         ports: postern_proto::port::PortSet::default(),
         revision: 1,
         via: Vec::new(),
+        cluster: None,
         health: Health::Unknown,
     }
 }
@@ -434,6 +435,7 @@ async fn leases(
             issued_at,
             not_after,
             grant_ends: None,
+            cluster: None,
         };
         let token = world.org.lease(&claims);
         leases.push(IssuedLease { resource, token, issued_at, not_after, grant_ends: None });

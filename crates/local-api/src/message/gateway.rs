@@ -1,11 +1,12 @@
 //! The gateways, as this machine sees them.
 
-use postern_proto::id::NodeId;
+use postern_proto::door::Door;
 use serde::{Deserialize, Serialize};
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GatewayStatus {
-    pub id: NodeId,
+    /// A gateway, or a cluster of workers.
+    pub id: Door,
     pub name: String,
     pub address: String,
     pub state: GatewayState,

@@ -4,7 +4,8 @@ use std::net::SocketAddr;
 
 use super::Route;
 use postern_proto::{
-    id::{NodeId, ResourceId, StreamId},
+    door::Door,
+    id::{ResourceId, StreamId},
     time::UnixMillis,
 };
 use serde::{Deserialize, Serialize};
@@ -17,7 +18,7 @@ pub struct LiveSession {
     pub resource_name: String,
     pub peer: SocketAddr,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub gateway: Option<NodeId>,
+    pub gateway: Option<Door>,
     /// The nodes that it runs over.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub route: Option<Route>,

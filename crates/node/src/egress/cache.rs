@@ -74,6 +74,7 @@ mod tests {
             issued_at: UnixMillis(0),
             not_after: UnixMillis(0),
             grant_ends: None,
+            cluster: None,
         })
     }
 

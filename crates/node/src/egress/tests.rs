@@ -70,6 +70,7 @@ fn claims(resource: u128) -> Claims {
         issued_at: NOW,
         not_after: NOW.plus(LIFETIME),
         grant_ends: None,
+        cluster: None,
     }
 }
 

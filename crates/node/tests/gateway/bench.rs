@@ -210,7 +210,7 @@ fn answer(call: &Call, ca: &Ca, shared: &Shared) -> Reply {
                 return problem(&Problem::new(401, "enrol_token_refused", "The enrolment token is not good"));
             }
             let certificate = certify(&request.csr, ca, shared);
-            json(&EnrolResponse { node: node(), name: "gw".into(), certificate, ca: ca.info() })
+            json(&EnrolResponse { node: node(), name: "gw".into(), cluster: None, certificate, ca: ca.info() })
         }
         _ if call.leaf.is_none() => problem(&Problem::new(401, "no_certificate", "No certificate")),
         ("POST", "/api/v1/nodes/certificate") => {
@@ -424,6 +424,7 @@ impl Device {
             issued_at: now(),
             not_after: now().plus(LIFETIME),
             grant_ends: None,
+            cluster: None,
         }
     }
 

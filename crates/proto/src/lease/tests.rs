@@ -26,6 +26,7 @@ fn claims() -> Claims {
         issued_at: NOW,
         not_after: NOW.plus(LIFETIME),
         grant_ends: None,
+        cluster: None,
     }
 }
 

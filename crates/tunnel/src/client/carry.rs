@@ -9,6 +9,7 @@ use std::{
 
 use postern_proto::{
     head::{Refused, Request},
+    id::NodeId,
     problem::Problem,
 };
 use tokio::time::timeout;
@@ -46,15 +47,22 @@ pub async fn carry(local: impl LocalEnd, mut guide: impl StreamGuide, control: S
             Ok(prepared) => prepared,
             Err(cause) => break cause,
         };
+        let node = warm.node;
         let again = match transfer(&local, warm, &entry, &request, &mut opening.replay, &control).await {
             Ok(()) => break EndCause::Done,
             Err(Stop::Ended(cause)) => break cause,
-            Err(Stop::Refused(refused)) => opening.on_refused(entry, refused),
-            Err(Stop::Unanswered) => {
-                entry.distrust();
-                opening.on_lost(entry, request)
+            Err(Stop::Refused(refused)) => {
+                if refused.problem.status == 503 && node.is_some() {
+                    // Another worker may take it; this one would be asked first on its other connections.
+                    entry.rest_at(node);
+                }
+                opening.on_refused(entry, refused)
             }
-            Err(Stop::Unseen) => opening.on_lost(entry, request),
+            Err(Stop::Unanswered) => {
+                entry.distrust(node);
+                opening.on_lost((entry, request, node))
+            }
+            Err(Stop::Unseen) => opening.on_lost((entry, request, node)),
             Err(Stop::Unwelcome(error)) => {
                 opening.on_unwelcome(entry, error);
                 Ok(())
@@ -84,6 +92,9 @@ enum Stop {
     Unwelcome(rustls::Error),
 }
 
+/// Where a stream was tried, with which head, and which node answered there, if that could be one of several.
+type Asked = (Arc<Entry>, Request, Option<NodeId>);
+
 /// What is remembered over the attempts of one stream.
 #[derive(Default)]
 struct Opening {
@@ -92,7 +103,7 @@ struct Opening {
     failure: Option<Failure>,
     /// A connection closed without an answer: the same node is asked again before the guide is. It knows whether it had
     /// opened the stream.
-    again: Option<(Arc<Entry>, Request)>,
+    again: Option<Asked>,
     losses: u32,
     /// When what is under way was first sent.
     begun: Option<Moment>,
@@ -118,11 +129,13 @@ impl Opening {
     async fn find(&mut self, guide: &mut impl StreamGuide) -> Result<(Warm, Arc<Entry>, Request), EndCause> {
         let refused = |problem| EndCause::Refused(Box::new(problem));
         loop {
-            let (entry, request, connection) = if let Some((entry, request)) = self.again.take() {
-                let connection = entry.fresh().await;
-                if connection.is_err() && self.replay.has_data() {
-                    return Err(EndCause::LinkLost);
-                }
+            let (entry, request, connection) = if let Some((entry, request, node)) = self.again.take() {
+                let connection = if self.replay.has_data() {
+                    // Another worker does not know whether the stream was opened.
+                    Ok(entry.fresh_to(node).await.map_err(|_| EndCause::LinkLost)?)
+                } else {
+                    entry.fresh().await
+                };
                 (entry, request, connection)
             } else {
                 if self.attempts >= MOST_ATTEMPTS {
@@ -171,14 +184,14 @@ impl Opening {
         Ok(())
     }
 
-    fn on_lost(&mut self, entry: Arc<Entry>, request: Request) -> Result<(), EndCause> {
+    fn on_lost(&mut self, asked: Asked) -> Result<(), EndCause> {
         self.losses += 1;
         match self.losses {
-            1 => self.again = Some((entry, request)),
+            1 => self.again = Some(asked),
             // Elsewhere the bytes might arrive a second time.
-            2..MOST_LOSSES if self.replay.has_data() => self.again = Some((entry, request)),
+            2..MOST_LOSSES if self.replay.has_data() => self.again = Some(asked),
             _ if self.replay.has_data() => return Err(EndCause::LinkLost),
-            _ => self.failure = Some(Failure::Lost { entry }),
+            _ => self.failure = Some(Failure::Lost { entry: asked.0 }),
         }
         Ok(())
     }

@@ -2,12 +2,13 @@
 
 use std::{io, time::Duration};
 
-use postern_proto::head::Passage;
+use postern_proto::{head::Passage, id::NodeId, sync::Peer};
 use rustls::pki_types::ServerName;
 use tokio::{net::TcpStream, time::timeout};
 
 use super::DialError;
 use crate::{
+    identity::PeerIdentity,
     link::{self, Declined, Established, Link, LinkError, Through},
     outward, socket,
     splice::Inbox,
@@ -25,6 +26,16 @@ pub(crate) async fn dial(
     tls: &ClientTls,
     outer: Option<&OuterClientTls>,
 ) -> Result<Box<Link>, DialError> {
+    Ok(dial_any(address, name, tls, outer).await?.0)
+}
+
+/// The same to whoever answers to this name, and says which node that is.
+pub(super) async fn dial_any(
+    address: &str,
+    name: &ServerName<'static>,
+    tls: &ClientTls,
+    outer: Option<&OuterClientTls>,
+) -> Result<(Box<Link>, Option<NodeId>), DialError> {
     let work = async {
         let stream = connect(address, tls).await.map_err(|source| unreachable(address, source))?;
         socket::tune(&stream).map_err(|source| unreachable(address, source))?;
@@ -35,9 +46,9 @@ pub(crate) async fn dial(
                 link::connect(web, tls.config().clone(), name.clone()).await
             }
         };
-        let Established { link, alpn, .. } = established.map_err(|error| handshake(address, error))?;
+        let Established { link, alpn, leaf } = established.map_err(|error| handshake(address, error))?;
         if tls.offers(alpn.as_deref()) {
-            Ok(link)
+            Ok((link, leaf.and_then(|leaf| node_of(&leaf, tls))))
         } else {
             Err(handshake(address, "it does not speak the carrier's protocol"))
         }
@@ -65,6 +76,14 @@ pub(super) async fn dial_through(
         }
     };
     timeout(DEADLINE, work).await.unwrap_or_else(|_| Err(DialError::TimedOut { address: address.to_owned() }))
+}
+
+/// Whose certificate it is; it was verified.
+fn node_of(leaf: &[u8], tls: &ClientTls) -> Option<NodeId> {
+    match PeerIdentity::from_leaf(leaf, tls.org()).ok()?.peer {
+        Peer::Node { node } => Some(node),
+        Peer::Device { .. } => None,
+    }
 }
 
 /// A refusal of the gateway comes where the inner handshake is awaited.

@@ -6,13 +6,19 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use postern_proto::{head::Passage, id::NodeId, time::UnixMillis};
+use postern_proto::{
+    door::{Door, EntryCarrier},
+    head::Passage,
+    id::NodeId,
+    sync::ClusterInfo,
+    time::UnixMillis,
+};
 use rustls::pki_types::ServerName;
 use tokio::{runtime::Handle, sync::Notify};
 
 use super::{
     DialError,
-    dial::{dial, dial_through},
+    dial::{dial_any, dial_through},
     pool::{Now, Pool, Warm},
 };
 use crate::tls::{self, ClientTls, OuterClientTls, TlsError};
@@ -22,13 +28,15 @@ const SWEEP: Duration = Duration::from_secs(15);
 /// After a failed dial in the background the next one waits, twice as long each time.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+/// How often a balancer is asked for the same worker again. It may give turns to a few.
+const SAME_WORKER_TRIES: u32 = 4;
 
-/// An entry into the data path: one node at one address, with the idle connections to it.
+/// An entry into the data path: one node, or the workers of a cluster, at one address, with the idle connections to it.
 ///
 /// It keeps a few established, authenticated connections ready: one when quiet, more after a burst, none when long idle.
 /// They are replaced in the background, aged out in minutes, and never outlive the client certificate.
 pub struct Entry {
-    node: NodeId,
+    door: Door,
     address: String,
     name: ServerName<'static>,
     relay: Option<Behind>,
@@ -44,6 +52,7 @@ pub struct Entry {
 
 /// The relay behind a gateway, when an entry leads through one.
 struct Behind {
+    gateway: NodeId,
     node: NodeId,
     name: ServerName<'static>,
     /// What is shown to the gateway; without it no passage is asked for ahead of a stream.
@@ -53,11 +62,12 @@ struct Behind {
 impl Entry {
     /// `address` is `host:port`; the name is resolved with every dial. Connections are kept warm by the runtime that this
     /// is called in, else by the first that asks for one.
-    pub fn new(node: NodeId, address: impl Into<String>, tls: ClientTls) -> Result<Arc<Self>, TlsError> {
+    pub fn new(door: impl Into<Door>, address: impl Into<String>, tls: ClientTls) -> Result<Arc<Self>, TlsError> {
+        let door = door.into();
         Ok(Arc::new(Self {
-            node,
+            door,
             address: address.into(),
-            name: tls::server_name(node)?,
+            name: tls::server_name(door)?,
             relay: None,
             outer: None,
             pool: Mutex::new(Pool::new(tls)),
@@ -74,7 +84,7 @@ impl Entry {
         relay: NodeId,
         tls: ClientTls,
     ) -> Result<Arc<Self>, TlsError> {
-        let behind = Behind { node: relay, name: tls::server_name(relay)?, lease: Mutex::default() };
+        let behind = Behind { gateway, node: relay, name: tls::server_name(relay.into())?, lease: Mutex::default() };
         let mut entry = Self::new(gateway, address, tls)?;
         // Nobody else has it yet.
         if let Some(entry) = Arc::get_mut(&mut entry) {
@@ -85,12 +95,12 @@ impl Entry {
 
     /// An entry over the WebSocket carrier: what answers at the address ends `outer` and passes on what is within.
     pub fn over_websocket(
-        node: NodeId,
+        door: impl Into<Door>,
         address: impl Into<String>,
         outer: OuterClientTls,
         tls: ClientTls,
     ) -> Result<Arc<Self>, TlsError> {
-        let mut entry = Self::new(node, address, tls)?;
+        let mut entry = Self::new(door, address, tls)?;
         // Nobody else has it yet.
         if let Some(entry) = Arc::get_mut(&mut entry) {
             entry.outer = Some(outer);
@@ -98,16 +108,33 @@ impl Entry {
         Ok(entry)
     }
 
-    /// The node that dials resources: the relay, where the entry leads to one.
-    #[must_use]
-    pub fn node(&self) -> NodeId {
-        self.relay.as_ref().map_or(self.node, |relay| relay.node)
+    /// An entry that leads to the workers of a cluster, whichever answers at its address.
+    pub fn to_cluster(cluster: &ClusterInfo, tls: ClientTls) -> Result<Arc<Self>, TlsError> {
+        let outer = match (cluster.carrier, &cluster.authority) {
+            (EntryCarrier::Direct, _) => return Self::new(cluster.id, cluster.address.as_str(), tls),
+            (EntryCarrier::WebSocket, Some(authority)) => OuterClientTls::with_authority(authority)?,
+            (EntryCarrier::WebSocket, None) => OuterClientTls::with_system_roots()?,
+            (EntryCarrier::Unknown, _) => return Err(TlsError::UnknownCarrier),
+        };
+        Self::over_websocket(cluster.id, cluster.address.as_str(), outer, tls)
     }
 
-    /// The node that is dialled.
+    /// Who dials resources: the relay, where the entry leads to one.
     #[must_use]
-    pub const fn gateway(&self) -> NodeId {
-        self.node
+    pub fn end(&self) -> Door {
+        self.relay.as_ref().map_or(self.door, |relay| relay.node.into())
+    }
+
+    /// Who is dialled.
+    #[must_use]
+    pub const fn door(&self) -> Door {
+        self.door
+    }
+
+    /// The relay that the entry leads to.
+    #[must_use]
+    pub fn relay(&self) -> Option<NodeId> {
+        self.relay.as_ref().map(|relay| relay.node)
     }
 
     /// A lease to show to the gateway when a passage is asked for.
@@ -175,18 +202,32 @@ impl Entry {
     /// Dials.
     pub(super) async fn fresh(&self) -> Result<Warm, DialError> {
         let tls = self.pool().tls.clone();
-        let link = dial(&self.address, &self.name, &tls, self.outer.as_ref()).await?;
+        let (link, node) = dial_any(&self.address, &self.name, &tls, self.outer.as_ref()).await?;
+        let node = node.filter(|_| self.door.node().is_none());
         let link = match &self.relay {
             None => link,
             Some(relay) => {
                 let lease = relay.lease.lock().unwrap_or_else(PoisonError::into_inner).clone();
-                let passage = Passage::new(relay.node, self.node.tls_name(), lease).map_err(|error| {
+                let passage = Passage::new(relay.node, relay.gateway.tls_name(), lease).map_err(|error| {
                     DialError::Handshake { address: self.address.clone(), source: io::Error::other(error) }
                 })?;
                 dial_through(&self.address, link, &relay.name, &tls, &passage).await?
             }
         };
-        Ok(Warm::new(link, tls.not_after(), now()))
+        Ok(Warm::new(link, node, tls.not_after(), now()))
+    }
+
+    /// Dials the node that another connection led to. Behind the address of a cluster anybody may answer: those who are
+    /// not the one are kept as spares.
+    pub(super) async fn fresh_to(self: &Arc<Self>, node: Option<NodeId>) -> Result<Warm, DialError> {
+        for _ in 0..SAME_WORKER_TRIES {
+            let warm = self.fresh().await?;
+            if warm.node == node {
+                return Ok(warm);
+            }
+            self.give_back(warm);
+        }
+        Err(DialError::OtherWorker { address: self.address.clone() })
     }
 
     fn take(self: &Arc<Self>) -> Option<Warm> {
@@ -213,9 +254,15 @@ impl Entry {
         farewell(idle);
     }
 
-    /// Gives up the idle connections, because one of them turned out dead.
-    pub(super) fn distrust(&self) {
-        drop(self.pool().distrust());
+    /// The same on those to one of several nodes.
+    pub(super) fn rest_at(&self, node: Option<NodeId>) {
+        let idle = self.pool().distrust_node(node);
+        farewell(idle);
+    }
+
+    /// Gives up the idle connections to a node, because one of them turned out dead.
+    pub(super) fn distrust(&self, node: Option<NodeId>) {
+        drop(self.pool().distrust_node(node));
     }
 
     /// Makes one spare connection, when one is missing.
@@ -259,7 +306,7 @@ impl Entry {
 
 impl fmt::Debug for Entry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Entry").field("node", &self.node()).field("address", &self.address).finish_non_exhaustive()
+        f.debug_struct("Entry").field("end", &self.end()).field("address", &self.address).finish_non_exhaustive()
     }
 }
 
@@ -287,7 +334,7 @@ async fn keep_warm(entry: Weak<Entry>, wake: Arc<Notify>) {
             }
             Ok(false) => {}
             Err(error) => {
-                tracing::debug!(%error, node = %entry.node, "no spare connection");
+                tracing::debug!(%error, door = %entry.door, "no spare connection");
                 drop(entry);
                 tokio::time::sleep(pause).await;
                 pause = (pause * 2).min(LONGEST_PAUSE);

@@ -4,7 +4,7 @@
 
 use std::time::{Duration, Instant};
 
-use postern_proto::time::UnixMillis;
+use postern_proto::{id::NodeId, time::UnixMillis};
 
 use super::spares::Spares;
 use crate::{link::Link, tls::ClientTls};
@@ -22,6 +22,8 @@ const MOST: usize = 256;
 /// A connection that may carry a stream.
 pub(super) struct Warm {
     pub(super) link: Box<Link>,
+    /// Who is at the other end, where that could be one of several.
+    pub(super) node: Option<NodeId>,
     born: Instant,
     /// When the client certificate ends that it was made with.
     not_after: UnixMillis,
@@ -44,8 +46,8 @@ pub(super) struct Now {
 }
 
 impl Warm {
-    pub(super) const fn new(link: Box<Link>, not_after: UnixMillis, now: Now) -> Self {
-        Self { link, born: now.instant, not_after }
+    pub(super) const fn new(link: Box<Link>, node: Option<NodeId>, not_after: UnixMillis, now: Now) -> Self {
+        Self { link, node, born: now.instant, not_after }
     }
 
     fn is_usable(&mut self, now: Now) -> bool {
@@ -103,6 +105,11 @@ impl Pool {
     /// Gives up every idle connection, because one of them turned out dead.
     pub(super) fn distrust(&mut self) -> Vec<Warm> {
         self.idle.drain(..).map(|(warm, _)| warm).collect()
+    }
+
+    /// The same for those to one of several nodes.
+    pub(super) fn distrust_node(&mut self, node: Option<NodeId>) -> Vec<Warm> {
+        self.idle.extract_if(.., |(warm, _)| warm.node == node).map(|(warm, _)| warm).collect()
     }
 
     pub(super) fn idle(&self) -> usize {

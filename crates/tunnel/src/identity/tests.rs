@@ -69,6 +69,27 @@ fn a_device_and_a_node_are_read_from_their_leaf() {
     assert_eq!(node.holder(), None);
 }
 
+#[test]
+fn a_worker_has_the_name_of_its_cluster_besides_its_own_and_opens_both_doors() {
+    let (node, cluster): (NodeId, ClusterId) = (NOD.parse().unwrap(), ClusterId::from_ulid(ulid::Ulid(7)));
+    let other = ClusterId::from_ulid(ulid::Ulid(8));
+    let node_uri = || uri(&format!("postern://{ORG}/node/{NOD}"));
+    let names = |names: Vec<SanType>| node_leaf(|params| params.subject_alt_names = names);
+    let worker = read(&names(vec![node_uri(), dns(&node.tls_name()), dns(&cluster.tls_name())])).unwrap();
+    assert_eq!((worker.peer, worker.cluster), (Peer::Node { node }, Some(cluster)));
+    assert!(worker.opens(node.into()) && worker.opens(cluster.into()) && !worker.opens(other.into()));
+    assert!(!read(&node_leaf(|_| {})).unwrap().opens(cluster.into()));
+    for bad in [
+        vec![node_uri(), dns(&cluster.tls_name())],
+        vec![node_uri(), dns(&cluster.tls_name()), dns(&node.tls_name())],
+        vec![node_uri(), dns(&node.tls_name()), dns("eu.example.org")],
+        vec![node_uri(), dns(&node.tls_name()), dns(&cluster.tls_name()), dns(&other.tls_name())],
+        vec![uri(&device()), dns(&cluster.tls_name())],
+    ] {
+        assert_eq!(read(&names(bad.clone())).unwrap_err(), IdentityError::Names, "{bad:?}");
+    }
+}
+
 fn uri_text(identity: &PeerIdentity) -> String {
     super::uri(identity.org, identity.peer)
 }

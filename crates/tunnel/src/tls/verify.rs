@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use postern_proto::{id::OrgId, sync::Peer};
+use postern_proto::{door::Door, id::OrgId, sync::Peer};
 use rustls::{
     CertificateError, DigitallySignedStruct, DistinguishedName, Error, SignatureScheme,
     client::{
@@ -21,7 +21,7 @@ use super::{TlsError, Trust};
 use crate::identity::PeerIdentity;
 
 /// Demands all that the usual verification does (chain to the CA, validity, DNS name, use as a server), and that the
-/// leaf's URI names the node whose name was dialled.
+/// leaf names the node or the cluster whose name was dialled.
 #[derive(Debug)]
 pub(super) struct NodeVerifier {
     org: OrgId,
@@ -48,10 +48,10 @@ impl ServerCertVerifier for NodeVerifier {
     ) -> Result<ServerCertVerified, Error> {
         let verified = self.chain.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)?;
         let identity = PeerIdentity::from_leaf(end_entity, self.org).map_err(|_| refused())?;
-        match identity.peer {
-            Peer::Node { node } if server_name.to_str() == node.tls_name() => Ok(verified),
-            _ => Err(refused()),
-        }
+        let Peer::Node { node } = identity.peer else { return Err(refused()) };
+        let own = [Some(Door::from(node)), identity.cluster.map(Door::from)];
+        let dialled = own.iter().flatten().any(|door| server_name.to_str() == door.tls_name());
+        if dialled { Ok(verified) } else { Err(refused()) }
     }
 
     fn verify_tls12_signature(

@@ -11,7 +11,7 @@ use std::{
 
 use postern_proto::{
     head::{Refused, Request},
-    id::{AccountId, DeviceId, NodeId, OrgId, ResourceId, StreamId},
+    id::{AccountId, ClusterId, DeviceId, NodeId, OrgId, ResourceId, StreamId},
     problem::Problem,
     sync::Peer,
 };
@@ -197,7 +197,31 @@ impl Gateway {
         decide: impl Fn(&OpenRequest<'_>) -> Plan + Send + Sync + 'static,
     ) -> Self {
         let node = node();
-        let tls = ServerTls::new(&org.trust(), &org.identity(Peer::Node { node })).unwrap();
+        Self::start_as(node, org, org.leaf(Peer::Node { node }), (drain, arrival), decide).await
+    }
+
+    /// A worker of a cluster.
+    pub(crate) async fn start_worker(
+        org: &Org,
+        cluster: ClusterId,
+        decide: impl Fn(&OpenRequest<'_>) -> Plan + Send + Sync + 'static,
+    ) -> Self {
+        let node = node();
+        let mut leaf = org.leaf(Peer::Node { node });
+        leaf.names.push(SanType::DnsName(cluster.tls_name().try_into().unwrap()));
+        Self::start_as(node, org, leaf, (Duration::ZERO, Arrival::default()), decide).await
+    }
+
+    async fn start_as(
+        node: NodeId,
+        org: &Org,
+        leaf: Leaf,
+        (drain, arrival): (Duration, Arrival),
+        decide: impl Fn(&OpenRequest<'_>) -> Plan + Send + Sync + 'static,
+    ) -> Self {
+        let (certificate, key) = org.sign(leaf);
+        let identity = Identity::from_pem(org.id, &certificate, &key).unwrap();
+        let tls = ServerTls::new(&org.trust(), &identity).unwrap();
         let (sender, ends) = mpsc::unbounded_channel();
         let handler = Targets { decide: Box::new(decide), ends: sender, controls: Mutex::default() };
         let server = Server::new(handler, tls);

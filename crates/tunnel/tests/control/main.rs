@@ -255,6 +255,11 @@ async fn start() -> (Fake, Follower) {
     (fake, follower)
 }
 
+/// What it holds something of.
+fn held(hello: &postern_proto::sync::Hello) -> BTreeMap<String, u64> {
+    hello.have.iter().filter(|(_, rev)| **rev > 0).map(|(scope, rev)| (scope.clone(), *rev)).collect()
+}
+
 fn hello_of(frame: Option<ClientFrame>) -> postern_proto::sync::Hello {
     let Some(ClientFrame::Hello(hello)) = frame else { panic!("{frame:?}") };
     hello
@@ -264,7 +269,7 @@ fn hello_of(frame: Option<ClientFrame>) -> postern_proto::sync::Hello {
 async fn a_lost_connection_is_made_again_and_goes_on_where_it_was() {
     let (mut fake, mut follower) = start().await;
     let mut socket = accept(&mut fake).await;
-    assert!(hello_of(socket.recv().await).have.is_empty());
+    assert!(held(&hello_of(socket.recv().await)).is_empty());
     socket.send(&welcome()).await;
     socket.send(&snapshot(3, vec![node(1, "a")])).await;
     assert_eq!(follower.event().await, SyncEvent::Connected { now: UnixMillis(5), polling: false });
@@ -273,7 +278,7 @@ async fn a_lost_connection_is_made_again_and_goes_on_where_it_was() {
     drop(socket);
     follower.until(|event| matches!(event, SyncEvent::Away { .. })).await;
     let mut socket = accept(&mut fake).await;
-    assert_eq!(hello_of(socket.recv().await).have, BTreeMap::from([("org".to_owned(), 3)]));
+    assert_eq!(held(&hello_of(socket.recv().await)), BTreeMap::from([("org".to_owned(), 3)]));
     socket.send(&welcome()).await;
     socket.send(&delta(3, vec![node(2, "b")])).await;
     follower.until(|event| matches!(event, SyncEvent::Changed(_))).await;
@@ -294,7 +299,7 @@ async fn frames_that_do_not_fit_keep_what_is_held_and_ask_afresh() {
         let away = follower.until(|event| matches!(event, SyncEvent::Away { .. })).await;
         assert!(matches!(away, SyncEvent::Away { error: CallError::Garbled { .. }, .. }), "{away:?}");
         assert_eq!(follower.names(), ["a"]);
-        assert!(hello_of(accept(&mut fake).await.recv().await).have.is_empty());
+        assert!(held(&hello_of(accept(&mut fake).await.recv().await)).is_empty());
     }
 }
 
@@ -383,8 +388,8 @@ async fn long_polls_carry_the_same_frames_where_websockets_do_not_pass() {
                 *reply.status_mut() = StatusCode::BAD_REQUEST;
                 reply
             }
-            _ if path.contains("have=&") => json(&[welcome(), snapshot(3, vec![node(1, "a")])]),
-            _ if path.contains("have=org:3&") => json(&[welcome(), delta(3, vec![node(2, "b")])]),
+            _ if path.contains("have=clusters:0&") => json(&[welcome(), snapshot(3, vec![node(1, "a")])]),
+            _ if path.contains("have=clusters:0,org:3&") => json(&[welcome(), delta(3, vec![node(2, "b")])]),
             _ => json(&[welcome()]),
         }
     };
@@ -399,8 +404,8 @@ async fn long_polls_carry_the_same_frames_where_websockets_do_not_pass() {
     follower.handle.outbox.send(ClientFrame::Live { subjects: vec![] }).await.unwrap();
     assert_eq!(follower.event().await, SyncEvent::Checked);
     let polls: Vec<Call> = fake.calls().into_iter().filter(|call| call.path.contains('?')).collect();
-    assert!(polls[0].path.contains("version=1&epoch=&have=&wait=0"), "{}", polls[0].path);
-    assert!(polls[1].path.contains("epoch=e%201&have=org:3&wait=1"), "{}", polls[1].path);
+    assert!(polls[0].path.contains("version=1&epoch=&have=clusters:0&wait=0"), "{}", polls[0].path);
+    assert!(polls[1].path.contains("epoch=e%201&have=clusters:0,org:3&wait=1"), "{}", polls[1].path);
 }
 
 #[tokio::test]

@@ -185,7 +185,7 @@ fn gateway(n: u128, name: &str, handshake_micros: Option<u64>) -> GatewayStatus 
         None => GatewayState::Unreachable { error: "no reply on port 5000 in 3 s".to_owned() },
     };
     GatewayStatus {
-        id: NodeId::from_ulid(n.into()),
+        id: NodeId::from_ulid(n.into()).into(),
         name: name.to_owned(),
         address: format!("{name}.northwind.example:5000"),
         state,
@@ -247,6 +247,7 @@ fn resource(n: u32, now: u64) -> ResourceStatus {
         ports: PortSet::default(),
         revision: 1,
         via: Vec::new(),
+        cluster: None,
         health: Health::Healthy,
     });
     status.command = Some(postern_local_api::command::command(&status));
@@ -437,7 +438,7 @@ pub(super) fn sessions(status: &Status, now: u64) -> Vec<LiveSession> {
         resource: one.resource.id,
         resource_name: one.resource.name.clone(),
         peer: SocketAddr::from(([127, 0, 0, 1], 51_000 + u16::try_from(n).unwrap_or(0))),
-        gateway: Some(NodeId::from_ulid(1.into())),
+        gateway: Some(NodeId::from_ulid(1.into()).into()),
         route: None,
         started_at: UnixMillis(now - u64::from(n + 1) * 40 * MINUTE),
         ends_at: None,

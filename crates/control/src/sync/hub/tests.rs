@@ -48,6 +48,7 @@ fn access(n: u64, revision: u64) -> Item {
         ports: postern_proto::port::PortSet::default(),
         revision,
         via: vec![],
+        cluster: None,
         health: Health::Unknown,
     })
 }

@@ -47,6 +47,7 @@ fn resource(n: u8, mode: BindMode) -> ClientResource {
         ports: PortSet::default(),
         revision: 1,
         via: Vec::new(),
+        cluster: None,
         health: Health::Healthy,
     }
 }
