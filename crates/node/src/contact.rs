@@ -29,6 +29,12 @@ impl ContactRecord {
         self.up.store(up, Ordering::Release);
     }
 
+    /// Whether there is a connection, as far as is known.
+    #[must_use]
+    pub fn is_up(&self) -> bool {
+        self.up.load(Ordering::Acquire)
+    }
+
     #[must_use]
     pub fn heard(&self) -> UnixMillis {
         UnixMillis(self.heard.load(Ordering::Acquire))

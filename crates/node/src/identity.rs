@@ -2,7 +2,14 @@
 //!
 //! The key is made here and never leaves the machine.
 
-use std::{fmt, time::Duration};
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use http::Method;
 use postern_proto::{
@@ -162,6 +169,27 @@ impl fmt::Debug for NodeIdentity {
             .field("name", &self.name)
             .field("not_after", &self.not_after)
             .finish_non_exhaustive()
+    }
+}
+
+/// When the certificate in use ends, for whoever looks on. Clones are the same.
+#[derive(Clone, Debug)]
+pub struct Validity(Arc<AtomicU64>);
+
+impl Validity {
+    #[must_use]
+    pub fn of(identity: &NodeIdentity) -> Self {
+        Self(Arc::new(AtomicU64::new(identity.not_after.0)))
+    }
+
+    /// Another certificate is in use.
+    pub fn renew(&self, identity: &NodeIdentity) {
+        self.0.store(identity.not_after.0, Ordering::Release);
+    }
+
+    #[must_use]
+    pub fn ends(&self) -> UnixMillis {
+        UnixMillis(self.0.load(Ordering::Acquire))
     }
 }
 

@@ -19,6 +19,8 @@ pub mod health;
 pub mod identity;
 pub mod live;
 pub mod load;
+pub mod metrics;
+pub mod monitor;
 pub mod neighbours;
 pub mod parking;
 pub mod passages;

@@ -45,6 +45,8 @@ struct Table {
     sessions: HashMap<StreamId, Entry>,
     by_subject: HashMap<RevokedSubject, HashSet<StreamId>>,
     by_end: BTreeSet<(UnixMillis, StreamId)>,
+    /// Bytes up and down of sessions that are over.
+    carried: (u64, u64),
 }
 
 struct Entry {
@@ -86,6 +88,7 @@ impl LiveSessions {
         if let Some(end) = session.grant_ends {
             table.by_end.remove(&(end, stream));
         }
+        table.carried = add(table.carried, &session.control);
         reason
     }
 
@@ -153,6 +156,13 @@ impl LiveSessions {
         self.table().sessions.values().map(|entry| entry.session.subject.clone()).collect()
     }
 
+    /// Bytes up and down of all sessions so far. It never goes down.
+    #[must_use]
+    pub fn carried(&self) -> (u64, u64) {
+        let table = self.table();
+        table.sessions.values().fold(table.carried, |sum, entry| add(sum, &entry.session.control))
+    }
+
     #[must_use]
     pub fn len(&self) -> usize {
         self.table().sessions.len()
@@ -179,6 +189,10 @@ impl Table {
         entry.session.control.cut(code);
         true
     }
+}
+
+fn add((up, down): (u64, u64), control: &StreamControl) -> (u64, u64) {
+    (up.saturating_add(control.up()), down.saturating_add(control.down()))
 }
 
 /// Every subject under which a session can be revoked.

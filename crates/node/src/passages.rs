@@ -24,6 +24,8 @@ pub struct Passages(Mutex<Table>);
 struct Table {
     next: u64,
     running: HashMap<u64, Running>,
+    /// Bytes up and down of passages that are over.
+    carried: (u64, u64),
 }
 
 struct Running {
@@ -53,7 +55,17 @@ impl Passages {
     }
 
     pub fn remove(&self, number: u64) {
-        self.table().running.remove(&number);
+        let mut table = self.table();
+        if let Some(running) = table.running.remove(&number) {
+            table.carried = add(table.carried, &running.control);
+        }
+    }
+
+    /// Bytes up and down of all passages so far. It never goes down.
+    #[must_use]
+    pub fn carried(&self) -> (u64, u64) {
+        let table = self.table();
+        table.running.values().fold(table.carried, |sum, running| add(sum, &running.control))
     }
 
     /// Cuts what the revocations match; says how many passages that were.
@@ -91,6 +103,10 @@ impl Passages {
     fn table(&self) -> MutexGuard<'_, Table> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn add((up, down): (u64, u64), control: &StreamControl) -> (u64, u64) {
+    (up.saturating_add(control.up()), down.saturating_add(control.down()))
 }
 
 impl Running {

@@ -22,7 +22,10 @@ use std::{
     collections::{BTreeMap, VecDeque},
     io,
     path::{Path, PathBuf},
-    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Condvar, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     thread::JoinHandle,
     time::{Duration, Instant},
 };
@@ -141,6 +144,8 @@ struct Shared {
     work: Condvar,
     ledger: Mutex<Ledger>,
     durable: watch::Sender<Tip>,
+    /// Everything up to this record is stored elsewhere, as far as is known.
+    stored: AtomicU64,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -190,6 +195,7 @@ impl Spool {
         let lost = recovered.open.keys().copied().collect();
         let shared = Arc::new(Shared {
             durable: watch::Sender::new(recovered.tip.clone()),
+            stored: AtomicU64::new(recovered.segments.front().map_or(0, |oldest| oldest.first.saturating_sub(1))),
             ledger: Mutex::new(Ledger { segments: recovered.segments, open: recovered.open }),
             log: Mutex::new(Log::new(node, recovered.tip.clone())),
             boot,
@@ -301,8 +307,21 @@ impl Spool {
         SpoolReader::new(Arc::clone(&self.shared), seq)
     }
 
+    /// Durable records that are stored nowhere else, as far as is known.
+    #[must_use]
+    pub fn waiting(&self) -> u64 {
+        self.shared.durable.borrow().seq.saturating_sub(self.shared.stored.load(Ordering::Relaxed))
+    }
+
+    /// The largest size that the files on disk can have now, in bytes.
+    #[must_use]
+    pub fn size(&self) -> u64 {
+        (self.shared.ledger().segments.len() as u64).saturating_mul(self.shared.config.segment_bytes)
+    }
+
     /// Deletes the files of which every record up to `stored` is stored elsewhere. Blocks on the disk.
     pub fn acknowledge(&self, stored: u64) -> io::Result<()> {
+        self.shared.stored.fetch_max(stored, Ordering::Relaxed);
         let (old, carried) = {
             let ledger = self.shared.ledger();
             // The file that is being written stays: it carries the chain on.

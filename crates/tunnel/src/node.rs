@@ -7,6 +7,7 @@
 mod accept;
 mod admission;
 mod arrival;
+mod handshakes;
 mod live;
 mod opened;
 mod parked;
@@ -31,6 +32,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 pub use self::arrival::{Arrival, Balancers, Carrier};
+pub use self::handshakes::{Handshakes, Outcome};
 use self::{live::Live, opened::OpenedLately};
 use crate::{
     identity::PeerIdentity,
@@ -114,12 +116,19 @@ pub struct Server<H> {
     tls: RwLock<ServerTls>,
     live: Live,
     opened: OpenedLately,
+    handshakes: Handshakes,
 }
 
 impl<H: StreamHandler> Server<H> {
     pub fn new(handler: H, tls: ServerTls) -> Arc<Self> {
         let opened = OpenedLately::new(Instant::now());
-        Arc::new(Self { handler, tls: RwLock::new(tls), live: Live::default(), opened })
+        Arc::new(Self {
+            handler,
+            tls: RwLock::new(tls),
+            live: Live::default(),
+            opened,
+            handshakes: Handshakes::default(),
+        })
     }
 
     #[must_use]
@@ -130,6 +139,12 @@ impl<H: StreamHandler> Server<H> {
     /// Takes a renewed certificate for the connections to come.
     pub fn set_tls(&self, tls: ServerTls) {
         *self.tls.write().unwrap_or_else(PoisonError::into_inner) = tls;
+    }
+
+    /// How handshakes went.
+    #[must_use]
+    pub const fn handshakes(&self) -> &Handshakes {
+        &self.handshakes
     }
 
     /// How many streams run now.

@@ -3,6 +3,7 @@
 use std::{
     net::SocketAddr,
     sync::{Arc, RwLock},
+    time::Instant,
 };
 
 use postern_proto::{
@@ -31,6 +32,7 @@ use crate::{
     drain::Drain,
     egress::{Denial, Egress, Permit},
     live::{LiveSession, LiveSessions},
+    metrics::Metrics,
     neighbours::NeighboursNow,
     parking::Parking,
     spool::{Spool, SpoolError},
@@ -47,6 +49,7 @@ pub struct GatewayParts {
     pub contact: Arc<ContactRecord>,
     pub dialer: Dialer,
     pub drain: Drain,
+    pub metrics: Arc<Metrics>,
     pub spool: Spool,
     pub node: NodeId,
     pub neighbours: NeighboursNow,
@@ -151,8 +154,8 @@ impl Gateway {
     }
 }
 
-impl StreamHandler for Gateway {
-    async fn open(&self, request: OpenRequest<'_>) -> Result<Opened, Refused> {
+impl Gateway {
+    async fn open_stream(&self, request: OpenRequest<'_>) -> Result<Opened, Refused> {
         let now = clock::now();
         let permit = self.decide(&request, now).map_err(|refused| *refused)?;
         let stream = request.request.stream();
@@ -163,7 +166,7 @@ impl StreamHandler for Gateway {
         let parts = &self.0.parts;
         // Side by side: the disk is not on the path of a dial that takes longer.
         let (dialled, written) =
-            tokio::join!(dial(&parts.dialer, target, &request), self.write_start(now, &permit, start.clone()));
+            tokio::join!(dial(parts, target, &request), self.write_start(now, &permit, start.clone()));
         if let Err(error) = written {
             tracing::error!(%error, "a stream is refused because its start cannot be recorded");
             return Err(error.problem().into());
@@ -194,6 +197,16 @@ impl StreamHandler for Gateway {
         let done = Box::new(move |end: StreamEnd| recording.finish(&end));
         Ok(Opened { target, control, done })
     }
+}
+
+impl StreamHandler for Gateway {
+    async fn open(&self, request: OpenRequest<'_>) -> Result<Opened, Refused> {
+        let opened = self.open_stream(request).await;
+        if let Err(refused) = &opened {
+            self.0.parts.metrics.note_refusal(&refused.problem.code);
+        }
+        opened
+    }
 
     async fn pass(&self, request: PassRequest<'_>) -> Result<Passed, Refused> {
         self.open_passage(request).await
@@ -217,11 +230,18 @@ enum Dialled {
     ClientGone,
 }
 
-async fn dial(dialer: &Dialer, target: &Target, request: &OpenRequest<'_>) -> Dialled {
+async fn dial(parts: &GatewayParts, target: &Target, request: &OpenRequest<'_>) -> Dialled {
+    let begun = Instant::now();
     tokio::select! {
-        dialled = dialer.dial(target) => match dialled {
-            Ok((stream, address)) => Dialled::Connected(stream, address),
-            Err(error) => Dialled::Failed(error),
+        dialled = parts.dialer.dial(target) => match dialled {
+            Ok((stream, address)) => {
+                parts.metrics.note_dial(begun.elapsed());
+                Dialled::Connected(stream, address)
+            }
+            Err(error) => {
+                parts.metrics.note_failed_dial(&error.problem().code);
+                Dialled::Failed(error)
+            }
         },
         () = request.gone.cancelled() => Dialled::ClientGone,
     }
@@ -266,6 +286,7 @@ impl Recording {
         self.ended = true;
         let cut_for = self.inner.parts.live.remove(self.stream);
         if self.begun {
+            self.inner.parts.metrics.note_end(reason);
             let (stream, dialled) = (self.stream, self.dialled);
             let end = SessionEnd { stream, dialled, bytes_up, bytes_down, reason, detail: detail.or(cut_for) };
             self.inner.parts.spool.note(clock::now(), Event::End(end));

@@ -4,7 +4,7 @@ use clap::{ArgGroup, Args};
 use postern_tunnel::control::{ControlUrl, Trust};
 use zeroize::Zeroizing;
 
-use crate::arrival::ArrivalOptions;
+use crate::{arrival::ArrivalOptions, monitor::Place};
 
 /// How a gateway is started.
 #[derive(Args)]
@@ -53,6 +53,12 @@ pub struct NodeOptions {
     /// MiB of session records that may wait for the control plane; then new connections are refused
     #[arg(long, env = "POSTERN_SPOOL_LIMIT", value_name = "MIB", default_value_t = 4096)]
     spool_limit: u64,
+    /// Where to say at /liveness whether this node serves, for orchestrators and balancers; usually :9090
+    #[arg(long, env = "POSTERN_LIVENESS", value_name = "ADDRESS|off", default_value = "off")]
+    pub liveness: Place,
+    /// Where to serve metrics for Prometheus; usually :9999
+    #[arg(long, env = "POSTERN_METRICS", value_name = "ADDRESS|off", default_value = "off")]
+    pub metrics: Place,
 }
 
 /// An option that cannot be used.

@@ -24,6 +24,14 @@ const GATEWAYS: usize = 2;
 
 impl Gateway {
     pub(super) async fn open_passage(&self, request: PassRequest<'_>) -> Result<Passed, Refused> {
+        let passed = self.find_passage(request).await;
+        if let Err(refused) = &passed {
+            self.0.parts.metrics.note_refusal(&refused.problem.code);
+        }
+        passed
+    }
+
+    async fn find_passage(&self, request: PassRequest<'_>) -> Result<Passed, Refused> {
         let parts = &self.0.parts;
         let relay = request.passage.relay();
         let Some(parking) = &parts.parking else {

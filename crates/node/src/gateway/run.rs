@@ -43,9 +43,11 @@ use crate::{
     drain::Drain,
     egress::Egress,
     health,
-    identity::{IdentityError, NodeIdentity, renewal_retry},
+    identity::{IdentityError, NodeIdentity, Validity, renewal_retry},
     live::LiveSessions,
     load::LoadMeter,
+    metrics::{Parts, Role},
+    monitor::{Monitor, MonitorError, MonitorPlaces},
     neighbours::{Neighbours, NeighboursNow},
     parking::Parking,
     revocations::{Revocations, StoredRevocations},
@@ -71,6 +73,9 @@ pub struct Ready {
     pub ready: bool,
     pub node: NodeId,
     pub listen: SocketAddr,
+    /// Where liveness and metrics are served, when they are.
+    #[serde(flatten)]
+    pub monitor: MonitorPlaces,
 }
 
 /// Why a gateway does not run.
@@ -82,6 +87,8 @@ pub enum GatewayError {
     State(#[from] StateError),
     #[error("cannot listen on {listen}: {source}")]
     Listen { listen: SocketAddr, source: std::io::Error },
+    #[error(transparent)]
+    Monitor(#[from] MonitorError),
     #[error(transparent)]
     Identity(#[from] IdentityError),
     #[error(
@@ -109,6 +116,7 @@ pub async fn run(
     let common = &options.node;
     let state = Arc::new(StateFolder::open(&common.state)?);
     let client = Arc::new(ControlClient::new(common.control.clone(), common.trust()?));
+    let monitor = Monitor::start(common.liveness, common.metrics)?;
     let listener = listen(options.listen)?;
     let address = listener.local_addr().map_err(|source| GatewayError::Listen { listen: options.listen, source })?;
     let advertise = advertised(&options, address, &client).await;
@@ -121,14 +129,16 @@ pub async fn run(
     client.set_identity(Some(identity.client_identity()?));
     let spool = resume_records(common, &state, &client, identity.node).await?;
 
-    let running = start(common, &state, &client, &identity, spool.clone(), Place::Gateway { advertise }, &stop)?;
-    let Running { server, live, mut complete, patience, tls, mut tasks, background, uploading, .. } = running;
+    let running =
+        start(common, &state, &client, &identity, spool.clone(), Place::Gateway { advertise }, (&monitor, &stop))?;
+    let Running { server, live, validity, mut complete, patience, tls, mut tasks, background, uploading, .. } = running;
     let _ = timeout(patience, stop.run_until_cancelled(complete.wait_for(|complete| *complete))).await;
     let renewed = {
         let server = Arc::clone(&server);
         move |identity: &NodeIdentity| {
             server.set_tls(identity.server_tls()?);
             *tls.write().unwrap_or_else(PoisonError::into_inner) = identity.client_tls()?;
+            validity.renew(identity);
             Ok(())
         }
     };
@@ -136,7 +146,7 @@ pub async fn run(
     tasks.spawn(until(background.clone(), renewals));
 
     tracing::info!(node = %identity.node, name = ?identity.name, listen = %address, "gateway is ready");
-    ready(&Ready { ready: true, node: identity.node, listen: address });
+    ready(&Ready { ready: true, node: identity.node, listen: address, monitor: monitor.places() });
     let arrival = Arrival { balancers: options.arrival.balancers(), ..Arrival::default() };
     let serving = server.serve_arrivals(listener, arrival, stop, common.drain());
     tokio::pin!(serving);
@@ -163,6 +173,7 @@ pub(crate) struct Running {
     pub(crate) server: Arc<Server<Gateway>>,
     pub(crate) live: Arc<LiveSessions>,
     pub(crate) drain: Drain,
+    pub(crate) validity: Validity,
     pub(crate) complete: watch::Receiver<bool>,
     /// How long to wait for the control plane at the start.
     pub(crate) patience: Duration,
@@ -186,7 +197,7 @@ pub(crate) fn start(
     identity: &NodeIdentity,
     spool: Spool,
     place: Place,
-    stop: &CancellationToken,
+    (monitor, stop): (&Monitor, &CancellationToken),
 ) -> Result<Running, GatewayError> {
     let replica = kept::<Replica>(state, REPLICA_FILE).unwrap_or_default();
     let replica = if replica.org().is_none_or(|org| org == identity.org) { replica } else { Replica::default() };
@@ -195,10 +206,13 @@ pub(crate) fn start(
     let egress = Arc::new(Egress::new(Catalogue::new(replica.items()), revocations).at(identity.node));
     let drain = Drain::new(Drain::order_of(replica.items()));
     let (neighbours, now) = watch::channel(Arc::new(Neighbours::of(replica.items())));
-    let (advertise, parking) = match place {
-        Place::Gateway { advertise } => (advertise, Some(Arc::new(Parking::new(now.clone(), drain.clone())))),
-        Place::Relay => (None, None),
+    let (role, advertise, parking) = match place {
+        Place::Gateway { advertise } => {
+            (Role::Gateway, advertise, Some(Arc::new(Parking::new(now.clone(), drain.clone()))))
+        }
+        Place::Relay => (Role::Relay, None, None),
     };
+    let validity = Validity::of(identity);
     let tls = Arc::new(RwLock::new(identity.client_tls()?));
     let live = Arc::new(LiveSessions::default());
     let contact = Arc::new(ContactRecord::new(heard));
@@ -209,6 +223,7 @@ pub(crate) fn start(
         contact: Arc::clone(&contact),
         dialer: dialer.clone(),
         drain: drain.clone(),
+        metrics: monitor.counters(),
         spool: spool.clone(),
         node: identity.node,
         neighbours: now.clone(),
@@ -217,6 +232,16 @@ pub(crate) fn start(
         max_streams: max_streams(),
     });
     let server = Server::new(gateway, identity.server_tls()?);
+    monitor.attach(Parts {
+        role,
+        server: Arc::clone(&server),
+        live: Arc::clone(&live),
+        drain: drain.clone(),
+        contact: Arc::clone(&contact),
+        spool: spool.clone(),
+        parking: parking.clone(),
+        validity: validity.clone(),
+    });
     let patience = if replica.items().next().is_some() { NEXT_SYNC } else { FIRST_SYNC };
     let agent = concat!("postern-node/", env!("CARGO_PKG_VERSION"));
     let (sync, handle) = SyncLoop::new(Arc::clone(client), agent, replica, SyncTiming::default());
@@ -253,7 +278,20 @@ pub(crate) fn start(
     tasks.spawn(until(background.clone(), drain.clone().enforce(Arc::clone(&live), parking)));
     tasks.spawn(upload::run(spool, Arc::clone(client), uploading.clone()));
     let neighbours = now;
-    Ok(Running { server, live, drain, complete, patience, neighbours, parked, tls, tasks, background, uploading })
+    Ok(Running {
+        server,
+        live,
+        drain,
+        validity,
+        complete,
+        patience,
+        neighbours,
+        parked,
+        tls,
+        tasks,
+        background,
+        uploading,
+    })
 }
 
 /// Writes the last records, sends what the control plane takes, and ends the tasks.

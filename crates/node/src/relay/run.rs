@@ -20,6 +20,7 @@ use crate::{
         GatewayError,
         run::{self as common, Place, Running},
     },
+    monitor::{Monitor, MonitorPlaces},
     state::StateFolder,
 };
 
@@ -31,6 +32,9 @@ const INCOMING: usize = 64;
 pub struct RelayReady {
     pub ready: bool,
     pub node: NodeId,
+    /// Where liveness and metrics are served, when they are.
+    #[serde(flatten)]
+    pub monitor: MonitorPlaces,
 }
 
 /// Runs until `stop` is cancelled and the drain is over, or until `stop_now`. `ready` is called once, when the relay knows
@@ -44,14 +48,15 @@ pub async fn run(
     let options = options.node;
     let state = Arc::new(StateFolder::open(&options.state)?);
     let client = Arc::new(ControlClient::new(options.control.clone(), options.trust()?));
+    let monitor = Monitor::start(options.liveness, options.metrics)?;
     let identifying = common::identify(&options, &state, &client, NodeKind::Relay, None);
     let Some(identity) = stop.run_until_cancelled(identifying).await else { return Ok(()) };
     let identity = identity?;
     client.set_identity(Some(identity.client_identity()?));
     let spool = common::resume_records(&options, &state, &client, identity.node).await?;
     let parked_tls = identity.client_tls()?.for_parking();
-    let running = common::start(&options, &state, &client, &identity, spool.clone(), Place::Relay, &stop)?;
-    let Running { server, live, drain, mut complete, patience, neighbours, parked, .. } = running;
+    let running = common::start(&options, &state, &client, &identity, spool.clone(), Place::Relay, (&monitor, &stop))?;
+    let Running { server, live, drain, validity, mut complete, patience, neighbours, parked, .. } = running;
     let Running { mut tasks, background, uploading, .. } = running;
     let _ = timeout(patience, stop.run_until_cancelled(complete.wait_for(|complete| *complete))).await;
 
@@ -63,6 +68,7 @@ pub async fn run(
         move |identity: &crate::identity::NodeIdentity| {
             server.set_tls(identity.server_tls()?);
             shared.set_tls(identity.client_tls()?.for_parking());
+            validity.renew(identity);
             Ok(())
         }
     };
@@ -73,7 +79,7 @@ pub async fn run(
     tasks.spawn(common::until(mooring.clone(), moorings::run(shared, neighbours, parked)));
 
     tracing::info!(%node, name = ?identity.name, "relay is ready");
-    ready(&RelayReady { ready: true, node });
+    ready(&RelayReady { ready: true, node, monitor: monitor.places() });
     let serving = server.serve_parked(came, stop, options.drain());
     tokio::pin!(serving);
     tokio::select! {

@@ -9,6 +9,7 @@ mod fake;
 mod faults;
 mod full_disk;
 mod lifecycle;
+mod monitor;
 mod reach;
 #[path = "../../../../tests/src/skip.rs"]
 #[expect(dead_code, unreachable_pub, reason = "made for another test, which uses the rest")]

@@ -17,7 +17,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Server, StreamHandler,
+    Outcome, Server, StreamHandler,
     admission::{Admission, Admitted},
     arrival::{Arrival, announced},
     session,
@@ -40,7 +40,7 @@ const PAUSE: Duration = Duration::from_millis(50);
 /// A node that stops answers for at least so long, with 503, while somebody is connected. A client that has sent something
 /// on a connection just as that was closed asks here again, and must be told that it was not carried out; by then those
 /// that were told that this node leaves have gone elsewhere.
-const GOODBYE: Duration = Duration::from_secs(2);
+pub(super) const GOODBYE: Duration = Duration::from_secs(2);
 /// How long streams have to end after they were cut.
 pub(super) const LAST_WORDS: Duration = Duration::from_secs(2);
 
@@ -135,8 +135,14 @@ async fn connection<H: StreamHandler>(
     let accepted = Box::pin(timeout(HANDSHAKE, handshake(stream, &tls, arrived))).await;
     match accepted {
         Ok(Ok((established, client))) => serve_established(&server, established, &tls, (client, begun), &stop).await,
-        Ok(Err(error)) => tracing::debug!(client = %seen, %error, "no TLS connection"),
-        Err(_) => tracing::debug!(client = %seen, "no TLS connection in time"),
+        Ok(Err(error)) => {
+            server.handshakes.note(Outcome::Failed);
+            tracing::debug!(client = %seen, %error, "no TLS connection");
+        }
+        Err(_) => {
+            server.handshakes.note(Outcome::TimedOut);
+            tracing::debug!(client = %seen, "no TLS connection in time");
+        }
     }
 }
 
@@ -150,7 +156,13 @@ pub(super) async fn serve_established<H: StreamHandler>(
 ) {
     let Established { link, leaf, alpn } = established;
     let speaks = |protocol: &[u8]| alpn.as_deref() == Some(protocol);
-    match leaf.map(|leaf| PeerIdentity::from_leaf(&leaf, tls.org())) {
+    let peer = leaf.map(|leaf| PeerIdentity::from_leaf(&leaf, tls.org()));
+    server.handshakes.note(match &peer {
+        Some(Ok(_)) => Outcome::Accepted,
+        Some(Err(_)) => Outcome::NoIdentity,
+        None => Outcome::Stranger,
+    });
+    match peer {
         Some(Ok(peer)) if speaks(tls::ALPN) => {
             let caller = Caller { peer: &peer, address: client, begun };
             session::run(server, link, caller, stop).await;

@@ -6,12 +6,17 @@ use std::{
 };
 
 use postern_proto::frame::ResetCode;
-use tokio::{pin, sync::mpsc, task::JoinSet, time::timeout};
+use tokio::{
+    pin,
+    sync::mpsc,
+    task::JoinSet,
+    time::{sleep, timeout},
+};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Server, StreamHandler,
-    accept::{HANDSHAKE, LAST_WORDS, serve_established},
+    Outcome, Server, StreamHandler,
+    accept::{GOODBYE, HANDSHAKE, LAST_WORDS, serve_established},
 };
 use crate::{link, park::IncomingPassage};
 
@@ -28,12 +33,23 @@ pub(super) async fn run<H: StreamHandler>(
     let mut tasks = JoinSet::new();
     let drained = async {
         stop.cancelled().await;
-        let _ = timeout(drain, server.live.ended()).await;
+        let goodbye = sleep(GOODBYE);
+        if timeout(drain, server.live.ended()).await.is_err() {
+            server.live.cut_all(ResetCode::Draining);
+        }
+        goodbye.await;
     };
     pin!(drained);
+    let mut stopping = false;
     loop {
         tokio::select! {
             () = &mut drained => break,
+            () = stop.cancelled(), if !stopping => {
+                stopping = true;
+                if tasks.is_empty() {
+                    break;
+                }
+            }
             Some(_) = tasks.join_next() => {}
             passage = incoming.recv(), if tasks.len() < MOST => match passage {
                 Some(passage) => {
@@ -61,8 +77,14 @@ async fn connection<H: StreamHandler>(server: Arc<Server<H>>, passage: IncomingP
         let accepted = Box::pin(timeout(HANDSHAKE, link::accept(through, tls.config().clone()))).await;
         match accepted {
             Ok(Ok(established)) => serve_established(&server, established, &tls, (client, begun), &stop).await,
-            Ok(Err(error)) => tracing::debug!(%client, %error, "no TLS session over a relay's link"),
-            Err(_) => tracing::debug!(%client, "no TLS session over a relay's link in time"),
+            Ok(Err(error)) => {
+                server.handshakes.note(Outcome::Failed);
+                tracing::debug!(%client, %error, "no TLS session over a relay's link");
+            }
+            Err(_) => {
+                server.handshakes.note(Outcome::TimedOut);
+                tracing::debug!(%client, "no TLS session over a relay's link in time");
+            }
         }
     };
     // What runs when the gateway is gone is dropped, which resets its target.
