@@ -197,13 +197,11 @@ fn named(catalogue: &Catalogue, account: AccountId) -> impl Iterator<Item = Reso
 }
 
 /// The accounts that a role or a grant lets reach a resource.
-fn reachers(catalogue: &Catalogue, resource: ResourceId) -> impl Iterator<Item = AccountId> + '_ {
+pub(crate) fn reachers(catalogue: &Catalogue, resource: ResourceId) -> impl Iterator<Item = AccountId> + '_ {
     let index = &catalogue.index;
-    let by_role = index
-        .reach
-        .iter()
-        .filter(move |(_, reach)| reach.contains(&resource))
-        .flat_map(|(role, _)| members(catalogue, *role));
+    let asking = catalogue.resources.get(&resource).map(|found| catalogue.roles_asking(found)).unwrap_or_default();
+    let naming = move |role: &RoleId| index.reach.get(role).is_some_and(|reach| reach.contains(&resource));
+    let by_role = asking.into_iter().filter(naming).flat_map(|role| members(catalogue, role));
     let by_grant = index.grants_on.get(&resource).into_iter().flatten();
     by_role.chain(by_grant.filter_map(|id| catalogue.grants.get(id)).map(|grant| grant.account))
 }

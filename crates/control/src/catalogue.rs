@@ -3,12 +3,12 @@
 //! A catalogue belongs to one revision and never changes; the store publishes the next one after each commit. It holds
 //! no session, no login, no device and no secret.
 
-use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
+use std::{net::IpAddr, sync::Arc};
 
 use imbl::{OrdMap, OrdSet};
 use postern_proto::{
     bind::{OwnName, Taken},
-    filter::{self, Filter, Value},
+    filter::{self, Value},
     id::{AccountId, GrantId, NodeId, ResourceId, RoleId, RuleId},
     name::{DnsName, HostPattern},
     resource::{ClientResource, Health, NodeResource},
@@ -16,13 +16,15 @@ use postern_proto::{
     time::UnixMillis,
 };
 
-pub use self::egress::verdicts;
 pub use self::entity::{
     Account, AccountKind, BindAddressSchema, Grant, Member, Node, NodeKind, Org, Resource, Role, Rule, RuleTarget,
 };
+use self::index::link;
+pub use self::{egress::verdicts, index::Index};
 
 mod egress;
 mod entity;
+mod index;
 
 /// A table that is cheap to copy: two copies share all that a change of one of them does not touch.
 pub type Table<K, V> = OrdMap<K, Arc<V>>;
@@ -44,18 +46,6 @@ pub struct Catalogue {
     /// Which resources ever had a virtual address, those that are gone included.
     pub had: Links<IpAddr, ResourceId>,
     pub index: Index,
-}
-
-/// What follows from the tables, kept up to date with each change of them.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Index {
-    pub rules_of: Links<RoleId, RuleId>,
-    /// What the rules of a role name.
-    pub reach: Links<RoleId, ResourceId>,
-    pub members_of: Links<RoleId, AccountId>,
-    pub roles_of: Links<AccountId, RoleId>,
-    pub grants_of: Links<AccountId, GrantId>,
-    pub grants_on: Links<ResourceId, GrantId>,
 }
 
 impl Catalogue {
@@ -81,35 +71,6 @@ impl Catalogue {
     #[must_use]
     pub fn account_by_email(&self, email: &str) -> Option<&Arc<Account>> {
         self.accounts.values().find(|account| account.email.as_str() == email)
-    }
-
-    /// Builds the whole index from the tables.
-    pub(crate) fn index_all(&mut self) {
-        self.index = Index::default();
-        for member in self.members.clone().values() {
-            self.index_member(member.role, member.account, true);
-        }
-        for grant in self.grants.clone().values() {
-            self.index_grant(None, Some(grant));
-        }
-        for rule in self.rules.clone().values() {
-            self.index_rule(None, Some(rule));
-        }
-    }
-
-    pub(crate) fn index_resource(&mut self, id: ResourceId) {
-        let named: Vec<(RoleId, bool)> = match self.resources.get(&id) {
-            None => self.index.reach.keys().map(|role| (*role, false)).collect(),
-            Some(resource) => self.roles.keys().map(|role| (*role, self.names(*role, resource))).collect(),
-        };
-        for (role, named) in named {
-            let known = self.index.reach.get(&role).is_some_and(|reach| reach.contains(&id));
-            match (known, named) {
-                (false, true) => link(&mut self.index.reach, role, id),
-                (true, false) => unlink(&mut self.index.reach, role, id),
-                _ => {}
-            }
-        }
     }
 
     /// Notes the virtual address of a resource for ever.
@@ -162,98 +123,6 @@ impl Catalogue {
         let own = self.settings.dns_zone.parse().ok().filter(covers).map(|zone| format!("the zone {zone}"));
         let alias = aliases.filter(|alias| covers(alias.name())).map(|alias| format!("the alias {alias}"));
         own.or_else(|| alias.into_iter().next())
-    }
-
-    pub(crate) fn index_rule(&mut self, before: Option<&Rule>, after: Option<&Rule>) {
-        if let Some(rule) = before {
-            unlink(&mut self.index.rules_of, rule.role, rule.id);
-        }
-        if let Some(rule) = after {
-            link(&mut self.index.rules_of, rule.role, rule.id);
-        }
-        for role in BTreeSet::from_iter(before.into_iter().chain(after).map(|rule| rule.role)) {
-            let matchers = self.matchers(role);
-            let reach: OrdSet<_> = self
-                .resources
-                .values()
-                .filter(|resource| matchers.iter().any(|matcher| matcher.names(resource)))
-                .map(|resource| resource.id)
-                .collect();
-            if reach.is_empty() {
-                self.index.reach.remove(&role)
-            } else {
-                self.index.reach.insert(role, reach)
-            };
-        }
-    }
-
-    pub(crate) fn index_member(&mut self, role: RoleId, account: AccountId, member: bool) {
-        let change =
-            if member { (link as fn(&mut _, _, _), link as fn(&mut _, _, _)) } else { (unlink as _, unlink as _) };
-        change.0(&mut self.index.members_of, role, account);
-        change.1(&mut self.index.roles_of, account, role);
-    }
-
-    pub(crate) fn index_grant(&mut self, before: Option<&Grant>, after: Option<&Grant>) {
-        if let Some(grant) = before {
-            unlink(&mut self.index.grants_of, grant.account, grant.id);
-            unlink(&mut self.index.grants_on, grant.resource, grant.id);
-        }
-        if let Some(grant) = after {
-            link(&mut self.index.grants_of, grant.account, grant.id);
-            link(&mut self.index.grants_on, grant.resource, grant.id);
-        }
-    }
-
-    /// Whether a rule of the role names the resource.
-    fn names(&self, role: RoleId, resource: &Resource) -> bool {
-        self.matchers(role).iter().any(|matcher| matcher.names(resource))
-    }
-
-    fn matchers(&self, role: RoleId) -> Vec<Matcher<'_>> {
-        let rules = self.index.rules_of.get(&role).into_iter().flatten();
-        rules.filter_map(|rule| self.rules.get(rule)).map(|rule| Matcher::of(&rule.what)).collect()
-    }
-}
-
-/// A rule that is ready to be asked.
-enum Matcher<'a> {
-    Static(&'a BTreeSet<ResourceId>),
-    Dynamic(Filter),
-    /// A query that cannot be read names nothing.
-    Nothing,
-}
-
-impl<'a> Matcher<'a> {
-    fn of(target: &'a RuleTarget) -> Self {
-        match target {
-            RuleTarget::Resources(ids) => Self::Static(ids),
-            RuleTarget::Query(query) => {
-                Filter::parse(query, Resource::RULE_FIELDS).map_or(Self::Nothing, Self::Dynamic)
-            }
-        }
-    }
-
-    fn names(&self, resource: &Resource) -> bool {
-        match self {
-            Self::Static(ids) => ids.contains(&resource.id),
-            Self::Dynamic(filter) => filter.matches(resource),
-            Self::Nothing => false,
-        }
-    }
-}
-
-fn link<K: Copy + Ord, V: Copy + Ord>(links: &mut Links<K, V>, key: K, value: V) {
-    links.entry(key).or_default().insert(value);
-}
-
-/// An entry without links is removed, so that equal states are equal values.
-fn unlink<K: Copy + Ord, V: Copy + Ord>(links: &mut Links<K, V>, key: K, value: V) {
-    if let Some(values) = links.get_mut(&key) {
-        values.remove(&value);
-        if values.is_empty() {
-            links.remove(&key);
-        }
     }
 }
 

@@ -119,12 +119,40 @@ impl Filter {
         self.terms.is_empty()
     }
 
+    /// A tag that all that matches has, key and value; `None` where no term asks for one without wildcards.
+    #[must_use]
+    pub fn needed_tag(&self) -> Option<TagKey> {
+        self.terms.iter().find_map(|term| match term {
+            Term::Tag { key, value: Some(value) } => Some(TagKey::of_lower(key.exact()?, value.exact()?)),
+            Term::Tag { .. } | Term::Text { .. } => None,
+        })
+    }
+
     /// The fields that its terms name, in lower case.
     pub fn fields(&self) -> impl Iterator<Item = &str> {
         self.terms.iter().map(|term| match term {
             Term::Text { field, .. } => field.as_str(),
             Term::Tag { .. } => "tags",
         })
+    }
+}
+
+/// A tag as an index finds it: equal for tags that a filter does not tell apart, and, very seldom, for others too, so that
+/// whoever finds something by it asks the filter again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TagKey(u64);
+
+impl TagKey {
+    /// The key of a tag with this key and value.
+    #[must_use]
+    pub fn of(key: &str, value: &str) -> Self {
+        Self::of_lower(&key.to_lowercase(), &value.to_lowercase())
+    }
+
+    /// FNV-1a, 64 bits: the same in every run, and good enough to tell tags apart.
+    fn of_lower(key: &str, value: &str) -> Self {
+        let bytes = key.bytes().chain([0]).chain(value.bytes());
+        Self(bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3)))
     }
 }
 
@@ -146,6 +174,14 @@ impl Term {
 }
 
 impl Pattern {
+    /// The text that it matches, in lower case, when there is but one.
+    fn exact(&self) -> Option<&str> {
+        match self.0.as_slice() {
+            [text] => Some(text),
+            _ => None,
+        }
+    }
+
     /// Each part is looked for behind the one before it, so the time is that of a few searches, never exponential.
     fn matches(&self, text: &str) -> bool {
         let text = text.to_lowercase();

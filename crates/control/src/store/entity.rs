@@ -373,9 +373,9 @@ impl Entity for Resource {
 
     fn settle(catalogue: &mut Catalogue, touched: &mut Touched, before: Option<&Self>, after: Option<&Self>) {
         if let Some(resource) = before.or(after) {
-            catalogue.index_resource(resource.id);
             touched.resources.insert(resource.id);
         }
+        catalogue.index_resource(before, after);
         if let Some(resource) = after {
             catalogue.note_address(resource);
         }

@@ -137,3 +137,17 @@ proptest! {
         prop_assert_eq!(pattern.matches(&text), expected);
     }
 }
+
+#[test]
+fn a_filter_needs_a_tag_only_where_it_names_one_without_wildcards() {
+    let needed = |text: &str| text.parse::<Filter>().unwrap().needed_tag();
+    let prod = Some(TagKey::of("Env", "PROD"));
+    for text in ["tags:env=prod", "kind:tcp TAGS:ENV=Prod name:a*", r#"tags:"env"="prod""#] {
+        assert_eq!(needed(text), prod, "{text}");
+    }
+    for text in ["", "env", "tags:env", "tags:env=pr*", "tags:e*=prod", "name:prod"] {
+        assert_eq!(needed(text), None, "{text}");
+    }
+    assert_eq!(needed("tags:env="), Some(TagKey::of("env", "")));
+    assert_ne!(TagKey::of("en", "vprod"), TagKey::of("env", "prod"));
+}
