@@ -209,7 +209,7 @@ impl Exchange {
         let mut state = self.lock();
         state.tell_reports(node, &reports);
         let changed = state.health.report(node, reports, known, Instant::now());
-        state.health_changed(&self.shared.store, &changed);
+        state.resources_changed(&self.shared.store, changed);
         drop(state);
         self.shared.reported.notify_waiters();
     }
@@ -292,7 +292,8 @@ impl Exchange {
         state.hub.sweep(now);
         state.sweep_remote(now);
         let changed = state.health.sweep(|resource| catalogue.resources.contains_key(&resource), now);
-        state.health_changed(&self.shared.store, &changed);
+        state.resources_changed(&self.shared.store, changed);
+        state.shared.sweep();
         state.presence.retain(|node, _| catalogue.nodes.contains_key(node));
         state.draining.retain(|node, _| catalogue.nodes.contains_key(node));
         state.parked.retain(|node, _| catalogue.nodes.contains_key(node));

@@ -32,10 +32,19 @@ pub const ORG: &str = "org";
 /// The scope of the resources that gateways dial.
 pub const GATEWAYS: &str = "gateways";
 
+/// What scopes of accounts begin with.
+const ACCOUNT: &str = "account:";
+
 /// The scope of what one account may reach.
 #[must_use]
 pub fn account_scope(account: AccountId) -> Scope {
-    format!("account:{account}")
+    format!("{ACCOUNT}{account}")
+}
+
+/// Whether a scope is one of [`account_scope`].
+#[must_use]
+pub fn is_of_account(scope: &str) -> bool {
+    scope.starts_with(ACCOUNT)
 }
 
 /// The scope of a node's own record.
@@ -153,7 +162,7 @@ impl Hub {
     }
 
     /// Deletes and puts items of a scope that is kept here; another one is left alone.
-    pub fn patch(&mut self, scope: &str, put: Vec<Item>, del: Vec<ItemKey>) {
+    pub fn patch(&mut self, scope: &str, put: Vec<Arc<Item>>, del: Vec<ItemKey>) {
         self.rev += 1;
         if let Some(followed) = self.feeds.get_mut(scope)
             && followed.feed.patch(put, del, self.rev)

@@ -1,6 +1,10 @@
 //! What each scope holds, from what is configured and what is known at this instant.
 
-use std::collections::BTreeMap;
+use std::{
+    cell::RefCell,
+    collections::{BTreeMap, HashMap},
+    sync::{Arc, Weak},
+};
 
 use postern_proto::{
     id::{AccountId, NodeId, ResourceId},
@@ -18,6 +22,36 @@ use crate::{
     health::board::HealthBoard,
 };
 
+/// Resources as clients are told of them, each once for all the scopes that hold it.
+#[derive(Default)]
+pub struct SharedItems(RefCell<HashMap<ResourceId, Weak<Item>>>);
+
+impl SharedItems {
+    /// The one item that is as this one.
+    fn share(&self, resource: ResourceId, item: Item) -> Arc<Item> {
+        let mut known = self.0.borrow_mut();
+        if let Some(known) = known.get(&resource).and_then(Weak::upgrade)
+            && *known == item
+        {
+            return known;
+        }
+        let item = Arc::new(item);
+        known.insert(resource, Arc::downgrade(&item));
+        item
+    }
+
+    /// The resources of which somebody holds an item.
+    pub fn held(&self) -> Vec<ResourceId> {
+        let known = self.0.borrow();
+        known.iter().filter(|(_, item)| item.strong_count() > 0).map(|(resource, _)| *resource).collect()
+    }
+
+    /// Forgets what nobody holds any more.
+    pub fn sweep(&mut self) {
+        self.0.get_mut().retain(|_, item| item.strong_count() > 0);
+    }
+}
+
 /// Everything that scopes are made of.
 pub struct Sources<'a> {
     pub catalogue: &'a Catalogue,
@@ -28,6 +62,7 @@ pub struct Sources<'a> {
     pub draining: &'a BTreeMap<NodeId, Leaving>,
     /// Where relays have parked links.
     pub parked: &'a BTreeMap<NodeId, Vec<ParkedAt>>,
+    pub shared: &'a SharedItems,
     pub now: UnixMillis,
 }
 
@@ -46,20 +81,24 @@ impl Sources<'_> {
 
     /// One item of a scope; `None` when it holds no such item now.
     #[must_use]
-    pub fn item(&self, scope: &str, key: &ItemKey) -> Option<Item> {
+    pub fn item(&self, scope: &str, key: &ItemKey) -> Option<Arc<Item>> {
         match (Named::parse(scope)?, key) {
-            (Named::Org, ItemKey::Settings) => Some(self.settings()),
-            (Named::Org, ItemKey::LeaseKey { .. }) => self.lease_keys.iter().find(|item| item.key() == *key).cloned(),
-            (Named::Org, ItemKey::Gateway { id }) => self.gateway(*id),
-            (Named::Org, ItemKey::Relay { id }) => self.relay(*id),
-            (Named::Gateways, ItemKey::Resource { id }) => Some(self.dialled(self.catalogue.resources.get(id)?)),
-            (Named::Account(account), ItemKey::Account { .. }) => self.who(account),
+            (Named::Org, ItemKey::Settings) => Some(Arc::new(self.settings())),
+            (Named::Org, ItemKey::LeaseKey { .. }) => {
+                self.lease_keys.iter().find(|item| item.key() == *key).cloned().map(Arc::new)
+            }
+            (Named::Org, ItemKey::Gateway { id }) => self.gateway(*id).map(Arc::new),
+            (Named::Org, ItemKey::Relay { id }) => self.relay(*id).map(Arc::new),
+            (Named::Gateways, ItemKey::Resource { id }) => {
+                Some(Arc::new(self.dialled(self.catalogue.resources.get(id)?)))
+            }
+            (Named::Account(account), ItemKey::Account { .. }) => self.who(account).map(Arc::new),
             (Named::Account(account), ItemKey::Access { id }) => {
                 access::reason(self.catalogue, account, *id, self.now)?;
                 self.access(*id)
             }
-            (Named::Node(node), ItemKey::Node { .. }) => self.node(node),
-            (Named::Node(node), ItemKey::Neighbours) => self.neighbours(node),
+            (Named::Node(node), ItemKey::Node { .. }) => self.node(node).map(Arc::new),
+            (Named::Node(node), ItemKey::Neighbours) => self.neighbours(node).map(Arc::new),
             _ => None,
         }
     }
@@ -73,7 +112,8 @@ impl Sources<'_> {
 
     fn account(&self, account: AccountId) -> View {
         let reachable = access::reachable(self.catalogue, account, self.now);
-        view(self.who(account).into_iter().chain(reachable.keys().filter_map(|resource| self.access(*resource))))
+        let who = self.who(account).map(Arc::new);
+        view(who.into_iter().chain(reachable.keys().filter_map(|resource| self.access(*resource))))
     }
 
     fn settings(&self) -> Item {
@@ -104,11 +144,11 @@ impl Sources<'_> {
         Some(Item::Account { id, email: account.email.to_string(), name: account.name.clone() })
     }
 
-    fn access(&self, resource: ResourceId) -> Option<Item> {
+    pub fn access(&self, resource: ResourceId) -> Option<Arc<Item>> {
         let found = self.catalogue.resources.get(&resource)?;
         let reports = verdicts(self.health.reports(resource).map(|(node, report)| (node, &report.health)));
         let via = self.catalogue.via(found, &reports);
-        Some(Item::Access(found.for_client(self.health.health(resource), via)))
+        Some(self.shared.share(resource, Item::Access(found.for_client(self.health.health(resource), via))))
     }
 
     fn node(&self, id: NodeId) -> Option<Item> {

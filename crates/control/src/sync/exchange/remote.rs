@@ -166,7 +166,7 @@ impl Exchange {
             News::Health(report) => {
                 let known = |resource| catalogue.resources.contains_key(&resource);
                 let changed = state.health.report(node, vec![report], known, now);
-                state.health_changed(store, &changed);
+                state.resources_changed(store, changed);
                 drop(state);
                 self.shared.reported.notify_waiters();
             }

@@ -17,13 +17,14 @@ use tokio::sync::Notify;
 
 use super::{
     super::{
-        hub::{ConnectionId, Hub, ORG, scopes_of},
-        views::Sources,
+        hub::{ConnectionId, Hub, ORG, account_scope, is_of_account, scopes_of},
+        views::{SharedItems, Sources},
     },
     Presence,
     remote::Remote,
 };
 use crate::{
+    access,
     catalogue::{Catalogue, Leaving},
     health::board::HealthBoard,
     store::{Changes, Store},
@@ -37,6 +38,7 @@ pub(super) struct State {
     pub(super) draining: BTreeMap<NodeId, Leaving>,
     pub(super) parked: BTreeMap<NodeId, Vec<ParkedAt>>,
     pub(super) presence: BTreeMap<NodeId, Presence>,
+    pub(super) shared: SharedItems,
     /// What other control planes of the database know of nodes, and what they are to be told; see [`super::remote`].
     pub(super) remote: Remote,
 }
@@ -78,6 +80,7 @@ impl State {
             draining: BTreeMap::new(),
             parked: BTreeMap::new(),
             presence: BTreeMap::new(),
+            shared: SharedItems::default(),
             remote: Remote::new(shared),
         }
     }
@@ -97,8 +100,9 @@ impl State {
         }
         // Which nodes may dial what, and which belong together, hangs on all nodes. They seldom change.
         if changes.entries.iter().any(|entry| matches!(entry.key, ItemKey::Node { .. })) {
-            let scopes: Vec<String> = self.hub.scopes().cloned().collect();
+            let scopes: Vec<String> = self.hub.scopes().filter(|scope| !is_of_account(scope)).cloned().collect();
             self.refresh(store, &scopes);
+            self.resources_changed(store, self.shared.held());
         }
         self.close_revoked(changes.revocations.iter().map(|revocation| &revocation.subject));
     }
@@ -132,15 +136,17 @@ impl State {
     }
 
     /// Tells all who may reach these resources how they are now.
-    pub(super) fn health_changed(&mut self, store: &Store, resources: &BTreeSet<ResourceId>) {
+    pub(super) fn resources_changed(&mut self, store: &Store, resources: impl IntoIterator<Item = ResourceId>) {
         let catalogue = store.catalogue();
         for resource in resources {
-            let key = ItemKey::Access { id: *resource };
-            let holding = |scope: &&String| self.hub.view(scope).is_some_and(|view| view.contains_key(&key));
-            let scopes: Vec<String> = self.hub.scopes().filter(holding).cloned().collect();
-            for scope in scopes {
-                let item = self.sources(&catalogue, store.clock().now()).item(&scope, &key);
-                self.hub.patch(&scope, item.into_iter().collect(), vec![]);
+            let key = ItemKey::Access { id: resource };
+            // Made once for all who hold it. Who holds it and may reach it no more is told by the change that took it away.
+            let Some(item) = self.sources(&catalogue, store.clock().now()).access(resource) else { continue };
+            for account in access::reachers(&catalogue, resource).collect::<BTreeSet<_>>() {
+                let scope = account_scope(account);
+                if self.hub.view(&scope).is_some_and(|view| view.contains_key(&key)) {
+                    self.hub.patch(&scope, vec![Arc::clone(&item)], vec![]);
+                }
             }
         }
     }
@@ -172,6 +178,7 @@ impl State {
             health: &self.health,
             draining: &self.draining,
             parked: &self.parked,
+            shared: &self.shared,
             now,
         }
     }

@@ -45,7 +45,7 @@ fn a_change_is_encoded_once_and_shared() {
 fn what_changes_nothing_is_not_sent() {
     let mut feed = feed([gateway(1, "a:1")]);
     assert!(!feed.replace(view([gateway(1, "a:1")]), 101));
-    assert!(!feed.patch(vec![gateway(1, "a:1")], vec![ItemKey::Settings], 102));
+    assert!(!feed.patch(vec![gateway(1, "a:1").into()], vec![ItemKey::Settings], 102));
     assert_eq!(feed.rev(), 100);
     assert!(matches!(feed.next(Some(100)), Step::UpToDate));
 }
@@ -54,7 +54,7 @@ fn what_changes_nothing_is_not_sent() {
 fn who_fell_behind_the_log_or_holds_an_unknown_revision_gets_a_snapshot() {
     let mut feed = feed([]);
     for n in 0..1000 {
-        assert!(feed.patch(vec![gateway(1, &format!("a:{n}"))], vec![], 101 + n));
+        assert!(feed.patch(vec![gateway(1, &format!("a:{n}")).into()], vec![], 101 + n));
     }
     assert!(feed.log.len() <= MAX_DELTAS && feed.log_bytes <= MAX_LOG);
     for have in [None, Some(100), Some(7), Some(5000)] {
