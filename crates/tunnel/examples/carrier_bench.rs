@@ -1,11 +1,12 @@
 //! Measures the carrier over loopback beside a plain copying proxy, interleaved in one run, and prints the figures.
 //!
 //! ```text
-//! cargo run --release -p postern-tunnel --example carrier_bench [-- ROUNDS [CASE]]
+//! cargo run --release -p postern-tunnel --example carrier_bench [-- ROUNDS [CASE [websocket]]]
 //! ```
 //!
 //! The carrier is two processes (client and node), the plain proxy one (tokio, 64 KiB buffers). Traffic comes from
-//! blocking threads of this process. Uploads count what the target acknowledges after the half-close.
+//! blocking threads of this process. With `websocket` the carrier is measured beside itself within a WebSocket, whose
+//! outer TLS session the node ends. Uploads count what the target acknowledges after the half-close.
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a measurement that cannot go on stops")]
 
 use std::{
@@ -31,9 +32,9 @@ use postern_proto::{
 use postern_tunnel::{
     client::{Attempt, Entry, Failure, StreamGuide, carry},
     identity,
-    node::{OpenRequest, Opened, Server, StreamHandler},
+    node::{Arrival, Carrier, OpenRequest, Opened, Server, StreamHandler},
     stream::StreamControl,
-    tls::{ClientTls, Identity, ServerTls, Trust, install_crypto_provider},
+    tls::{ClientTls, Identity, OuterClientTls, OuterServerTls, ServerTls, Trust, install_crypto_provider},
 };
 use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, SanType};
 use tokio_util::sync::CancellationToken;
@@ -58,15 +59,18 @@ fn main() {
         ["plain", target] => run_on(plain(target.parse().unwrap())),
         ["node", folder, target] => run_on(node(Path::new(folder).to_owned(), target.parse().unwrap())),
         ["client", folder, node] => run_on(client(Path::new(folder).to_owned(), node.to_owned())),
-        [] => measure(3, ""),
-        [rounds] => measure(rounds.parse().unwrap(), ""),
-        [rounds, case] => measure(rounds.parse().unwrap(), case),
+        ["node-within", folder, target] => run_on(node_within(Path::new(folder).to_owned(), target.parse().unwrap())),
+        ["client-within", folder, node] => run_on(client_within(Path::new(folder).to_owned(), node.to_owned())),
+        [] => measure(3, "", false),
+        [rounds] => measure(rounds.parse().unwrap(), "", false),
+        [rounds, case] => measure(rounds.parse().unwrap(), case, false),
+        [rounds, case, "websocket"] => measure(rounds.parse().unwrap(), case, true),
         _ => panic_usage(),
     }
 }
 
 fn panic_usage() {
-    eprintln!("usage: carrier_bench [ROUNDS [CASE]]");
+    eprintln!("usage: carrier_bench [ROUNDS [CASE [websocket]]]");
     std::process::exit(2);
 }
 
@@ -128,6 +132,16 @@ async fn node(folder: PathBuf, target: SocketAddr) {
     server.serve(listener(), CancellationToken::new(), Duration::ZERO).await;
 }
 
+async fn node_within(folder: PathBuf, target: SocketAddr) {
+    let (trust, identity) = read_identity(&folder, "node");
+    let read = |file: &str| std::fs::read_to_string(folder.join(file)).unwrap();
+    let outer = OuterServerTls::from_pem(&read("outer.pem"), &read("outer.key")).unwrap();
+    let (_kept, outer) = tokio::sync::watch::channel(outer);
+    let arrival = Arrival { carrier: Carrier::WebSocket(outer), ..Arrival::default() };
+    let server = Server::new(Dial(target), ServerTls::new(&trust, &identity).unwrap());
+    server.serve_arrivals(listener(), arrival, CancellationToken::new(), Duration::ZERO).await;
+}
+
 struct Straight(Arc<Entry>);
 
 impl StreamGuide for Straight {
@@ -145,7 +159,18 @@ impl StreamGuide for Straight {
 
 async fn client(folder: PathBuf, node: String) {
     let (trust, identity) = read_identity(&folder, "client");
-    let entry = Entry::new(node_id(), node, ClientTls::new(&trust, &identity).unwrap()).unwrap();
+    serve_entry(Entry::new(node_id(), node, ClientTls::new(&trust, &identity).unwrap()).unwrap()).await;
+}
+
+async fn client_within(folder: PathBuf, node: String) {
+    let (trust, identity) = read_identity(&folder, "client");
+    let outer = std::fs::read_to_string(folder.join("ca.pem")).unwrap();
+    let outer = OuterClientTls::with_authority(&outer).unwrap();
+    let tls = ClientTls::new(&trust, &identity).unwrap();
+    serve_entry(Entry::over_websocket(node_id(), node, outer, tls).unwrap()).await;
+}
+
+async fn serve_entry(entry: Arc<Entry>) {
     entry.warm();
     let listener = listener();
     loop {
@@ -390,16 +415,19 @@ fn run(subject: &Subject, case: &str, kind: u8, count: usize) -> Vec<(String, f6
     }
 }
 
-fn measure(rounds: usize, only: &str) {
+fn measure(rounds: usize, only: &str, within: bool) {
     let folder = std::env::temp_dir().join(format!("carrier-bench-{}", std::process::id()));
     std::fs::create_dir_all(&folder).unwrap();
     write_identities(&folder);
     let (path, target) = (folder.to_str().unwrap().to_owned(), target().to_string());
     let start = || {
-        [
-            Subject::start("plain", &[&["plain", &target]]),
-            Subject::start("carrier", &[&["node", &path, &target], &["client", &path, "%"]]),
-        ]
+        let carrier = Subject::start("carrier", &[&["node", &path, &target], &["client", &path, "%"]]);
+        if within {
+            let commands: [&[&str]; 2] = [&["node-within", &path, &target], &["client-within", &path, "%"]];
+            [carrier, Subject::start("websocket", &commands)]
+        } else {
+            [Subject::start("plain", &[&["plain", &target]]), carrier]
+        }
     };
     let subjects = start();
     let cases: [(&str, u8, usize); 9] = [
@@ -431,16 +459,16 @@ fn measure(rounds: usize, only: &str) {
             }
         }
     }
-    println!("{:<22} {:>12} {:>12} {:>8}  (medians of {rounds}; x: median of the ratios)", "", "plain", "carrier", "x");
+    let [one, other] = subjects.each_ref().map(|subject| subject.name);
+    println!("{:<22} {one:>12} {other:>12} {:>8}  (medians of {rounds}; x: median of the ratios)", "", "x");
     for ((_, name), pairs) in results {
         let median = |pick: &dyn Fn(&[f64; 2]) -> f64| {
             let mut values: Vec<f64> = pairs.iter().map(pick).collect();
             values.sort_by(f64::total_cmp);
             percentile(&values, 0.5)
         };
-        let (plain, carrier, ratio) =
-            (median(&|pair| pair[0]), median(&|pair| pair[1]), median(&|pair| pair[1] / pair[0]));
-        println!("{name:<22} {plain:>12.2} {carrier:>12.2} {ratio:>8.2}");
+        let (one, other, ratio) = (median(&|pair| pair[0]), median(&|pair| pair[1]), median(&|pair| pair[1] / pair[0]));
+        println!("{name:<22} {one:>12.2} {other:>12.2} {ratio:>8.2}");
     }
     for subject in &subjects {
         println!("{}: {:.1} s CPU, {:?} KiB resident", subject.name, subject.cpu(), subject.resident());
@@ -454,6 +482,10 @@ fn write_identities(folder: &Path) {
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     std::fs::write(folder.join("ca.pem"), params.self_signed(&key).unwrap().pem()).unwrap();
     let issuer = Issuer::new(params, key);
+    let outer = KeyPair::generate().unwrap();
+    let params = rcgen::CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
+    std::fs::write(folder.join("outer.pem"), params.signed_by(&outer, &issuer).unwrap().pem()).unwrap();
+    std::fs::write(folder.join("outer.key"), outer.serialize_pem()).unwrap();
     let device = Peer::Device { account: AccountId::from_ulid(Ulid(5)), device: DeviceId::from_ulid(Ulid(6)) };
     for (name, peer) in [("node", Peer::Node { node: node_id() }), ("client", device)] {
         let key = KeyPair::generate().unwrap();
