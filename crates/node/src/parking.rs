@@ -1,10 +1,11 @@
-//! The links that relays have parked at this gateway, and the control links beside them (DESIGN §4.3).
+//! The links that relays have parked at this gateway, or inner workers at this bridge, and the control links beside them
+//! (DESIGN §4.3).
 //!
 //! A relay counts as here while its control link is heard: what a silent one has parked is dropped, and what runs through
 //! it is cut, within [`SILENCE`]. Everything is bounded: links for each relay, and the time until one says what it is for.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     io,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -12,6 +13,7 @@ use std::{
 
 use postern_proto::{
     id::NodeId,
+    lease::{Revocation, RevokedSubject},
     park::{GatewayMessage, RelayMessage, RelayState},
 };
 use postern_tunnel::park::ParkedLink;
@@ -41,13 +43,23 @@ const SHORTAGE: Duration = Duration::from_secs(3);
 
 /// See the module.
 pub struct Parking {
-    neighbours: NeighboursNow,
+    guests: Guests,
+    /// Whose certificates were revoked.
+    expelled: Mutex<HashSet<NodeId>>,
     relays: Mutex<HashMap<NodeId, Berth>>,
     next: Mutex<u64>,
     parked: Notify,
     /// What runs through parked links.
     pub passages: Passages,
     drain: Drain,
+}
+
+/// Who may park links, of those who have shown a node's certificate.
+enum Guests {
+    /// The relays of a gateway's peering group.
+    Group(NeighboursNow),
+    /// At a bridge: the workers of its cluster, as whoever lets links in here has seen.
+    Cluster,
 }
 
 /// One relay that is here.
@@ -76,8 +88,19 @@ pub enum NoLink {
 impl Parking {
     #[must_use]
     pub fn new(neighbours: NeighboursNow, drain: Drain) -> Self {
+        Self::of(Guests::Group(neighbours), drain)
+    }
+
+    /// At a bridge. Only workers of its cluster are to be admitted.
+    #[must_use]
+    pub fn at_bridge(drain: Drain) -> Self {
+        Self::of(Guests::Cluster, drain)
+    }
+
+    fn of(guests: Guests, drain: Drain) -> Self {
         Self {
-            neighbours,
+            guests,
+            expelled: Mutex::default(),
             relays: Mutex::default(),
             next: Mutex::new(0),
             parked: Notify::new(),
@@ -88,7 +111,7 @@ impl Parking {
 
     /// Takes a link that a relay has made. Returns when the link is parked or, if it is a control link, when it ends.
     pub async fn admit(&self, relay: NodeId, mut link: ParkedLink) {
-        if !self.neighbours.borrow().own.contains(&relay) {
+        if !self.may_park(relay) {
             tracing::warn!(%relay, "a relay that is not of this gateway's peering group was turned away");
             return link.close();
         }
@@ -114,6 +137,56 @@ impl Parking {
                 None => timeout_at(deadline, parked).await.map_err(|_| NoLink::UsedUp)?,
             }
         }
+    }
+
+    /// At a bridge: takes a link out, to be used. Those behind have their turns.
+    pub async fn take_any(&self) -> Result<(NodeId, ParkedLink), NoLink> {
+        let deadline = Instant::now() + SHORTAGE;
+        loop {
+            let parked = self.parked.notified();
+            tokio::pin!(parked);
+            parked.as_mut().enable();
+            let mut why = NoLink::Away;
+            for relay in self.in_turn() {
+                match self.pop(relay) {
+                    Ok(Some(link)) => return Ok((relay, link)),
+                    Ok(None) => why = NoLink::UsedUp,
+                    Err(error) => why = error,
+                }
+            }
+            if why != NoLink::UsedUp {
+                return Err(why);
+            }
+            timeout_at(deadline, parked).await.map_err(|_| NoLink::UsedUp)?;
+        }
+    }
+
+    /// Who is here and serves; who was used longest ago is first.
+    fn in_turn(&self) -> Vec<NodeId> {
+        let relays = self.relays();
+        let mut serving: Vec<_> = relays.iter().filter(|(_, berth)| !berth.state.draining).collect();
+        serving.sort_by_key(|(_, berth)| berth.used);
+        serving.into_iter().map(|(relay, _)| *relay).collect()
+    }
+
+    /// Cuts what the revocations match, and lets nodes that they name park no more; says how many passages were cut.
+    pub fn revoke(&self, revocations: &[Revocation]) -> usize {
+        for revocation in revocations {
+            if let RevokedSubject::Node { node } = revocation.subject {
+                self.expelled.lock().unwrap_or_else(PoisonError::into_inner).insert(node);
+                self.relays().remove(&node);
+            }
+        }
+        self.passages.revoke(revocations)
+    }
+
+    fn may_park(&self, relay: NodeId) -> bool {
+        let expelled = self.expelled.lock().unwrap_or_else(PoisonError::into_inner).contains(&relay);
+        !expelled
+            && match &self.guests {
+                Guests::Group(neighbours) => neighbours.borrow().own.contains(&relay),
+                Guests::Cluster => true,
+            }
     }
 
     /// Whether a relay is here.
@@ -232,7 +305,7 @@ impl Parking {
     /// How many links the relay is to keep here; `None` when another control link has taken over, or it may not be here
     /// any more.
     fn wanted(&self, relay: NodeId, number: u64) -> Option<u32> {
-        if !self.neighbours.borrow().own.contains(&relay) {
+        if !self.may_park(relay) {
             return None;
         }
         let mut relays = self.relays();

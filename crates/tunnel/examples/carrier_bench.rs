@@ -483,7 +483,7 @@ fn write_identities(folder: &Path) {
     std::fs::write(folder.join("ca.pem"), params.self_signed(&key).unwrap().pem()).unwrap();
     let issuer = Issuer::new(params, key);
     let outer = KeyPair::generate().unwrap();
-    let params = rcgen::CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
+    let params = CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
     std::fs::write(folder.join("outer.pem"), params.signed_by(&outer, &issuer).unwrap().pem()).unwrap();
     std::fs::write(folder.join("outer.key"), outer.serialize_pem()).unwrap();
     let device = Peer::Device { account: AccountId::from_ulid(Ulid(5)), device: DeviceId::from_ulid(Ulid(6)) };

@@ -7,6 +7,7 @@
 mod accept;
 mod admission;
 mod arrival;
+mod bridge;
 mod handshakes;
 mod live;
 mod opened;
@@ -81,6 +82,13 @@ pub trait StreamHandler: Send + Sync + 'static {
             let problem = Problem::new(404, "unknown_relay", "This node leads to no relay");
             Err(problem.with_detail(format!("{relay} is not behind it.")).into())
         }
+    }
+
+    /// At a bridge ([`Arrival::bridges`]): where a client's connection goes on, or why nowhere. Nothing is known of the client
+    /// but its address. It must bound its own time.
+    fn bridge(&self, client: SocketAddr) -> impl Future<Output = Result<Passed, Refused>> + Send {
+        let _ = client;
+        async move { Err(Problem::new(404, "no_bridge", "This node is no bridge").into()) }
     }
 
     /// Takes a link that a node with this certificate has made to be parked. It must bound its own time until the link has
@@ -178,7 +186,18 @@ impl<H: StreamHandler> Server<H> {
         stop: CancellationToken,
         drain: Duration,
     ) {
-        parked::run(self, incoming, stop, drain).await;
+        self.serve_parked_arrivals(incoming, Arrival::default(), stop, drain).await;
+    }
+
+    /// [`Server::serve_parked`], for what comes in something: from bridges, who pass on whatever they are sent.
+    pub async fn serve_parked_arrivals(
+        self: Arc<Self>,
+        incoming: mpsc::Receiver<IncomingPassage>,
+        arrival: Arrival,
+        stop: CancellationToken,
+        drain: Duration,
+    ) {
+        parked::run(self, (incoming, arrival), stop, drain).await;
     }
 
     fn tls(&self) -> ServerTls {

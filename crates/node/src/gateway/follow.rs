@@ -162,8 +162,8 @@ impl Follower {
     /// First no new stream, then none of the running ones.
     fn revoke(&self, revocations: &[Revocation], unsaved: &mut Unsaved) {
         self.egress.revoke(revocations, clock::now());
-        let cut = self.live.revoke(revocations)
-            + self.parking.as_ref().map_or(0, |parking| parking.passages.revoke(revocations));
+        let cut =
+            self.live.revoke(revocations) + self.parking.as_ref().map_or(0, |parking| parking.revoke(revocations));
         if cut > 0 {
             tracing::info!(cut, "streams cut because access was revoked");
         }

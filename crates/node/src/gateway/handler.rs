@@ -212,6 +212,10 @@ impl StreamHandler for Gateway {
         self.open_passage(request).await
     }
 
+    async fn bridge(&self, client: SocketAddr) -> Result<Passed, Refused> {
+        self.pass_on(client).await
+    }
+
     async fn park(&self, peer: &PeerIdentity, link: ParkedLink) {
         match (&self.0.parts.parking, peer.peer) {
             (Some(parking), Peer::Node { node }) => parking.admit(node, link).await,

@@ -1,9 +1,18 @@
 //! A passage to a relay: whether it may be opened, over which link, and over which other gateway when the relay has parked
 //! none here.
 
-use std::sync::{Arc, PoisonError};
+use std::{
+    net::SocketAddr,
+    sync::{Arc, PoisonError},
+};
 
-use postern_proto::{head::Refused, problem::Problem, sync::Peer, time::UnixMillis};
+use postern_proto::{
+    head::{Passage, Refused},
+    id::NodeId,
+    problem::Problem,
+    sync::Peer,
+    time::UnixMillis,
+};
 use postern_tunnel::{
     node::{PassRequest, Passed},
     park::{self, OpenError, OpenPassage},
@@ -56,6 +65,37 @@ impl Gateway {
         let parking = Arc::clone(parking);
         let done = Box::new(move |_| parking.passages.remove(number));
         Ok(Passed { onward, control, done })
+    }
+
+    /// At a bridge: passes a client on to whichever node behind has its turn. Who it is, that node finds out.
+    pub(super) async fn pass_on(&self, client: SocketAddr) -> Result<Passed, Refused> {
+        let parts = &self.0.parts;
+        let Some(parking) = &parts.parking else {
+            return Err(Problem::new(404, "no_bridge", "This node is no bridge").into());
+        };
+        if parking.passages.len() >= parts.max_streams {
+            return Err(
+                Problem::new(429, "too_many_streams", "The bridge carries as many connections as it can").into()
+            );
+        }
+        let (inner, onward) = self.any_behind(parking, client).await?;
+        let control = StreamControl::new();
+        let number = parking.passages.insert(inner, None, control.clone());
+        let parking = Arc::clone(parking);
+        Ok(Passed { onward, control, done: Box::new(move |_| parking.passages.remove(number)) })
+    }
+
+    async fn any_behind(&self, parking: &Parking, client: SocketAddr) -> Result<(NodeId, OpenPassage), Refused> {
+        for _ in 0..TRIES {
+            let (inner, link) = parking.take_any().await.map_err(unavailable)?;
+            let passage = Passage::new(inner, inner.tls_name(), None).map_err(|_| unavailable(NoLink::Away))?;
+            match link.open(&passage.for_relay(client)).await {
+                Ok(open) => return Ok((inner, open)),
+                Err(OpenError::Refused(refused)) => return Err(refused),
+                Err(OpenError::Dead(error)) => tracing::debug!(%inner, %error, "a parked link was dead"),
+            }
+        }
+        Err(unavailable(NoLink::Away))
     }
 
     /// A device shows a lease with which it has something to reach there; another gateway has seen to that.

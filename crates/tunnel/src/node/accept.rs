@@ -20,14 +20,14 @@ use super::{
     Outcome, Server, StreamHandler,
     admission::{Admission, Admitted},
     arrival::{Arrival, announced},
-    session,
+    bridge, session,
     session::Caller,
     stranger,
 };
 use crate::{
     identity::PeerIdentity,
     lanes::Lanes,
-    link::{Established, LinkError},
+    link::{self, Established, LinkError},
     park::ParkedLink,
     socket,
     tls::{self, ServerTls},
@@ -134,7 +134,10 @@ async fn connection<H: StreamHandler>(
     // Boxed, so that what a handshake takes up is freed when it is over.
     let accepted = Box::pin(timeout(HANDSHAKE, handshake(stream, &tls, arrived))).await;
     match accepted {
-        Ok(Ok((established, client))) => serve_established(&server, established, &tls, (client, begun), &stop).await,
+        Ok(Ok((Came::Link(link), client))) => serve_established(&server, link, &tls, (client, begun), &stop).await,
+        Ok(Ok((Came::Client(stream), client))) => {
+            Box::pin(bridge::pass_on(&server, stream, client)).await;
+        }
         Ok(Err(error)) => {
             server.handshakes.note(Outcome::Failed);
             tracing::debug!(client = %seen, %error, "no TLS connection");
@@ -175,12 +178,15 @@ pub(super) async fn serve_established<H: StreamHandler>(
     }
 }
 
+/// What a connection turned out to be.
+enum Came {
+    Link(Established),
+    /// At a bridge: a client that is to be passed on.
+    Client(TcpStream),
+}
+
 /// The link, and where its client's connection comes from. What is admitted counts until then.
-async fn handshake(
-    mut stream: TcpStream,
-    tls: &ServerTls,
-    arrived: Arrived,
-) -> Result<(Established, SocketAddr), LinkError> {
+async fn handshake(mut stream: TcpStream, tls: &ServerTls, arrived: Arrived) -> Result<(Came, SocketAddr), LinkError> {
     let Arrived { mut client, behind, admitted, arrival } = arrived;
     // Nothing is set up for a connection that says nothing.
     stream.readable().await?;
@@ -189,7 +195,14 @@ async fn handshake(
         client = announced;
     }
     let _admitted = if behind { admitted.known_as(client.ip()).ok_or_else(crowded)? } else { admitted };
-    Ok((arrival.handshake(stream, tls).await?, client))
+    if !arrival.bridges {
+        return Ok((Came::Link(arrival.handshake(stream, tls).await?), client));
+    }
+    if bridge::parks(&stream).await? {
+        Ok((Came::Link(link::accept(stream, tls.config().clone()).await?), client))
+    } else {
+        Ok((Came::Client(stream), client))
+    }
 }
 
 fn crowded() -> io::Error {

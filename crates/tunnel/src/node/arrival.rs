@@ -7,7 +7,7 @@ use postern_proto::proxy_header::{PREFIX, client, rest_length};
 use tokio::{io::AsyncReadExt as _, net::TcpStream, sync::watch};
 
 use crate::{
-    link::{self, Established, LinkError, Through},
+    link::{self, Established, LinkError, Through, Transport},
     splice::Inbox,
     tls::{OuterServerTls, ServerTls},
     web,
@@ -18,6 +18,8 @@ use crate::{
 pub struct Arrival {
     pub carrier: Carrier,
     pub balancers: Balancers,
+    /// This node is a bridge: it passes every client on as it comes, whatever the carrier, and lets nodes park links.
+    pub bridges: bool,
 }
 
 /// What lies between TCP and the mutual TLS session of the carrier.
@@ -53,7 +55,11 @@ impl Balancers {
 
 impl Arrival {
     /// Makes the mutual TLS session on a connection, after whatever is around it.
-    pub(super) async fn handshake(&self, stream: TcpStream, tls: &ServerTls) -> Result<Established, LinkError> {
+    pub(super) async fn handshake(
+        &self,
+        stream: impl Transport + Send + 'static,
+        tls: &ServerTls,
+    ) -> Result<Established, LinkError> {
         let tls = tls.config().clone();
         match &self.carrier {
             Carrier::Direct => link::accept(stream, tls).await,

@@ -15,10 +15,10 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Outcome, Server, StreamHandler,
+    Arrival, Outcome, Server, StreamHandler,
     accept::{GOODBYE, HANDSHAKE, LAST_WORDS, serve_established},
 };
-use crate::{link, park::IncomingPassage};
+use crate::park::IncomingPassage;
 
 /// Inner handshakes and sessions at once. The parked links are this node's own, so only that many can be used at once as
 /// it had parked; this bounds what lives on.
@@ -26,7 +26,7 @@ const MOST: usize = 65_536;
 
 pub(super) async fn run<H: StreamHandler>(
     server: Arc<Server<H>>,
-    mut incoming: mpsc::Receiver<IncomingPassage>,
+    (mut incoming, arrival): (mpsc::Receiver<IncomingPassage>, Arrival),
     stop: CancellationToken,
     drain: Duration,
 ) {
@@ -53,7 +53,7 @@ pub(super) async fn run<H: StreamHandler>(
             Some(_) = tasks.join_next() => {}
             passage = incoming.recv(), if tasks.len() < MOST => match passage {
                 Some(passage) => {
-                    tasks.spawn(connection(Arc::clone(&server), passage, stop.clone()));
+                    tasks.spawn(connection(Arc::clone(&server), passage, arrival.clone(), stop.clone()));
                 }
                 // No more can come; those that run end by themselves or with the drain.
                 None => {
@@ -69,12 +69,17 @@ pub(super) async fn run<H: StreamHandler>(
     tasks.shutdown().await;
 }
 
-async fn connection<H: StreamHandler>(server: Arc<Server<H>>, passage: IncomingPassage, stop: CancellationToken) {
+async fn connection<H: StreamHandler>(
+    server: Arc<Server<H>>,
+    passage: IncomingPassage,
+    arrival: Arrival,
+    stop: CancellationToken,
+) {
     let IncomingPassage { through, client, gone } = passage;
     let begun = Instant::now();
     let serving = async {
         let tls = server.tls();
-        let accepted = Box::pin(timeout(HANDSHAKE, link::accept(through, tls.config().clone()))).await;
+        let accepted = Box::pin(timeout(HANDSHAKE, arrival.handshake(through, &tls))).await;
         match accepted {
             Ok(Ok(established)) => serve_established(&server, established, &tls, (client, begun), &stop).await,
             Ok(Err(error)) => {

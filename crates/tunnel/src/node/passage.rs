@@ -1,4 +1,4 @@
-//! A passage at a gateway: bytes from the client's link to the relay's and back, as they come. They are a TLS session
+//! A passage at a gateway or a bridge: bytes from the client's link to the relay's and back, as they come. They are a TLS session
 //! between those two, so nothing of it is understood here.
 
 use std::{
@@ -27,7 +27,12 @@ const LAST_WORDS: Duration = Duration::from_secs(5);
 
 /// Copies until one side ends. What had come is passed on before the other side is closed. The relay's link is closed,
 /// the client's is left to the caller.
-pub(super) async fn carry(client: &mut Link, inbox: Inbox, onward: OpenPassage, control: &StreamControl) -> EndCause {
+pub(super) async fn carry(
+    client: &mut impl Pipe,
+    inbox: Inbox,
+    onward: OpenPassage,
+    control: &StreamControl,
+) -> EndCause {
     let OpenPassage { link: mut relay, inbox: from_relay } = onward;
     let (mut up, mut down) = (Direction::new(inbox), Direction::new(from_relay));
     let cause = poll_fn(|cx| {
@@ -36,8 +41,8 @@ pub(super) async fn carry(client: &mut Link, inbox: Inbox, onward: OpenPassage, 
             if let Some(code) = control.cut_code() {
                 return Poll::Ready(EndCause::Cut(code));
             }
-            let went_up = up.poll(cx, client, &mut relay, |count| control.count_up(count));
-            let went_down = down.poll(cx, &mut relay, client, |count| control.count_down(count));
+            let went_up = up.poll(cx, client, &mut *relay, |count| control.count_up(count));
+            let went_down = down.poll(cx, &mut *relay, client, |count| control.count_down(count));
             match (went_up, went_down) {
                 (Poll::Ready(Err(end)), _) => return Poll::Ready(end.at_client()),
                 (_, Poll::Ready(Err(end))) => return Poll::Ready(end.at_relay()),
@@ -58,6 +63,27 @@ pub(super) async fn carry(client: &mut Link, inbox: Inbox, onward: OpenPassage, 
     }
     relay.close();
     cause
+}
+
+/// What bytes go into and come out of.
+pub(super) trait Pipe {
+    fn poll_recv(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<Result<usize, LinkError>>;
+    fn send(&mut self, cx: &mut Context<'_>, bytes: &mut [u8]) -> Result<(), LinkError>;
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), LinkError>>;
+}
+
+impl Pipe for Link {
+    fn poll_recv(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<Result<usize, LinkError>> {
+        Self::poll_recv(self, cx, buffer)
+    }
+
+    fn send(&mut self, cx: &mut Context<'_>, bytes: &mut [u8]) -> Result<(), LinkError> {
+        Self::send(self, cx, bytes)
+    }
+
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), LinkError>> {
+        Self::poll_flush(self, cx)
+    }
 }
 
 /// How one side ended.
@@ -99,8 +125,8 @@ impl Direction {
     fn poll(
         &mut self,
         cx: &mut Context<'_>,
-        from: &mut Link,
-        to: &mut Link,
+        from: &mut impl Pipe,
+        to: &mut impl Pipe,
         count: impl Fn(usize),
     ) -> Poll<Result<(), End>> {
         ready!(to.poll_flush(cx)).map_err(|_| End::Lost)?;
@@ -123,7 +149,7 @@ impl Direction {
 }
 
 /// Sends in parts that a link takes in one go; what the socket does not take waits in the link.
-fn pass(cx: &mut Context<'_>, to: &mut Link, bytes: &mut [u8]) -> Result<(), End> {
+fn pass(cx: &mut Context<'_>, to: &mut impl Pipe, bytes: &mut [u8]) -> Result<(), End> {
     for part in bytes.chunks_mut(ROUND) {
         to.send(cx, part).map_err(|_: LinkError| End::Lost)?;
     }

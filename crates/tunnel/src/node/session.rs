@@ -156,7 +156,7 @@ impl Session<'_> {
             return Err(Quit::Broken);
         }
         let inbox = std::mem::take(&mut self.inbox);
-        let cause = passage::carry(&mut self.link, inbox, onward, &control).await;
+        let cause = passage::carry(&mut *self.link, inbox, onward, &control).await;
         running.end(cause);
         Err(Quit::Over)
     }

@@ -6,6 +6,7 @@
     reason = "a test that cannot go on fails"
 )]
 
+mod bridges;
 mod clusters;
 mod ends;
 mod model;

@@ -7,7 +7,7 @@ use std::{
 };
 
 use postern_proto::proxy_header::SIGNATURE;
-use postern_tunnel::node::{Arrival, Balancers, Carrier};
+use postern_tunnel::node::{Arrival, Balancers};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional},
     net::{TcpListener, TcpStream},
@@ -53,7 +53,7 @@ type Seen = Arc<Mutex<Vec<SocketAddr>>>;
 async fn behind(org: &Org, balancers: &str) -> (Gateway, Seen) {
     let echo = Target::echo().await;
     let balancers = Balancers::new(vec![balancers.parse().unwrap()]);
-    let arrival = Arrival { carrier: Carrier::Direct, balancers };
+    let arrival = Arrival { balancers, ..Arrival::default() };
     let seen = Seen::default();
     let noted = Arc::clone(&seen);
     let gateway = Gateway::start_at(org, Duration::ZERO, arrival, move |request| {

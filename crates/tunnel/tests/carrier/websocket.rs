@@ -10,7 +10,7 @@ use std::{
 };
 
 use postern_tunnel::{
-    node::{Arrival, Balancers, Carrier},
+    node::{Arrival, Carrier},
     stream::EndCause,
     tls::{OuterClientTls, OuterServerTls},
     web::{PATH, PROTOCOL},
@@ -43,16 +43,16 @@ impl Outer {
         Self { chain, key }
     }
 
-    fn server(&self) -> OuterServerTls {
+    pub(crate) fn server(&self) -> OuterServerTls {
         OuterServerTls::from_pem(&self.chain, &self.key.serialize_pem()).unwrap()
     }
 
-    fn client(&self) -> OuterClientTls {
+    pub(crate) fn client(&self) -> OuterClientTls {
         OuterClientTls::with_authority(&self.chain).unwrap()
     }
 
     /// What a balancer that ends TLS does, as it comes from a library: it also hands out session tickets.
-    async fn balancer(&self, node: SocketAddr) -> SocketAddr {
+    pub(crate) async fn balancer(&self, node: SocketAddr) -> SocketAddr {
         use rustls::pki_types::pem::PemObject as _;
         let chain =
             rustls::pki_types::CertificateDer::pem_slice_iter(self.chain.as_bytes()).map(Result::unwrap).collect();
@@ -79,7 +79,7 @@ impl Outer {
 }
 
 fn arrival(carrier: Carrier) -> Arrival {
-    Arrival { carrier, balancers: Balancers::default() }
+    Arrival { carrier, ..Arrival::default() }
 }
 
 async fn echoing(org: &Org, carrier: Carrier) -> Gateway {
