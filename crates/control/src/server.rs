@@ -167,8 +167,11 @@ impl Connection {
 
 fn prepare(stream: &TcpStream) -> io::Result<()> {
     stream.set_nodelay(true)?;
-    // Below the idle limits of balancers and NAT (often 350 s, sometimes 60).
-    let keepalive =
-        socket2::TcpKeepalive::new().with_time(Duration::from_secs(45)).with_interval(Duration::from_secs(15));
+    // A node that vanished counts as gone within ten seconds. Also below the idle limits of balancers and NAT (often 350 s,
+    // sometimes 60).
+    let keepalive = socket2::TcpKeepalive::new()
+        .with_time(Duration::from_secs(4))
+        .with_interval(Duration::from_secs(1))
+        .with_retries(5);
     socket2::SockRef::from(stream).set_tcp_keepalive(&keepalive)
 }

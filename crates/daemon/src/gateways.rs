@@ -429,9 +429,9 @@ impl Gateway {
             State::Unreachable { until, .. } if *until > now => (2, *until),
             State::Draining { until } if *until > now => (1, Duration::ZERO),
             _ if self.leaves() => (1, Duration::ZERO),
-            State::Unknown | State::Reachable | State::Draining { .. } | State::Unreachable { .. } => {
-                (0, Duration::ZERO)
-            }
+            // Being looked at: nobody else should have to find out while another one works.
+            State::Unreachable { .. } => (0, Duration::from_nanos(1)),
+            State::Unknown | State::Reachable | State::Draining { .. } => (0, Duration::ZERO),
         }
     }
 

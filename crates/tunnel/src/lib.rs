@@ -22,4 +22,5 @@ mod socket;
 mod splice;
 pub mod stream;
 pub mod tls;
+mod vigil;
 pub mod web;

@@ -33,7 +33,7 @@ pub(crate) use self::{
     record::{RecordError, SEALED},
     through::{Declined, Through},
 };
-use crate::{scratch, socket, splice::Inbox, web::WebSocket};
+use crate::{scratch, socket, splice::Inbox, vigil::Watch, web::WebSocket};
 
 /// Keys that a peer may renew without sending any data between.
 const MOST_RENEWALS: u32 = 32;
@@ -47,6 +47,8 @@ const RECORDS: usize = 20;
 
 pub(crate) struct Link {
     wire: Wire,
+    /// Where the other machine may vanish without a sign, and no link below looks after that.
+    watch: Option<Arc<Watch>>,
     /// The runtime that tells of what the socket is ready for.
     home: Id,
     sealing: Key,
@@ -99,8 +101,10 @@ pub(crate) enum LinkError {
 impl Link {
     /// `received` came after the handshake.
     fn new(wire: Wire, secrets: ExtractedSecrets, renewal: Renewal, received: &[u8]) -> Result<Self, LinkError> {
+        let watch = if wire.link().is_some() { None } else { Watch::of(wire.socket()) };
         Ok(Self {
             wire,
+            watch,
             home: Handle::current().id(),
             sealing: Key::new(secrets.tx)?,
             opening: Key::new(secrets.rx)?,
@@ -155,7 +159,11 @@ impl Link {
 
     pub(crate) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), LinkError>> {
         while !self.unsent.is_empty() {
-            let written = ready!(self.wire.poll_write(cx, &[IoSlice::new(self.unsent.bytes())]))?;
+            let Poll::Ready(written) = self.wire.poll_write(cx, &[IoSlice::new(self.unsent.bytes())]) else {
+                return self.pending(cx);
+            };
+            let written = written?;
+            self.stir();
             if written == 0 {
                 return Poll::Ready(Err(LinkError::Closed(io::ErrorKind::WriteZero.into())));
             }
@@ -172,18 +180,60 @@ impl Link {
             self.unread = Inbox::default();
             let result = self.fill(cx, wire, &mut received, plain);
             self.unread = Inbox::new(wire.get(..received).unwrap_or_default());
-            result
+            if result.is_pending() { self.pending(cx) } else { result }
         })
     }
 
-    /// Completes when the connection broke. Its end, and what had arrived before, is found by receiving only.
+    /// Completes when the connection broke, or its other end is silent. Its end, and what had arrived before, is found by
+    /// receiving only.
     pub(crate) fn broken(&self) -> impl Future<Output = ()> + use<> {
-        let stream = Arc::clone(self.socket());
+        let (stream, watch) = (Arc::clone(self.socket()), self.watch().cloned());
         async move {
-            if stream.ready(Interest::ERROR).await.is_err() {
-                pending::<()>().await;
+            let error = async {
+                if stream.ready(Interest::ERROR).await.is_err() {
+                    pending::<()>().await;
+                }
+            };
+            let silent = std::future::poll_fn(|cx| match &watch {
+                Some(watch) => {
+                    watch.register(cx.waker());
+                    if watch.is_lost() { Poll::Ready(()) } else { Poll::Pending }
+                }
+                None => Poll::Pending,
+            });
+            tokio::select! {
+                () = error => {}
+                () = silent => {}
             }
         }
+    }
+
+    /// Whether the other end gives a sign now and then even while it takes nothing, and it is seen when it does not.
+    pub(crate) fn expect_beats(&self, beats: bool) {
+        if let Some(watch) = self.watch() {
+            watch.expect_beats(beats);
+        }
+    }
+
+    /// That of the link that it goes through, where it does.
+    fn watch(&self) -> Option<&Arc<Watch>> {
+        self.wire.link().map_or(self.watch.as_ref(), Self::watch)
+    }
+
+    fn stir(&self) {
+        if let Some(watch) = &self.watch {
+            watch.stir();
+        }
+    }
+
+    /// Nothing can be done now; and never again once the other end is silent.
+    fn pending<T>(&self, cx: &mut Context<'_>) -> Poll<Result<T, LinkError>> {
+        let Some(watch) = &self.watch else { return Poll::Pending };
+        watch.register(cx.waker());
+        if watch.is_lost() {
+            return Poll::Ready(Err(LinkError::Closed(io::ErrorKind::TimedOut.into())));
+        }
+        Poll::Pending
     }
 
     /// The socket under it, and under the link that it goes through.
@@ -201,7 +251,8 @@ impl Link {
     /// Whether an idle link may take a stream: nothing has come and it has not ended. A link that has something to say
     /// while no stream is on it says that it closes.
     pub(crate) fn is_alive(&mut self) -> bool {
-        self.end == End::Open && self.is_flushed() && self.unread.is_empty() && self.wire.is_quiet()
+        let heard = self.watch.as_ref().is_none_or(|watch| !watch.is_lost());
+        self.end == End::Open && heard && self.is_flushed() && self.unread.is_empty() && self.wire.is_quiet()
     }
 
     /// Whether the runtime that this is called in tells of what the socket is ready for.
@@ -363,6 +414,7 @@ impl Link {
             && let Poll::Ready(count) = self.wire.poll_write(cx, slices)
         {
             written = count?;
+            self.stir();
         }
         for slice in slices {
             let rest = slice.get(written.min(slice.len())..).unwrap_or_default();
@@ -473,6 +525,15 @@ impl Wire {
             Self::Tcp(stream) => stream,
             Self::Through(through) => through.link().socket(),
             Self::Web(web) => web.socket(),
+        }
+    }
+
+    /// The link that it goes through.
+    pub(crate) fn link(&self) -> Option<&Link> {
+        match self {
+            Self::Tcp(_) => None,
+            Self::Through(through) => Some(through.link()),
+            Self::Web(web) => web.link(),
         }
     }
 

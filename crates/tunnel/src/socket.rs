@@ -16,9 +16,25 @@ use tokio::{
 /// Whether an accepted socket has the options of its listener, a close that is a reset among them.
 pub(crate) const ACCEPTED_INHERITS: bool = cfg!(any(target_os = "linux", target_os = "android"));
 
-/// Below the shortest idle limit of common balancers (60 s), so that a warm connection stays up.
-const KEEPALIVE_AFTER: Duration = Duration::from_secs(15);
-const KEEPALIVE_EVERY: Duration = Duration::from_secs(5);
+/// When the kernel asks for a sign of the other side of an idle connection, how often then, and how often in vain.
+struct Keepalive {
+    after: Duration,
+    every: Duration,
+    times: u32,
+}
+
+/// Between nodes and clients: a path that was cut is found within ten seconds, one that is back after four loses nothing. Far below the shortest idle limit of common balancers (60 s), so that a warm connection stays up.
+const OURS: Keepalive = Keepalive { after: Duration::from_secs(4), every: Duration::from_secs(1), times: 5 };
+/// Who is not heard for so long on such a connection did not answer.
+pub(crate) const UNHEARD: Duration = Duration::from_secs(4 + 5);
+/// To the control plane: with a limit on what is not acknowledged, Linux counts time and not questions.
+const CONTROL: Keepalive = Keepalive { after: Duration::from_secs(3), every: Duration::from_secs(1), times: 3 };
+/// To programs and resources, which may be slow and are not ours.
+const THEIRS: Keepalive = Keepalive { after: Duration::from_secs(15), every: Duration::from_secs(5), times: 9 };
+/// So long the control plane may leave unacknowledged what it was sent. It takes everything at once, so its window is never
+/// closed for long.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+const UNACKNOWLEDGED: Duration = Duration::from_secs(6);
 
 /// Whether a read that does not fill its buffer shows that the socket is empty (edge-triggered readiness).
 const SHORT_MEANS_EMPTY: bool =
@@ -94,14 +110,14 @@ pub(crate) fn end_writing(stream: &TcpStream) {
 /// cannot look complete.
 pub(crate) fn arm(stream: &TcpStream) -> io::Result<()> {
     SockRef::from(stream).set_linger(Some(Duration::ZERO))?;
-    tune(stream)
+    tune_socket(&SockRef::from(stream), is_within_machine(stream), &THEIRS)
 }
 
 /// Prepares a listener so that what it accepts is armed already, where [`ACCEPTED_INHERITS`].
 pub(crate) fn arm_listener(listener: &TcpListener) -> io::Result<()> {
     let socket = SockRef::from(listener);
     socket.set_linger(Some(Duration::ZERO))?;
-    tune_socket(&socket, listener.local_addr().is_ok_and(|address| address.ip().is_loopback()))
+    tune_socket(&socket, listener.local_addr().is_ok_and(|address| address.ip().is_loopback()), &THEIRS)
 }
 
 /// Closes a socket in an orderly way after both directions have ended.
@@ -110,14 +126,26 @@ pub(crate) fn close(stream: TcpStream) {
     drop(stream);
 }
 
-/// Sets what every connection needs. There is no limit on unacknowledged bytes (`TCP_USER_TIMEOUT`): Linux also applies
-/// it to a peer that answers every probe but whose window is closed, and would cut a program that does not read for a
-/// while, such as a pager.
+/// Prepares a connection between two of ours. There is no limit on unacknowledged bytes (`TCP_USER_TIMEOUT`): Linux also
+/// applies it to a peer that answers every probe but whose window is closed, and would cut a program that does not read
+/// for a while, such as a pager. See `vigil` for what is done instead.
 pub(crate) fn tune(stream: &TcpStream) -> io::Result<()> {
-    tune_socket(&SockRef::from(stream), stream.peer_addr().is_ok_and(|peer| peer.ip().is_loopback()))
+    tune_socket(&SockRef::from(stream), is_within_machine(stream), &OURS)
 }
 
-fn tune_socket(socket: &SockRef<'_>, within_machine: bool) -> io::Result<()> {
+/// Prepares a connection to the control plane.
+pub(crate) fn tune_control(stream: &TcpStream) -> io::Result<()> {
+    tune_socket(&SockRef::from(stream), is_within_machine(stream), &CONTROL)?;
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    SockRef::from(stream).set_tcp_user_timeout(Some(UNACKNOWLEDGED))?;
+    Ok(())
+}
+
+fn is_within_machine(stream: &TcpStream) -> bool {
+    stream.peer_addr().is_ok_and(|peer| peer.ip().is_loopback())
+}
+
+fn tune_socket(socket: &SockRef<'_>, within_machine: bool, keepalive: &Keepalive) -> io::Result<()> {
     socket.set_tcp_nodelay(true)?;
     if within_machine {
         // A program of this machine does not vanish without a sign, and nothing needs pacing: where BBR is the default,
@@ -126,7 +154,8 @@ fn tune_socket(socket: &SockRef<'_>, within_machine: bool) -> io::Result<()> {
         let _ = socket.set_tcp_congestion(b"reno");
         return Ok(());
     }
-    socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE_AFTER).with_interval(KEEPALIVE_EVERY))
+    let Keepalive { after, every, times } = *keepalive;
+    socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(after).with_interval(every).with_retries(times))
 }
 
 #[cfg(test)]

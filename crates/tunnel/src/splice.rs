@@ -228,6 +228,8 @@ impl<'a, L: LocalEnd> Splice<'a, L> {
                     return Poll::Ready(Err(error.into()));
                 }
             }
+            // The other end does as is done above, while it takes nothing; and we would see it.
+            self.link.expect_beats(result.is_pending() && self.announced && !self.got_end && !self.blocked);
             result
         })
         .await

@@ -91,9 +91,13 @@ fn one_that_failed_is_left_alone_for_a_while_and_tried_all_the_same_when_all_hav
     let mut gateways = gateways(2);
     gateways.note_failed(node(1), "down".to_owned(), at(0));
     assert_eq!(chosen(&gateways, &[], &[], at(0)), Some(2));
+    assert_eq!(chosen(&gateways, &[], &[], at(2)), Some(2), "its pause is over, and nobody knows more yet");
+    gateways.note_failed(node(2), "down".to_owned(), at(2));
     assert_eq!(chosen(&gateways, &[], &[], at(2)), Some(1), "its pause is over");
-    gateways.note_failed(node(2), "down".to_owned(), at(0));
-    assert!(chosen(&gateways, &[], &[], at(0)).is_some());
+    gateways.note_failed(node(1), "down".to_owned(), at(2));
+    assert!(chosen(&gateways, &[], &[], at(2)).is_some());
+    gateways.note_reached(node(1), None);
+    assert_eq!(chosen(&gateways, &[], &[], at(2)), Some(1));
 }
 
 #[test]
@@ -106,7 +110,8 @@ fn a_draining_one_comes_before_one_that_is_down_and_after_one_that_works() {
     let mut draining = info(3);
     draining.draining = true;
     gateways.set(vec![listed(1), listed(2), Listed::Gateway(draining)], Vec::new()).unwrap();
-    assert_eq!(chosen(&gateways, &[], &[], at(60)), Some(1), "the others drain or did; its pause is over");
+    assert_eq!(chosen(&gateways, &[], &[], at(60)), Some(2), "it may be back; the one that was down is looked at");
+    assert_eq!(chosen(&gateways, &[], &[2], at(60)), Some(1), "its pause is over, and the last one drains");
 }
 
 #[test]

@@ -63,6 +63,10 @@ pub async fn carry(local: impl LocalEnd, mut guide: impl StreamGuide, control: S
                 opening.on_lost((entry, request, node))
             }
             Err(Stop::Unseen) => opening.on_lost((entry, request, node)),
+            Err(Stop::Silent) => {
+                entry.distrust(node);
+                opening.on_silent(entry)
+            }
             Err(Stop::Unwelcome(error)) => {
                 opening.on_unwelcome(entry, error);
                 Ok(())
@@ -88,6 +92,8 @@ enum Stop {
     Unanswered,
     /// The node broke the stream before this one off, and with it the connection, before it saw the head.
     Unseen,
+    /// The node's machine is not heard any more, and has not answered: it may have opened the stream.
+    Silent,
     /// The node did not accept the client's certificate; a client learns that only after its handshake.
     Unwelcome(rustls::Error),
 }
@@ -196,6 +202,16 @@ impl Opening {
         Ok(())
     }
 
+    /// With nothing under way another way is tried. Otherwise the same node would have to be asked, which is out of reach.
+    fn on_silent(&mut self, entry: Arc<Entry>) -> Result<(), EndCause> {
+        if self.replay.has_data() {
+            return Err(EndCause::LinkLost);
+        }
+        let error = DialError::TimedOut { address: entry.address().to_owned() };
+        self.failure = Some(Failure::Dial { entry, error });
+        Ok(())
+    }
+
     fn on_unwelcome(&mut self, entry: Arc<Entry>, error: rustls::Error) {
         let error = DialError::Handshake { address: entry.address().to_owned(), source: io::Error::other(error) };
         self.failure = Some(Failure::Dial { entry, error });
@@ -230,12 +246,15 @@ async fn transfer(
     control: &StreamControl,
 ) -> Result<(), Stop> {
     let mut splice = Splice::client(local, &mut warm.link, control, &request.write(), replay);
-    let mut answered = false;
+    let (mut answered, mut waited) = (false, false);
     let result = loop {
         let event = if answered {
             splice.run().await
         } else {
-            timeout(REPLY_DEADLINE, splice.run()).await.unwrap_or_else(|_| Err(silence()))
+            timeout(REPLY_DEADLINE, splice.run()).await.unwrap_or_else(|_| {
+                waited = true;
+                Err(silence())
+            })
         };
         match event {
             Ok(Event::Opened) => {
@@ -260,11 +279,20 @@ async fn transfer(
             }
         }
         Err(Break::Link(LinkError::Closed(error))) if !answered && proves_unanswered(&error) => Err(Stop::Unanswered),
+        Err(Break::Link(LinkError::Closed(error)))
+            if error.kind() == io::ErrorKind::TimedOut && !answered && !waited =>
+        {
+            Err(Stop::Silent)
+        }
         Err(Break::Peer(_)) if !answered => Err(Stop::Unseen),
         Err(Break::Link(LinkError::Tls(error @ rustls::Error::AlertReceived(_)))) if !answered => {
             Err(Stop::Unwelcome(error))
         }
         Err(broken) => {
+            if matches!(&broken, Break::Link(LinkError::Closed(error)) if error.kind() == io::ErrorKind::TimedOut) {
+                // What stands idle there leads nowhere either.
+                entry.distrust(warm.node);
+            }
             if let Some(code) = broken.code(Side::Client) {
                 warm.link.reset(code);
             }

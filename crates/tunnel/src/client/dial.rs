@@ -18,6 +18,9 @@ use crate::{
 
 /// For the whole of it.
 const DEADLINE: Duration = Duration::from_secs(10);
+/// For the connection alone: the first packet is sent again after one and three seconds. Who does not answer then is cut
+/// off, and another way may lead there.
+const CONNECT: Duration = Duration::from_secs(4);
 
 /// Makes a link to the node of this name; with `outer` within a WebSocket, to whom somebody else may pass it on.
 pub(crate) async fn dial(
@@ -37,7 +40,10 @@ pub(super) async fn dial_any(
     outer: Option<&OuterClientTls>,
 ) -> Result<(Box<Link>, Option<NodeId>), DialError> {
     let work = async {
-        let stream = connect(address, tls).await.map_err(|source| unreachable(address, source))?;
+        let stream = connect(address, tls).await.map_err(|source| match source.kind() {
+            io::ErrorKind::TimedOut => DialError::TimedOut { address: address.to_owned() },
+            _ => unreachable(address, source),
+        })?;
         socket::tune(&stream).map_err(|source| unreachable(address, source))?;
         let established = match outer {
             None => link::connect(stream, tls.config().clone(), name.clone()).await,
@@ -120,5 +126,5 @@ async fn connect(address: &str, tls: &ClientTls) -> io::Result<TcpStream> {
     let Some((host, port)) = outward::split(address) else {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no host with a port"));
     };
-    Ok(tls.outward().connect(host, port, DEADLINE).await?)
+    Ok(tls.outward().connect(host, port, CONNECT).await?)
 }

@@ -26,7 +26,7 @@ use super::{
     credential::CurrentIdentity,
     trust::{self, Fingerprint},
 };
-use crate::outward::Outward;
+use crate::{outward::Outward, socket};
 
 /// A call, from resolving the name to the last byte of the answer, takes no longer.
 pub const CALL_TIMEOUT: Duration = Duration::from_secs(10);
@@ -316,7 +316,7 @@ fn bare_request(
 async fn connect(url: &ControlUrl, outward: &Outward, tls: Arc<ClientConfig>) -> Result<Sender, CallError> {
     let connected = outward.connect(url.host(), url.port(), CALL_TIMEOUT).await;
     let tcp = connected.map_err(|error| CallError::unreachable(url, error))?;
-    tcp.set_nodelay(true).map_err(|error| CallError::unreachable(url, error))?;
+    socket::tune_control(&tcp).map_err(|error| CallError::unreachable(url, error))?;
     let Some(name) = url.server_name() else {
         return Err(CallError::untrusted(url, "no certificate can carry its name"));
     };

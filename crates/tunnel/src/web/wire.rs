@@ -19,7 +19,11 @@ use super::{
     End,
     codec::{self, Decoder, HEADER, Opcode},
 };
-use crate::{link::Wire, scratch, splice::Inbox};
+use crate::{
+    link::{Link, Wire},
+    scratch,
+    splice::Inbox,
+};
 
 /// How often a node sends a ping: below the shortest idle limit of common balancers (60 s), with room for one that is late.
 const PING_EVERY: Duration = Duration::from_secs(20);
@@ -140,6 +144,11 @@ impl WebSocket {
 
     pub(crate) fn socket(&self) -> &Arc<TcpStream> {
         self.below.socket()
+    }
+
+    /// The link that it goes through.
+    pub(crate) fn link(&self) -> Option<&Link> {
+        self.below.link()
     }
 
     pub(crate) fn register_here(&mut self) -> io::Result<()> {
