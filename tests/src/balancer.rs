@@ -1,7 +1,7 @@
 //! A balancer of layer 4: carries bytes to one of several servers, in turn, and passes over those that do not answer.
 
 use std::{
-    net::SocketAddr,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     sync::{Arc, Mutex, PoisonError},
 };
 
@@ -25,7 +25,12 @@ pub struct Balancer {
 
 impl Balancer {
     pub async fn start() -> anyhow::Result<Self> {
-        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        Self::start_at(Ipv4Addr::LOCALHOST.into()).await
+    }
+
+    /// The same at another address of this machine.
+    pub async fn start_at(host: IpAddr) -> anyhow::Result<Self> {
+        let listener = TcpListener::bind((host, 0)).await?;
         let address = listener.local_addr()?;
         let servers: Arc<Mutex<Vec<SocketAddr>>> = Arc::default();
         let mut accepting = JoinSet::new();

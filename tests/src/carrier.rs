@@ -89,8 +89,13 @@ impl Carrier {
 
     /// The next frame, or the end.
     pub async fn receive(&mut self) -> anyhow::Result<Received> {
+        self.receive_patiently(DEADLINE).await
+    }
+
+    /// The same with more time.
+    pub async fn receive_patiently(&mut self, deadline: Duration) -> anyhow::Result<Received> {
         let mut header = [0; 4];
-        let read = tokio::time::timeout(DEADLINE, self.stream.read_exact(&mut header)).await;
+        let read = tokio::time::timeout(deadline, self.stream.read_exact(&mut header)).await;
         if read.context("the node says nothing")?.is_err() {
             return Ok(Received::Closed);
         }

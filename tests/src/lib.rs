@@ -29,10 +29,13 @@ pub mod process;
 pub mod resolver;
 pub mod servers;
 pub mod session_bus;
+#[cfg(target_os = "linux")]
+pub mod site;
 pub mod skip;
 mod sockets;
 pub mod stack;
 pub mod target;
+pub mod vault;
 #[cfg(target_os = "linux")]
 pub mod vnm;
 

@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    net::{Ipv4Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -26,9 +26,11 @@ pub enum Behaviour {
     Count,
     /// Sends random-looking bytes for ever.
     Flood,
+    /// Takes nothing and says nothing.
+    Deaf,
 }
 
-/// A server on a free port of 127.0.0.1.
+/// A server on a free port, of 127.0.0.1 unless it was told otherwise.
 pub struct Target {
     address: SocketAddr,
     seen: Arc<Seen>,
@@ -52,7 +54,12 @@ const KEPT: usize = 4096;
 
 impl Target {
     pub async fn start(behaviour: Behaviour) -> anyhow::Result<Self> {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.context("cannot listen")?;
+        Self::start_at(Ipv4Addr::LOCALHOST.into(), behaviour).await
+    }
+
+    /// The same at another address of this machine.
+    pub async fn start_at(host: IpAddr, behaviour: Behaviour) -> anyhow::Result<Self> {
+        let listener = TcpListener::bind((host, 0)).await.context("cannot listen")?;
         let address = listener.local_addr()?;
         let seen = Arc::new(Seen::default());
         let closing = CancellationToken::new();
@@ -182,6 +189,15 @@ async fn serve(mut stream: TcpStream, peer: SocketAddr, behaviour: Behaviour, se
             }
             stream.write_all(total.to_string().as_bytes()).await?;
             stream.shutdown().await
+        }
+        Behaviour::Deaf => {
+            // A health check sends nothing.
+            if stream.peek(&mut [0]).await? == 0 {
+                return Ok(());
+            }
+            // An error is the one thing that is noticed without reading.
+            let error = stream.ready(tokio::io::Interest::ERROR).await?;
+            if error.is_error() { Ok(()) } else { std::future::pending().await }
         }
         Behaviour::Flood => {
             let piece = crate::content::bytes(1, 64 * 1024);

@@ -10,8 +10,7 @@
 //! Nothing is forwarded between them.
 
 use std::{
-    net::{IpAddr, SocketAddr},
-    sync::Arc,
+    net::SocketAddr,
     time::{Duration, Instant},
 };
 
@@ -19,85 +18,16 @@ use anyhow::Context as _;
 use postern_proto::resource::Kind;
 use postern_tests::{
     client::{self, End},
-    figure,
-    namespace::Namespace,
-    need_namespace, need_program,
+    figure, need_namespace, need_program,
     servers::Postgres,
+    site::{self, DMZ, Site},
     stack::{How, Stack},
 };
-use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
-use std::os::fd::AsFd as _;
 
-/// Where control plane and gateway-1 listen: an address that every network has a route to.
-const DMZ: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 77, 0, 1));
-
-struct Networks {
-    client: Namespace,
-    private: Vec<Namespace>,
-    far: Namespace,
-}
-
-/// Runs a test in the DMZ.
-fn run<F>(test: impl FnOnce(Arc<Namespace>, Networks) -> F + Send + 'static) -> anyhow::Result<()>
-where
-    F: Future<Output = anyhow::Result<()>>,
-{
-    let outer = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let (dmz, networks) = outer.block_on(async {
-        let dmz = Namespace::new().await?;
-        dmz.ip(&format!("addr add {DMZ}/32 dev lo")).await?;
-        let client = joined(&dmz, 1).await?;
-        let private = vec![joined(&dmz, 2).await?, joined(&dmz, 3).await?];
-        let far = joined(&dmz, 4).await?;
-        anyhow::Ok((Arc::new(dmz), Networks { client, private, far }))
-    })?;
-    let network = Arc::new(dmz.network()?);
-    let inner = std::thread::Builder::new().name(postern_tests::skip::test_name()).spawn(move || {
-        move_into_link_name_space(network.as_fd(), Some(LinkNameSpaceType::Network))?;
-        let enter = move || {
-            // A thread that cannot enter would test the machine's own network.
-            if move_into_link_name_space(network.as_fd(), Some(LinkNameSpaceType::Network)).is_err() {
-                std::process::abort();
-            }
-        };
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(2)
-            .on_thread_start(enter)
-            .enable_all()
-            .build()?;
-        runtime.block_on(test(dmz, networks))
-    })?;
-    inner.join().map_err(|panic| std::panic::resume_unwind(panic))?
-}
-
-/// A network that is joined to the DMZ by a cable: 10.77.N.1 there, 10.77.N.2 here.
-async fn joined(dmz: &Namespace, number: u8) -> anyhow::Result<Namespace> {
-    let other = Namespace::new().await?;
-    dmz.ip(&format!("link add cable{number} type veth peer name cable netns {}", other.pid())).await?;
-    dmz.ip(&format!("addr add 10.77.{number}.1/24 dev cable{number}")).await?;
-    dmz.ip(&format!("link set cable{number} up")).await?;
-    other.ip(&format!("addr add 10.77.{number}.2/24 dev cable")).await?;
-    other.ip("link set cable up").await?;
-    other.ip(&format!("route add default via 10.77.{number}.1")).await?;
-    Ok(other)
-}
-
-fn launcher(network: &Namespace) -> Vec<String> {
-    ["nsenter", "-t", &network.pid().to_string(), "-n", "--"].map(str::to_owned).to_vec()
-}
-
-/// Runs `work` to its end within a network.
-async fn within<T, F>(network: &Namespace, work: impl FnOnce() -> F + Send + 'static) -> anyhow::Result<T>
-where
-    T: Send + 'static,
-    F: Future<Output = anyhow::Result<T>>,
-{
-    let running = network.inside(move || {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        runtime.block_on(work())
-    });
-    running.await?
-}
+/// The networks by number.
+const CLIENT: usize = 1;
+const PRIVATE: [usize; 2] = [2, 3];
+const FAR: usize = 4;
 
 /// The first message of PostgreSQL's protocol, version 3.
 fn startup() -> Vec<u8> {
@@ -108,23 +38,23 @@ fn startup() -> Vec<u8> {
 
 /// A stack in the DMZ, whose user is in the client's network. Resources `db-1`, `db-2` and `db-3` are databases in the
 /// private networks and the far one, each bound to the relay there; where they appear to the user.
-async fn start(networks: &Networks) -> anyhow::Result<(Stack, Vec<Postgres>, Vec<SocketAddr>)> {
-    let words = launcher(&networks.client);
+async fn start(site: &Site) -> anyhow::Result<(Stack, Vec<Postgres>, Vec<SocketAddr>)> {
+    let words = site.launcher(CLIENT);
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     let mut stack = Stack::builder().host(DMZ).user_launcher(&words).start().await?;
     let far = How {
         group: "far".to_owned(),
-        launcher: launcher(&networks.far),
-        host: Some([10, 77, 4, 2].into()),
+        launcher: site.launcher(FAR),
+        host: Some(site::address(FAR, 0)),
         ..How::default()
     };
     let gateway = stack.add_gateway_with("gateway-2", &far).await?;
     stack.gateways.push(gateway);
     let (mut servers, mut appear) = (Vec::new(), Vec::new());
-    for (number, network) in (1..).zip(networks.private.iter().chain([&networks.far])) {
-        let server = within(network, Postgres::start).await.context("PostgreSQL")?;
+    for (number, network) in (1..).zip(PRIVATE.into_iter().chain([FAR])) {
+        let server = site.within(network, Postgres::start).await.context("PostgreSQL")?;
         let group = if number == 3 { "far" } else { "" };
-        let how = How { group: group.to_owned(), launcher: launcher(network), ..How::default() };
+        let how = How { group: group.to_owned(), launcher: site.launcher(network), ..How::default() };
         stack.add_relay_with(&format!("relay-{number}"), 1, &how).await?;
         let name = format!("db-{number}");
         let resource = stack.create_resource(&name, Kind::Postgres, server.address()).await?;
@@ -147,12 +77,12 @@ fn databases_that_accept_nothing_from_outside_are_reached_over_their_relays() ->
     for program in Postgres::PROGRAMS {
         need_program!(program);
     }
-    run(async |dmz, networks| {
-        let (stack, servers, appear) = start(&networks).await?;
+    site::run(4, async |site| {
+        let (stack, servers, appear) = start(&site).await?;
         for (number, address) in (1..).zip(&appear) {
             let address = *address;
             let asked = Instant::now();
-            let answer = within(&networks.client, move || async move {
+            let answer = site.within(CLIENT, move || async move {
                 Postgres::query(address, "select sum(n) from generate_series(1, 1000) n").await
             });
             assert_eq!(answer.await.with_context(|| format!("db-{number}"))?, "500500");
@@ -165,18 +95,18 @@ fn databases_that_accept_nothing_from_outside_are_reached_over_their_relays() ->
         assert_eq!(nodes.into_iter().collect::<Vec<_>>(), ["relay-1", "relay-2", "relay-3"]);
         // The private networks listen on loopback only, the client reaches neither them nor the second gateway, and nothing
         // is forwarded.
-        for network in &networks.private {
-            let listening = network.run("cat", &["/proc/net/tcp"]).await?;
+        for network in PRIVATE {
+            let listening = site.network(network).run("cat", &["/proc/net/tcp"]).await?;
             let open = listening.lines().skip(1).filter(|line| line.split_whitespace().nth(3) == Some("0A"));
             assert!(open.into_iter().all(|line| line.contains(" 0100007F:")), "{listening}");
         }
         let far = stack.gateways.get(1).context("no second gateway")?.address();
-        let reached = within(&networks.client, move || async move {
+        let reached = site.within(CLIENT, move || async move {
             let connecting = tokio::net::TcpStream::connect(far);
             Ok(matches!(tokio::time::timeout(Duration::from_secs(2), connecting).await, Ok(Ok(_))))
         });
         assert!(!reached.await?, "the client reaches the far gateway itself, so that nothing was passed on");
-        drop((servers, dmz));
+        drop(servers);
         stack.stop().await
     })
 }
@@ -187,11 +117,11 @@ fn a_silent_cut_behind_a_gateway_resets_what_ran_over_it_and_is_healed_when_the_
     for program in Postgres::PROGRAMS {
         need_program!(program);
     }
-    run(async |dmz, networks| {
-        let (stack, servers, appear) = start(&networks).await?;
+    site::run(4, async |site| {
+        let (stack, servers, appear) = start(&site).await?;
         let address = *appear.first().context("no address")?;
         let (opened, open) = tokio::sync::oneshot::channel();
-        let waiting = within(&networks.client, move || async move {
+        let waiting = site.within(CLIENT, move || async move {
             // The first message of the protocol, and then patience.
             let mut stream = tokio::net::TcpStream::connect(address).await?;
             let startup = startup();
@@ -204,7 +134,7 @@ fn a_silent_cut_behind_a_gateway_resets_what_ran_over_it_and_is_healed_when_the_
         let cutting = async {
             open.await.context("the stream does not open")?;
             let cut = Instant::now();
-            dmz.ip("link set cable2 down").await?;
+            site.cut(0, PRIVATE[0]).await?;
             anyhow::Ok(cut)
         };
         let ((end, ended), cut) = tokio::try_join!(waiting, cutting)?;
@@ -212,12 +142,12 @@ fn a_silent_cut_behind_a_gateway_resets_what_ran_over_it_and_is_healed_when_the_
         figure::say(&format!("a silent cut was noticed after {:?}", ended.duration_since(cut)));
         // The other network does not suffer.
         let other = *appear.get(1).context("no address")?;
-        let answer = within(&networks.client, move || async move { Postgres::query(other, "select 2").await });
+        let answer = site.within(CLIENT, move || async move { Postgres::query(other, "select 2").await });
         assert_eq!(answer.await?, "2");
-        dmz.ip("link set cable2 up").await?;
+        site.mend(0, PRIVATE[0]).await?;
         let deadline = Instant::now() + Duration::from_secs(40);
         loop {
-            let answer = within(&networks.client, move || async move { Postgres::query(address, "select 1").await });
+            let answer = site.within(CLIENT, move || async move { Postgres::query(address, "select 1").await });
             match answer.await {
                 Ok(answer) => break assert_eq!(answer, "1"),
                 Err(error) => anyhow::ensure!(Instant::now() < deadline, "the relay is not back: {error:#}"),

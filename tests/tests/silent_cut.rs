@@ -1,0 +1,252 @@
+//! Paths that are cut without a word: packets vanish, no interface goes down, nobody is told. Who waits at either end learns
+//! of it within ten seconds, and the next stream takes another way.
+//!
+//! ```text
+//! client (1) ── gateway-1 (2) ── DMZ (0: control plane, resources)
+//!      └─────── gateway-2 (3) ────┘
+//! ```
+
+use std::{
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use anyhow::Context as _;
+use postern_local_api::message::GatewayState;
+use postern_proto::resource::Kind;
+use postern_tests::{
+    client::{self, End},
+    figure, need_namespace,
+    site::{self, DMZ, Site, address},
+    stack::{How, Stack},
+    target::{Behaviour, Target},
+};
+use serde_json::Value;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _, Interest},
+    net::TcpStream,
+    sync::watch,
+    task::JoinSet,
+};
+
+/// A cut is to be found within ten seconds. What it took is printed; this leaves a slow machine room and is still far from
+/// the minute that keepalive alone would take.
+const FOUND_WITHIN: Duration = Duration::from_secs(25);
+/// Longer than any silence that counts as a cut: who takes nothing for so long is not cut for it.
+const PAUSE: Duration = Duration::from_secs(13);
+
+/// What a program does on its stream when the path is cut.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Habit {
+    /// Nothing.
+    Idle,
+    /// It sends one byte after the cut and waits for the answer.
+    Asks,
+    Uploads,
+    Downloads,
+    /// It has sent all that the way takes to a resource that takes nothing.
+    Stuck,
+    /// It does not read what comes.
+    Pauses,
+}
+
+/// Where each resource appears.
+#[derive(Clone, Copy)]
+struct Places {
+    echo: SocketAddr,
+    count: SocketAddr,
+    flood: SocketAddr,
+    deaf: SocketAddr,
+}
+
+/// One stream of a habit, to its end. `cut` says when the path was cut.
+async fn live(habit: Habit, places: Places, ready: Arc<tokio::sync::Barrier>, mut cut: watch::Receiver<bool>) -> End {
+    let address = match habit {
+        Habit::Idle | Habit::Asks => places.echo,
+        Habit::Uploads => places.count,
+        Habit::Downloads | Habit::Pauses => places.flood,
+        Habit::Stuck => places.deaf,
+    };
+    let opened = TcpStream::connect(address).await;
+    let Ok(mut stream) = opened else { return End::Reset };
+    let piece = vec![7; 64 * 1024];
+    match habit {
+        Habit::Idle | Habit::Asks => client::ask(&mut stream, b"word").await.unwrap_or_default(),
+        Habit::Pauses => drop(stream.read_u8().await),
+        Habit::Uploads | Habit::Downloads | Habit::Stuck => {}
+    }
+    ready.wait().await;
+    match habit {
+        Habit::Asks => {
+            let _ = cut.wait_for(|cut| *cut).await;
+            let _ = stream.write_all(b"?").await;
+        }
+        Habit::Uploads | Habit::Stuck => {
+            while stream.write_all(&piece).await.is_ok() {}
+            return End::Reset;
+        }
+        Habit::Pauses => {
+            // Until there is an error; what had come is of no interest.
+            let _ = stream.ready(Interest::ERROR).await;
+        }
+        Habit::Idle | Habit::Downloads => {}
+    }
+    let mut buffer = vec![0; 64 * 1024];
+    loop {
+        match stream.read(&mut buffer).await {
+            Ok(0) => return End::Closed,
+            Ok(_) => {}
+            Err(_) => return End::Reset,
+        }
+    }
+}
+
+const HABITS: [Habit; 6] = [Habit::Idle, Habit::Asks, Habit::Uploads, Habit::Downloads, Habit::Stuck, Habit::Pauses];
+
+/// All habits at once, in the client's network: when each one's stream ended, and how.
+async fn live_all(
+    places: Places,
+    opened: tokio::sync::oneshot::Sender<()>,
+    cut: watch::Receiver<bool>,
+) -> anyhow::Result<Vec<(Habit, End, Instant)>> {
+    let ready = Arc::new(tokio::sync::Barrier::new(HABITS.len() + 1));
+    let mut lives = JoinSet::new();
+    for habit in HABITS {
+        let (ready, cut) = (Arc::clone(&ready), cut.clone());
+        lives.spawn(async move { (habit, live(habit, places, ready, cut).await, Instant::now()) });
+    }
+    ready.wait().await;
+    let _ = opened.send(());
+    let mut ends = Vec::new();
+    while let Some(ended) = lives.join_next().await {
+        ends.push(ended?);
+    }
+    Ok(ends)
+}
+
+/// A stack whose gateways are networks 2 and 3. The second gateway is not there yet.
+async fn start(site: &Site) -> anyhow::Result<(Stack, [Target; 4], Places)> {
+    site.join(1, 2).await?;
+    site.join(1, 3).await?;
+    let launcher = site.launcher(1);
+    let words: Vec<&str> = launcher.iter().map(String::as_str).collect();
+    let mut stack = Stack::builder().gateways(0).host(DMZ).user_launcher(&words).start().await?;
+    add_gateway(&mut stack, site, 2).await?;
+    let target = async |behaviour| Target::start_at(DMZ, behaviour).await;
+    let targets = [
+        target(Behaviour::Echo).await?,
+        target(Behaviour::Count).await?,
+        target(Behaviour::Flood).await?,
+        target(Behaviour::Deaf).await?,
+    ];
+    let mut places = Vec::new();
+    for (name, target) in ["echo", "count", "flood", "deaf"].into_iter().zip(&targets) {
+        let resource = stack.create_resource(name, Kind::Tcp, target.address()).await?;
+        stack.add_rule(stack.role, &[resource]).await?;
+        stack.user().knows(name).await?;
+        places.push(stack.user().connect(name).await?);
+    }
+    let [echo, count, flood, deaf] = places.try_into().ok().context("four places")?;
+    stack.user().has_gateways(1).await?;
+    Ok((stack, targets, Places { echo, count, flood, deaf }))
+}
+
+async fn add_gateway(stack: &mut Stack, site: &Site, network: usize) -> anyhow::Result<()> {
+    let host = Some(address(network, 1));
+    let how = How { launcher: site.launcher(network), host, ..How::default() };
+    let gateway = stack.add_gateway_with(&format!("gateway-{}", network - 1), &how).await?;
+    stack.gateways.push(gateway);
+    Ok(())
+}
+
+#[test]
+fn a_silent_cut_before_a_gateway_is_found_at_both_ends_whatever_the_stream_does() -> anyhow::Result<()> {
+    need_namespace!();
+    site::run(3, async |site| {
+        let (mut stack, targets, places) = start(&site).await?;
+        let (opened, open) = tokio::sync::oneshot::channel();
+        let (cutting, cut) = watch::channel(false);
+        let site = Arc::new(site);
+        let lives = tokio::spawn({
+            let site = Arc::clone(&site);
+            async move { site.within(1, move || live_all(places, opened, cut)).await }
+        });
+        open.await.context("the streams do not open")?;
+        let opened: Vec<u64> = targets.iter().map(Target::open).collect();
+        assert_eq!(opened, [2, 1, 2, 1]);
+        // Another way from now on.
+        add_gateway(&mut stack, &site, 3).await?;
+        let other = stack.gateways.get(1).context("no second gateway")?.id();
+        let reachable = |status: &postern_local_api::message::Status| {
+            let found = status.gateways.iter().find(|gateway| gateway.id == other);
+            found.is_some_and(|gateway| gateway.state == GatewayState::Reachable)
+        };
+        stack.user().status_when(reachable).await?;
+        tokio::time::sleep(PAUSE).await;
+        let alive: Vec<u64> = targets.iter().map(Target::open).collect();
+        assert_eq!(alive, opened, "a stream was cut while nothing was wrong");
+
+        site.cut(1, 2).await?;
+        let begun = Instant::now();
+        cutting.send_replace(true);
+        let again = async {
+            // Its program connects again until it is served.
+            loop {
+                let answer = site.within(1, move || async move { client::exchange(places.echo, b"again").await }).await;
+                if answer.is_ok_and(|answer| answer == b"again") {
+                    return anyhow::Ok(begun.elapsed());
+                }
+                anyhow::ensure!(begun.elapsed() < FOUND_WITHIN, "no other way is taken");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        };
+        let (ends, again) = tokio::join!(tokio::time::timeout(FOUND_WITHIN, lives), again);
+        let ends = ends.context("a stream lives on at the client")???;
+        for (habit, end, at) in ends {
+            assert_eq!(end, End::Reset, "{habit:?}: a cut stream looked complete");
+            figure::say(&format!("cut before a gateway, {habit:?}: the client knew after {:.1?}", at - begun));
+        }
+        figure::say(&format!("cut before a gateway: served by another one after {:.1?}", again?));
+        for target in &targets {
+            target.wait_open(0, FOUND_WITHIN.saturating_sub(begun.elapsed())).await.context("at the resource")?;
+        }
+        figure::say(&format!("cut before a gateway: nothing was left at the resources after {:.1?}", begun.elapsed()));
+        site.mend(1, 2).await?;
+        stack.stop().await
+    })
+}
+
+#[test]
+fn a_node_that_is_silently_cut_off_from_the_control_plane_counts_as_gone_and_comes_back() -> anyhow::Result<()> {
+    need_namespace!();
+    site::run(3, async |site| {
+        let (stack, targets, places) = start(&site).await?;
+        let state = async || {
+            let gateways = stack.api().list("/api/v1/gateways").await?;
+            let state = gateways.first().and_then(|gateway| gateway.get("state")).and_then(Value::as_str);
+            anyhow::Ok(state.unwrap_or_default().to_owned())
+        };
+        let until = async |connected: bool| {
+            let begun = Instant::now();
+            while (state().await? == "connected") != connected {
+                anyhow::ensure!(begun.elapsed() < 2 * FOUND_WITHIN, "the gateway stays {}", state().await?);
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+            anyhow::Ok(begun.elapsed())
+        };
+        until(true).await?;
+        site.cut(0, 2).await?;
+        let gone = until(false).await?;
+        let log = || stack.gateways.first().map(postern_tests::stack::Gateway::log).unwrap_or_default();
+        figure::say(&format!("cut off from the control plane: a gateway counted as gone after {gone:.1?}"));
+        assert!(gone < FOUND_WITHIN, "{}", log());
+        site.mend(0, 2).await?;
+        let back = until(true).await?;
+        figure::say(&format!("the path was mended: the gateway was back after {back:.1?}"));
+        let answer = site.within(1, move || async move { client::exchange(places.echo, b"again").await }).await?;
+        assert_eq!(answer, b"again");
+        drop(targets);
+        stack.stop().await
+    })
+}
