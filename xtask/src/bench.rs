@@ -67,6 +67,8 @@ enum What {
     Loopback(Options),
     /// Virtual networks beside a plain proxy, loopback mode, netstack-smoltcp, gVisor, tun2proxy and dnsmasq (as root)
     Vnm(Options),
+    /// 10,000 idle streams and 5,000 stalled handshakes, through a gateway and through a gateway and a relay
+    Load(Options),
     /// The resolver beside dnsmasq
     Dns(dns::Args),
     /// The desktop app: start to usable, search over 10,000 resources, memory, idle CPU
@@ -87,7 +89,7 @@ struct Options {
     /// Measure these subjects only (comma-separated)
     #[arg(long, value_enum, value_delimiter = ',')]
     subject: Vec<Kind>,
-    /// Measure these cases only (comma-separated): up/N, down/N, streams/N, pingpong, dns, dns-half, idle/N
+    /// Measure these cases only (comma-separated): up/N, down/N, streams/N, pingpong, dns, dns-half, idle/N, stalled/N
     #[arg(long, value_delimiter = ',')]
     case: Vec<Case>,
     /// Where the subjects keep their files; a folder in memory (/dev/shm) takes the disk out of the figures
@@ -134,6 +136,7 @@ fn parse_seconds(text: &str) -> Result<f64, String> {
 pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let (suite, options) = match &args.what {
         What::Loopback(options) => (Suite::Loopback, options),
+        What::Load(options) => (Suite::Load, options),
         What::Vnm(options) => (Suite::Vnm, options),
         What::Dns(args) => return dns::run(args),
         What::Desktop(args) => return crate::desktop::bench(args),
@@ -160,7 +163,7 @@ fn prepare(suite: Suite, options: &Options) -> anyhow::Result<ExitCode> {
     let stack: &[&str] = if subjects.iter().any(|kind| kind.is_stack()) { &["stack_alone"] } else { &[] };
     let program = release::build(&workspace, &wanted, stack)?.join("xtask");
     let mut command = match suite {
-        Suite::Loopback => Command::new(&program),
+        Suite::Loopback | Suite::Load => Command::new(&program),
         Suite::Vnm => network::in_new_network(&program),
     };
     become_measuring(&mut command, &absent)
@@ -252,14 +255,17 @@ fn measure(suite: Suite, options: &Options) -> anyhow::Result<ExitCode> {
         subjects: subjects.clone(),
     };
     let (steady, idle): (Vec<Case>, Vec<Case>) =
-        options.cases(suite).into_iter().partition(|case| !matches!(case, Case::Idle(_)));
+        options.cases(suite).into_iter().partition(|case| !matches!(case, Case::Idle(_) | Case::Stalled(_)));
     let mut results = Results::default();
     for absent in &options.without {
         results.record_absence(absent.kind, absent.reason.clone());
     }
     bench.measure_rounds(options.runs as usize, &steady, &mut results)?;
     for case in idle {
-        bench.measure_idle(case, &mut results)?;
+        match case {
+            Case::Stalled(handshakes) => bench.measure_stalled(handshakes, &mut results)?,
+            _ => bench.measure_idle(case, &mut results)?,
+        }
     }
     target_process.stop();
     let verdicts = suite.verdicts(&results, &subjects);
@@ -408,7 +414,7 @@ impl Bench<'_> {
                 let answers = questions(subject)?.pace(dnsmasq * dns::WANTED_RATIO / 2.0, self.time)?;
                 Ok(quantiles(&answers.times).into_iter().filter_map(present).collect())
             }
-            Case::Idle(_) => bail!("idle streams are not measured in rounds"),
+            Case::Idle(_) | Case::Stalled(_) => bail!("{case} is not measured in rounds"),
         }?;
         Ok(Measured { values, lacking })
     }
@@ -452,6 +458,41 @@ impl Bench<'_> {
         Ok(())
     }
 
+    /// A good client opens streams and keeps them, so that each needs a handshake of its own, while so many others stall.
+    fn measure_stalled(&self, handshakes: usize, results: &mut Results) -> anyhow::Result<()> {
+        let case = Case::Stalled(handshakes);
+        for &kind in self.subjects.iter().filter(|&&kind| case.suits(kind)) {
+            let progress = progress_bar(0);
+            progress.set_message(format!("{handshakes} stalled handshakes · {kind}"));
+            progress.enable_steady_tick(Duration::from_millis(200));
+            let subject = self.start(kind, &format!("stalled-{handshakes}"))?;
+            let measured = self.open_beside_stalled(&subject, handshakes);
+            progress.finish_and_clear();
+            self.interrupt.check()?;
+            match measured {
+                Ok(measured) => results.record(0, kind, case, measured),
+                Err(error) => results.record_failure(0, kind, case, format!("{error:#}")),
+            }
+            subject.stop();
+        }
+        Ok(())
+    }
+
+    fn open_beside_stalled(&self, subject: &Subject, handshakes: usize) -> anyhow::Result<Vec<(Measure, f64)>> {
+        let door = subject.door.context("it has no port of its own")?;
+        let stalled = load::stall(door, handshakes)?;
+        let (held, times) = load::open_each(subject.entry, HELD_BESIDE_STALLED)?;
+        let still = stalled.iter().filter(|stream| load::is_open(stream)).count();
+        ensure!(still * 10 >= handshakes * 9, "only {still} of {handshakes} handshakes stall still: it took too long");
+        let mut measured: Vec<_> = quantiles(&times).into_iter().filter_map(present).collect();
+        for process in &subject.processes {
+            let resident = usage::resident(process.pid()) as f64 / f64::from(1 << 20);
+            measured.push((Measure::ResidentOf(process.name().to_owned()), resident));
+        }
+        drop((held, stalled));
+        Ok(measured)
+    }
+
     fn hold_idle(&self, subject: &Subject, streams: usize) -> anyhow::Result<Vec<(Measure, f64)>> {
         let resident = || -> Vec<u64> { subject.pids().into_iter().map(usage::resident).collect() };
         let before = resident();
@@ -484,6 +525,8 @@ struct Measured {
 const NETD_PACKAGE: &str = "tun-driver";
 /// Between two measurements: what the last one left in queues is done then.
 const SETTLE: Duration = Duration::from_millis(100);
+/// Streams that a good client opens while handshakes stall, which are closed after ten seconds.
+const HELD_BESIDE_STALLED: usize = 300;
 /// How long streams are idle before memory is read.
 const IDLE: Duration = Duration::from_secs(2);
 /// Files that a process needs beside its streams.

@@ -1,4 +1,4 @@
-//! The commands of this repository: `cargo xtask demo`, `test`, `bench`, `fuzz`, `package`, `screenshots`, `icons`.
+//! The commands of this repository: `cargo xtask demo`, `test`, `bench`, `fuzz`, `prove`, `package`, `screenshots`, `icons`.
 //!
 //! Nothing here is part of the product. What it starts, it stops; what it installs, it asks for first.
 #![forbid(unsafe_code)]
@@ -18,6 +18,7 @@ mod interrupt;
 mod package;
 mod packages;
 mod process;
+mod prove;
 mod release;
 mod stack;
 mod test;
@@ -40,6 +41,8 @@ enum Command {
     Bench(bench::Args),
     /// Feed parsers with inputs that look for their faults
     Fuzz(fuzz::Args),
+    /// Kill parts and cut links under load, with transfers of a gigabyte (as root)
+    Prove(prove::Args),
     /// Build the packages for Debian, Fedora and their relatives
     Package(package::Args),
     /// Take a picture of each screen of the desktop app in both themes
@@ -69,6 +72,7 @@ fn main() -> ExitCode {
         Command::Demo(args) => demo::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Fuzz(args) => fuzz::run(&args),
+        Command::Prove(args) => prove::run(&args),
         Command::Package(args) => package::run(&args),
         Command::Screenshots(args) => desktop::screenshots(&args),
         Command::Icons => icons::run(),

@@ -27,6 +27,7 @@ const ROLE: &str = "demo";
 /// The tag that resources made here carry, and that the role's rule asks for.
 const TAG: &str = "made-by=xtask";
 const GATEWAY: &str = "demo-gateway";
+const RELAY: &str = "demo-relay";
 /// How long until what was just configured has reached every part.
 const SETTLE_DEADLINE: Duration = Duration::from_secs(30);
 
@@ -96,10 +97,14 @@ pub(crate) struct Stack {
     home: PathBuf,
     interrupt: Interrupt,
     pub(crate) url: String,
+    ca_file: String,
     pub(crate) admin: Admin,
     control: Process,
     daemon: Process,
     gateway: Process,
+    /// Where the gateway listens.
+    pub(crate) door: SocketAddr,
+    relay: Option<Process>,
 }
 
 impl Stack {
@@ -140,7 +145,7 @@ impl Stack {
         })?;
         daemon.ready_line(interrupt)?;
         let admin = admin.sign_in(home, &plane, |args, input| ground.cli(args, input))?;
-        let gateway = ground.start_gateway(&plane)?;
+        let (gateway, door) = ground.start_gateway(&plane)?;
         if netd.is_some() {
             ground.cli(&["network", "enable"], "")?;
         }
@@ -149,10 +154,34 @@ impl Stack {
             home: home.to_owned(),
             interrupt: interrupt.clone(),
             url: plane.url,
+            ca_file: plane.ca_file,
             admin,
             control,
             daemon,
             gateway,
+            door,
+            relay: None,
+        })
+    }
+
+    /// Enrols and starts a relay, and has a service dialled by relays alone; returns when streams go over it.
+    pub(crate) fn put_behind_relay(&mut self, service: &str) -> anyhow::Result<()> {
+        let state = self.home.join("relay");
+        make_private_folder(&state)?;
+        let created = self.cli_json(&["admin", "gateways", "create", RELAY, "--kind", "relay", "--json"])?;
+        let token = created.get("enrol_token").and_then(Value::as_str).context("the new relay has no token")?;
+        let mut relay = Process::start_with("postern-relay", &self.home.join("logs"), |command| {
+            command.arg(self.programs.node()).args(["relay", "--drain", "1", "--control", &self.url, "--ca"]);
+            command.arg(&self.ca_file).arg("--state").arg(&state).env("POSTERN_ENROL_TOKEN", token);
+        })?;
+        relay.ready_line(&self.interrupt)?;
+        self.relay = Some(relay);
+        self.cli(&["admin", "resources", "update", service, "--egress", "kind:relay"])?;
+        self.retry(|| {
+            let found = self.cli_json(&["resources", "--json"])?;
+            let hops = items(&found).find(|item| item["name"] == service).and_then(|item| item.pointer("/route/hops"));
+            let far = hops.and_then(Value::as_array).is_some_and(|hops| hops.len() == 2);
+            if far { Ok(()) } else { bail!("{service} is not reached over the relay") }
         })
     }
 
@@ -282,13 +311,16 @@ impl Stack {
     /// Ends everything in order: who uses before who is used.
     pub(crate) fn stop(self) {
         self.daemon.stop();
+        if let Some(relay) = self.relay {
+            relay.stop();
+        }
         self.gateway.stop();
         self.control.stop();
     }
 
     /// The processes, to be stopped one by one in this order.
     pub(crate) fn into_processes(self) -> Vec<Process> {
-        vec![self.daemon, self.gateway, self.control]
+        [Some(self.daemon), self.relay, Some(self.gateway), Some(self.control)].into_iter().flatten().collect()
     }
 }
 
@@ -346,7 +378,7 @@ impl Ground<'_> {
 
     /// A gateway that was ready once knows who it is; before that it needs a new token, since the last one may have
     /// been used by a start that was cut short.
-    fn start_gateway(&self, plane: &ControlPlane) -> anyhow::Result<Process> {
+    fn start_gateway(&self, plane: &ControlPlane) -> anyhow::Result<(Process, SocketAddr)> {
         let state = self.home.join("gateway");
         let enrolled = self.home.join("gateway-enrolled");
         let mut token = None;
@@ -366,9 +398,10 @@ impl Ground<'_> {
                 command.env("POSTERN_ENROL_TOKEN", token);
             }
         })?;
-        gateway.ready_line(self.interrupt)?;
+        let ready = gateway.ready_line(self.interrupt)?;
+        let door = ready.get("listen").and_then(Value::as_str).context("the gateway does not say where it listens")?;
         std::fs::write(&enrolled, "").context("cannot write to the demo's folder")?;
-        Ok(gateway)
+        Ok((gateway, door.parse().context("not an address")?))
     }
 
     fn enrol_token(&self) -> anyhow::Result<String> {

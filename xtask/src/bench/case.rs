@@ -21,6 +21,8 @@ pub(crate) enum Case {
     NamesAtHalf,
     /// So many idle streams.
     Idle(usize),
+    /// So many connections that never end their handshake, while a good client opens streams.
+    Stalled(usize),
 }
 
 impl Case {
@@ -31,12 +33,17 @@ impl Case {
 
     /// Whether this subject has what it takes.
     pub(crate) fn suits(self, kind: Kind) -> bool {
+        if matches!(self, Self::Stalled(_)) {
+            return matches!(kind, Kind::Postern | Kind::PosternRelayed);
+        }
         if self.asks_for_names() { kind.answers_names() } else { !kind.answers_only_names() }
     }
 }
 
 /// How many idle streams are wished for.
 pub(crate) const IDLE_STREAMS: usize = 10_000;
+/// How many handshakes stall.
+pub(crate) const STALLED: usize = 5_000;
 
 impl fmt::Display for Case {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -48,13 +55,14 @@ impl fmt::Display for Case {
             Self::Names => f.write_str("dns"),
             Self::NamesAtHalf => f.write_str("dns-half"),
             Self::Idle(streams) => write!(f, "idle/{streams}"),
+            Self::Stalled(handshakes) => write!(f, "stalled/{handshakes}"),
         }
     }
 }
 
 /// A word that names no [`Case`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is no case; cases are up/N, down/N, streams/N, pingpong, dns, dns-half, idle/N")]
+#[error("{0:?} is no case; cases are up/N, down/N, streams/N, pingpong, dns, dns-half, idle/N, stalled/N")]
 pub(crate) struct UnknownCase(String);
 
 impl FromStr for Case {
@@ -75,6 +83,7 @@ impl FromStr for Case {
             "down" => Ok(Self::Down(number)),
             "streams" => Ok(Self::Streams(number)),
             "idle" => Ok(Self::Idle(number)),
+            "stalled" => Ok(Self::Stalled(number)),
             _ => Err(unknown()),
         }
     }
@@ -136,8 +145,8 @@ impl fmt::Display for Figure {
             (Measure::Throughput | Measure::Rate | Measure::PerStream, _) => write!(f, "{case}"),
             (Measure::Cpu | Measure::CpuPerOpening, _) => write!(f, "{case}/cpu"),
             (Measure::CpuPerOpeningOf(process), _) => write!(f, "{case}/{process}/cpu"),
-            (Measure::P50, Case::Streams(_)) => write!(f, "{case}/connect-p50"),
-            (Measure::P99, Case::Streams(_)) => write!(f, "{case}/connect-p99"),
+            (Measure::P50, Case::Streams(_) | Case::Stalled(_)) => write!(f, "{case}/connect-p50"),
+            (Measure::P99, Case::Streams(_) | Case::Stalled(_)) => write!(f, "{case}/connect-p99"),
             (Measure::P50, _) => write!(f, "{case}/p50"),
             (Measure::P99, _) => write!(f, "{case}/p99"),
             (Measure::PerStreamOf(process), _) => write!(f, "{case}/{process}"),
@@ -160,6 +169,7 @@ mod tests {
             Case::Names,
             Case::NamesAtHalf,
             Case::Idle(IDLE_STREAMS),
+            Case::Stalled(STALLED),
         ] {
             assert_eq!(case.to_string().parse(), Ok(case));
         }

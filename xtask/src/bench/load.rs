@@ -11,6 +11,8 @@ use anyhow::{Context, anyhow, bail, ensure};
 
 use super::target::{CHUNK, DOWNLOAD, ECHO, ONCE, UPLOAD, UPLOAD_FRAMED};
 
+/// A gateway lets one address begin about a thousand handshakes at once.
+const FROM_ONE_ADDRESS: usize = 250;
 const CONNECT_DEADLINE: Duration = Duration::from_secs(3);
 /// Where streams are opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -238,6 +240,42 @@ pub(crate) fn hold(entry: Entry, count: usize) -> anyhow::Result<Vec<TcpStream>>
         streams.context("not all idle streams could be opened")?.into_iter().flatten().collect();
     ensure!(streams.len() == count, "{} of {count} idle streams were opened", streams.len());
     Ok(streams)
+}
+
+/// Opens so many streams one after the other, keeps them open, and says how long each took.
+pub(crate) fn open_each(entry: Entry, count: usize) -> anyhow::Result<(Vec<TcpStream>, Times)> {
+    let (mut held, mut micros) = (Vec::new(), Vec::new());
+    for number in 0..count {
+        let begin = Instant::now();
+        held.push(open(entry, ECHO).with_context(|| format!("stream {number} cannot be opened"))?);
+        micros.push(micros_since(begin));
+    }
+    Ok((held, Times::new(micros)))
+}
+
+/// Begins so many handshakes at a TLS port of loopback, from many addresses, and ends none: each sends the first half of a
+/// first message.
+pub(crate) fn stall(door: SocketAddr, count: usize) -> anyhow::Result<Vec<TcpStream>> {
+    use socket2::{Domain, Socket, Type};
+    // A record of 512 bytes that begins a ClientHello.
+    let begun = [&[22, 3, 1, 2, 0, 1, 0, 1, 252, 3, 3][..], &[7; 100]].concat();
+    let mut stalled = Vec::new();
+    for number in 0..count {
+        let host = u8::try_from(number / FROM_ONE_ADDRESS + 2).context("too many")?;
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+        socket.bind(&SocketAddr::from(([127, 0, 99, host], 0)).into())?;
+        socket.connect(&door.into()).with_context(|| format!("connection {number}"))?;
+        let mut stream = TcpStream::from(socket);
+        stream.write_all(&begun)?;
+        stream.set_nonblocking(true)?;
+        stalled.push(stream);
+    }
+    Ok(stalled)
+}
+
+/// Whether the other side has not closed it.
+pub(crate) fn is_open(mut stream: &TcpStream) -> bool {
+    matches!(stream.read(&mut [0]), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
 }
 
 /// Whether a held stream still carries.

@@ -38,6 +38,9 @@ pub(crate) enum Kind {
     Ssh,
     /// posternd in loopback mode, a gateway and the control plane, audit on
     Postern,
+    /// The same with the target behind a relay
+    #[value(name = "postern-relayed")]
+    PosternRelayed,
     /// The stack of our virtual network alone: no tunnel, a thread for each core
     Stack,
     /// The same with one thread
@@ -78,7 +81,7 @@ impl Kind {
     pub(crate) fn packages(self) -> &'static [&'static str] {
         match self {
             Self::Raw | Self::Plain | Self::Plain2 | Self::UdpEcho => &[],
-            Self::Postern | Self::Stack | Self::Stack1q | Self::Vnm => &[],
+            Self::Postern | Self::PosternRelayed | Self::Stack | Self::Stack1q | Self::Vnm => &[],
             Self::Smoltcp64k | Self::Smoltcp1500 | Self::Tun2proxy64k | Self::Tun2proxy1500 => &[],
             Self::Gvisor64k | Self::Gvisor1500 => &["golang-gvisor-gvisor-dev", "golang-go"],
             Self::Stunnel => &["stunnel4", "openssl"],
@@ -95,13 +98,14 @@ impl Kind {
             Self::Gvisor64k | Self::Gvisor1500 => Some(Peer::Gvisor),
             Self::Tun2proxy64k | Self::Tun2proxy1500 => Some(Peer::Tun2proxy),
             Self::Raw | Self::Plain | Self::Plain2 | Self::Stunnel | Self::Haproxy | Self::Ssh => None,
-            Self::Postern | Self::Stack | Self::Stack1q | Self::Vnm | Self::Dnsmasq | Self::UdpEcho => None,
+            Self::Postern | Self::PosternRelayed | Self::Stack | Self::Stack1q | Self::Vnm => None,
+            Self::Dnsmasq | Self::UdpEcho => None,
         }
     }
 
     /// Whether our programs are part of it.
     pub(crate) fn is_ours(self) -> bool {
-        matches!(self, Self::Postern | Self::Vnm) || self.is_stack()
+        matches!(self, Self::Postern | Self::PosternRelayed | Self::Vnm) || self.is_stack()
     }
 
     /// Whether it is our stack without the rest.
@@ -164,6 +168,8 @@ pub(crate) struct Subject {
     pub(crate) entry: Entry,
     pub(crate) processes: Vec<Process>,
     pub(crate) name_server: Option<NameServer>,
+    /// Where strangers may knock: the gateway's own port.
+    pub(crate) door: Option<SocketAddr>,
     home: Option<Home>,
 }
 
@@ -197,7 +203,11 @@ impl Subject {
     }
 
     fn start_here(kind: Kind, ground: &Ground<'_>) -> anyhow::Result<Self> {
-        let mut name_server = None;
+        let (mut name_server, mut door) = (None, None);
+        let mut behind = |(started, at): (Started, SocketAddr)| {
+            door = Some(at);
+            started
+        };
         let (address, processes) = match kind {
             Kind::Raw => (ground.target, Vec::new()),
             Kind::Plain => start_plain(ground)?,
@@ -205,7 +215,8 @@ impl Subject {
             Kind::Stunnel => on_free_ports(|ports| stunnel::start(ground, ports))?,
             Kind::Haproxy => on_free_ports(|ports| haproxy::start(ground, ports))?,
             Kind::Ssh => on_free_ports(|ports| ssh::start(ground, ports))?,
-            Kind::Postern => postern::start(ground, None, &mut name_server)?,
+            Kind::Postern => behind(postern::start_with_door(ground)?),
+            Kind::PosternRelayed => behind(postern::start_relayed(ground)?),
             Kind::Stack => virtual_network::start_stack(ground, None, &mut name_server)?,
             Kind::Stack1q => virtual_network::start_stack(ground, Some(1), &mut name_server)?,
             Kind::Vnm => virtual_network::start_whole(ground, &mut name_server)?,
@@ -225,7 +236,7 @@ impl Subject {
         };
         let carries_ends = kind.peer() != Some(Peer::Tun2proxy);
         let patience = if kind.peer().is_some() { PEER_PATIENCE } else { PATIENCE };
-        Ok(Self { kind, entry: Entry { address, carries_ends, patience }, processes, name_server, home: None })
+        Ok(Self { kind, entry: Entry { address, carries_ends, patience }, processes, name_server, door, home: None })
     }
 
     /// Does `work` where the subject's entry can be reached.

@@ -1,7 +1,7 @@
 //! What belongs to a benchmark: its subjects, its cases, and the figures it is to hold.
 
 use super::{
-    case::{Case, IDLE_STREAMS},
+    case::{Case, IDLE_STREAMS, STALLED},
     results::Results,
     subject::Kind,
     verdict::{self, Verdict},
@@ -11,6 +11,8 @@ use super::{
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Suite {
     Loopback,
+    /// What a gateway and a relay bear.
+    Load,
     Vnm,
 }
 
@@ -21,6 +23,7 @@ impl Suite {
             Self::Loopback => {
                 &[Kind::Raw, Kind::Plain, Kind::Plain2, Kind::Stunnel, Kind::Haproxy, Kind::Ssh, Kind::Postern]
             }
+            Self::Load => &[Kind::Postern, Kind::PosternRelayed],
             Self::Vnm => &[
                 Kind::Raw,
                 Kind::Plain,
@@ -44,7 +47,7 @@ impl Suite {
     /// more than eight minutes.
     pub(crate) fn seconds(self) -> f64 {
         match self {
-            Self::Loopback => 1.0,
+            Self::Loopback | Self::Load => 1.0,
             Self::Vnm => 0.7,
         }
     }
@@ -63,6 +66,7 @@ impl Suite {
                 Case::PingPong,
                 Case::Idle(IDLE_STREAMS),
             ],
+            Self::Load => &[Case::Idle(IDLE_STREAMS), Case::Stalled(STALLED)],
             Self::Vnm => &[
                 Case::Up(1),
                 Case::Up(8),
@@ -84,6 +88,7 @@ impl Suite {
         match self {
             Self::Loopback if subjects.contains(&Kind::Postern) => verdict::loopback(results),
             Self::Vnm if subjects.iter().any(|kind| kind.is_virtual()) => verdict::vnm(results),
+            Self::Load => verdict::load(results, subjects),
             Self::Loopback | Self::Vnm => Vec::new(),
         }
     }

@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::{
-    case::{Case, Figure, IDLE_STREAMS, Measure},
+    case::{Case, Figure, IDLE_STREAMS, Measure, STALLED},
     dns,
     results::{Better, Results},
     subject::Kind,
@@ -31,6 +31,8 @@ pub(crate) enum Standing {
 
 /// Resident memory of the daemon and of the gateway with [`IDLE_STREAMS`] idle streams, MiB.
 const RESIDENT_MIB: f64 = 160.0;
+/// From connect to the first byte back for a good client while handshakes stall.
+const STALLED_CONNECT_MICROS: f64 = 1e6;
 
 pub(crate) fn loopback(results: &Results) -> Vec<Verdict> {
     let mut verdicts = Vec::new();
@@ -133,16 +135,38 @@ fn opening(results: &Results, case: Case) -> Vec<Verdict> {
     ]
 }
 
+/// What a gateway and a relay have to bear.
+pub(crate) fn load(results: &Results, subjects: &[Kind]) -> Vec<Verdict> {
+    let mut verdicts = Vec::new();
+    if subjects.contains(&Kind::Postern) {
+        verdicts.extend(idle_of(results, Kind::Postern, &["posternd", "postern-node"]));
+    }
+    if subjects.contains(&Kind::PosternRelayed) {
+        verdicts.extend(idle_of(results, Kind::PosternRelayed, &["posternd", "postern-relay"]));
+    }
+    for &kind in subjects.iter().filter(|kind| Case::Stalled(1).suits(**kind)) {
+        let p99 = Figure::new(Case::Stalled(STALLED), Measure::P99);
+        let seen = results.summary(&p99, kind).map(|summary| summary.median);
+        verdicts.push(at_most(format!("{kind}: {p99}, µs"), seen, STALLED_CONNECT_MICROS));
+    }
+    verdicts
+}
+
 fn idle(results: &Results) -> Vec<Verdict> {
+    idle_of(results, Kind::Postern, &["posternd", "postern-node"])
+}
+
+/// `ends`: the processes at both ends of a stream.
+fn idle_of(results: &Results, kind: Kind, ends: &[&str]) -> Vec<Verdict> {
     let measured = results.figures().into_iter().find_map(|figure| match figure.case {
-        Case::Idle(streams) => results.summary(figure, Kind::Postern).map(|_| streams),
+        Case::Idle(streams) => results.summary(figure, kind).map(|_| streams),
         _ => None,
     });
     let streams = measured.unwrap_or(IDLE_STREAMS);
     let case = Case::Idle(streams);
-    let median = |measure| results.summary(&Figure::new(case, measure), Kind::Postern).map(|summary| summary.median);
+    let median = |measure| results.summary(&Figure::new(case, measure), kind).map(|summary| summary.median);
     let mut verdicts = Vec::new();
-    for process in ["posternd", "postern-node"] {
+    for &process in ends {
         verdicts.push(at_most(
             format!("{case}: KiB per stream in {process}"),
             median(Measure::PerStreamOf(process.to_owned())),

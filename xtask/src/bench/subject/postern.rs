@@ -1,6 +1,6 @@
 //! Postern itself, as the demo runs it.
 
-use std::path::Path;
+use std::{net::SocketAddr, path::Path};
 
 use anyhow::Context;
 
@@ -9,12 +9,37 @@ use crate::stack::{Bind, Programs, Service, Stack};
 
 const NAME: &str = "bench-target";
 
+/// The target behind a relay, and where the gateway listens.
+pub(super) fn start_relayed(ground: &Ground<'_>) -> anyhow::Result<(Started, SocketAddr)> {
+    let mut stack = begin(ground, None)?;
+    stack.put_behind_relay(NAME)?;
+    let (entry, door) = (connect(&stack)?, stack.door);
+    Ok(((entry, stack.into_processes()), door))
+}
+
+/// In loopback mode, and where the gateway listens.
+pub(super) fn start_with_door(ground: &Ground<'_>) -> anyhow::Result<(Started, SocketAddr)> {
+    let stack = begin(ground, None)?;
+    let (entry, door) = (connect(&stack)?, stack.door);
+    Ok(((entry, stack.into_processes()), door))
+}
+
 /// With postern-netd's socket the target is in the virtual network, under a name, else at a loopback address.
 pub(super) fn start(
     ground: &Ground<'_>,
     netd: Option<&Path>,
     name_server: &mut Option<NameServer>,
 ) -> anyhow::Result<Started> {
+    let stack = begin(ground, netd)?;
+    let entry = connect(&stack)?;
+    if netd.is_some() {
+        let (address, zone) = stack.name_server()?;
+        *name_server = Some(NameServer { address, names: vec![format!("{NAME}.{zone}")] });
+    }
+    Ok((entry, stack.into_processes()))
+}
+
+fn begin(ground: &Ground<'_>, netd: Option<&Path>) -> anyhow::Result<Stack> {
     let programs = Programs::in_folder(&our_programs()?)?;
     let stack = Stack::start(&programs, ground.folder, netd, ground.interrupt)?;
     stack.publish(&[Service {
@@ -25,10 +50,9 @@ pub(super) fn start(
         allow_local: true,
         bind: if netd.is_some() { Bind::Virtual } else { Bind::Loopback },
     }])?;
-    let entry = *stack.connect(&[NAME])?.first().context("the target was not connected")?;
-    if netd.is_some() {
-        let (address, zone) = stack.name_server()?;
-        *name_server = Some(NameServer { address, names: vec![format!("{NAME}.{zone}")] });
-    }
-    Ok((entry, stack.into_processes()))
+    Ok(stack)
+}
+
+fn connect(stack: &Stack) -> anyhow::Result<SocketAddr> {
+    stack.connect(&[NAME])?.first().copied().context("the target was not connected")
 }
