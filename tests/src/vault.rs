@@ -160,7 +160,10 @@ mod tests {
         let (accepted, count) = watch::channel(0);
         let serving = tokio::spawn(serve(listener, 4, round.clone(), accepted));
         let (told, tell) = tokio::sync::oneshot::channel();
-        let up = tokio::spawn(upload(address, 4, round, move || drop(told.send(()))));
+        let halfway = move || {
+            let _ = told.send(());
+        };
+        let up = tokio::spawn(upload(address, 4, round, halfway));
         tell.await.unwrap();
         assert!(!up.is_finished());
         rounds.send_modify(|round| *round += 1);

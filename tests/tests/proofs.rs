@@ -101,6 +101,9 @@ struct Side {
     accepted: watch::Receiver<u64>,
 }
 
+/// How `pgbench` ended, and the rows that it was told of, by client.
+type Benched = (Output, BTreeMap<u32, u64>);
+
 /// What happened on one side.
 struct Account {
     acknowledged: BTreeMap<u32, u64>,
@@ -333,7 +336,7 @@ impl Bed {
     }
 
     /// `pgbench` in the client's network, and what it says was acknowledged, by client.
-    fn bench(&self, side: &Side) -> anyhow::Result<JoinHandle<anyhow::Result<(Output, BTreeMap<u32, u64>)>>> {
+    fn bench(&self, side: &Side) -> anyhow::Result<JoinHandle<anyhow::Result<Benched>>> {
         let folder = self.logs.path().join(format!("{}-{}", side.name, self.runs));
         std::fs::create_dir(&folder)?;
         let script = folder.join("script.sql");

@@ -71,7 +71,7 @@ async fn of_a_thousand_streams_over_three_gateways_and_three_relays_none_survive
     }
     let mut lives = JoinSet::new();
     for number in 0..STREAMS {
-        let (side, busy) = (number % nodes.len(), number / nodes.len() % 2 == 0);
+        let (side, busy) = (number % nodes.len(), (number / nodes.len()).is_multiple_of(2));
         let place = places.get(side).copied().context("a place")?;
         let stream = client::open(place).await.with_context(|| format!("stream {number}"))?;
         lives.spawn(async move { (side, busy, live(stream, busy).await) });

@@ -179,7 +179,7 @@ fn a_silent_cut_before_a_gateway_is_found_at_both_ends_whatever_the_stream_does(
         add_gateway(&mut stack, &site, 3).await?;
         let other = stack.gateways.get(1).context("no second gateway")?.id();
         let reachable = |status: &postern_local_api::message::Status| {
-            let found = status.gateways.iter().find(|gateway| gateway.id == other);
+            let found = status.gateways.iter().find(|gateway| gateway.id.node() == Some(other));
             found.is_some_and(|gateway| gateway.state == GatewayState::Reachable)
         };
         stack.user().status_when(reachable).await?;
