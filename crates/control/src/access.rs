@@ -121,6 +121,7 @@ pub struct Touched {
     pub grants: BTreeSet<(AccountId, ResourceId)>,
     pub resources: BTreeSet<ResourceId>,
     pub nodes: BTreeSet<postern_proto::id::NodeId>,
+    pub clusters: BTreeSet<postern_proto::id::ClusterId>,
 }
 
 /// What a change means for one account and one resource.

@@ -29,6 +29,7 @@ mod accounts;
 mod activities;
 pub mod caller;
 mod checks;
+mod clusters;
 mod devices;
 mod enrolment;
 pub mod export;
@@ -74,6 +75,7 @@ pub fn routes() -> OpenApiRouter<AppState> {
         .merge(grants::routes())
         .merge(resources::routes())
         .merge(gateways::routes())
+        .merge(clusters::routes())
         .merge(network::routes())
         .merge(nodes::routes())
         .merge(activities::routes())

@@ -18,7 +18,7 @@ use std::{
 use aws_lc_rs::digest;
 use postern_proto::{
     api::{CaInfo, CertificateResponse, DEVICE_CERTIFICATE_HOURS, NODE_CERTIFICATE_DAYS},
-    id::{AccountId, DeviceId, NodeId, OrgId},
+    id::{AccountId, ClusterId, DeviceId, NodeId, OrgId},
     record::hex,
     time::UnixMillis,
 };
@@ -177,11 +177,12 @@ impl Authority {
         self.sign(&leaf, key.public_key(), end)
     }
 
-    /// Signs a node certificate: it serves clients and speaks to the control plane.
+    /// Signs a node certificate: it serves clients, a worker in the name of its cluster too, and speaks to the control plane.
     pub fn sign_node(
         &self,
         key: &RequestedKey,
         node: NodeId,
+        cluster: Option<ClusterId>,
         now: UnixMillis,
     ) -> Result<CertificateResponse, IssueError> {
         let begin = before(now);
@@ -189,6 +190,9 @@ impl Authority {
         let mut leaf = leaf(&node.to_string(), begin, end, now)?;
         leaf.subject_alt_names =
             vec![uri(&format!("postern://{}/node/{node}", self.org))?, SanType::DnsName(node.tls_name().try_into()?)];
+        if let Some(cluster) = cluster {
+            leaf.subject_alt_names.push(SanType::DnsName(cluster.tls_name().try_into()?));
+        }
         leaf.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
         self.sign(&leaf, key.public_key(), end)
     }

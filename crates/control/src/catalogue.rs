@@ -9,15 +9,16 @@ use imbl::{OrdMap, OrdSet};
 use postern_proto::{
     bind::{OwnName, Taken},
     filter::{self, Value},
-    id::{AccountId, GrantId, NodeId, ResourceId, RoleId, RuleId},
+    id::{AccountId, ClusterId, GrantId, NodeId, ResourceId, RoleId, RuleId},
     name::{DnsName, HostPattern},
     resource::{ClientResource, Health, NodeResource},
-    sync::{GatewayInfo, NetworkSettings, ParkedAt, RelayInfo},
+    sync::{ClusterInfo, GatewayInfo, NetworkSettings, ParkedAt, RelayInfo},
     time::UnixMillis,
 };
 
 pub use self::entity::{
-    Account, AccountKind, BindAddressSchema, Grant, Member, Node, NodeKind, Org, Resource, Role, Rule, RuleTarget,
+    Account, AccountKind, BindAddressSchema, Cluster, Grant, Member, Node, NodeKind, Org, Resource, Role, Rule,
+    RuleTarget,
 };
 use self::index::link;
 pub use self::{egress::verdicts, index::Index};
@@ -43,6 +44,7 @@ pub struct Catalogue {
     pub grants: Table<GrantId, Grant>,
     pub resources: Table<ResourceId, Resource>,
     pub nodes: Table<NodeId, Node>,
+    pub clusters: Table<ClusterId, Cluster>,
     /// Which resources ever had a virtual address, those that are gone included.
     pub had: Links<IpAddr, ResourceId>,
     pub index: Index,
@@ -63,6 +65,7 @@ impl Catalogue {
             grants: Table::default(),
             resources: Table::default(),
             nodes: Table::default(),
+            clusters: Table::default(),
             had: Links::default(),
             index: Index::default(),
         }
@@ -112,7 +115,11 @@ impl Catalogue {
             let (host, _) = node.advertise.as_deref()?.rsplit_once(':')?;
             Some(OwnName { name: host.parse().ok()?, whose: format!("gateway {}", node.name) })
         });
-        control.chain(gateways).filter(|own| !own.name.is_localhost()).collect()
+        let clusters = self.clusters.values().filter_map(|cluster| {
+            let (host, _) = cluster.advertise.rsplit_once(':')?;
+            Some(OwnName { name: host.parse().ok()?, whose: format!("cluster {}", cluster.name) })
+        });
+        control.chain(gateways).chain(clusters).filter(|own| !own.name.is_localhost()).collect()
     }
 
     /// The organisation's zone or the alias that covers a name, if one does.
@@ -142,7 +149,7 @@ impl Resource {
             ports: self.ports.clone(),
             revision: self.revision,
             via,
-            cluster: None,
+            cluster: self.cluster,
             health,
         }
     }
@@ -188,8 +195,23 @@ impl filter::Subject for Resource {
             "ports" => self.ports.to_string().into(),
             "allow_local" => self.allow_local.into(),
             "strict" => self.strict.into(),
+            "cluster" => self.cluster.map_or(Value::None, |cluster| cluster.to_string().into()),
             "egress" => self.egress.as_deref().map_or(Value::None, Value::from),
             _ => self.bind.value(field),
+        }
+    }
+}
+
+impl Cluster {
+    /// As clients and its workers are told.
+    #[must_use]
+    pub fn entry(&self) -> ClusterInfo {
+        ClusterInfo {
+            id: self.id,
+            name: self.name.clone(),
+            address: self.advertise.clone(),
+            carrier: self.carrier,
+            authority: self.authority.clone(),
         }
     }
 }

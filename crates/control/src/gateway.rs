@@ -95,6 +95,8 @@ pub async fn create(change: &mut Change, new: NewNode) -> Result<Arc<Node>, Stor
         spki_sha256: None,
         enrolled_at: None,
         drain_ends_at: None,
+        cluster: None,
+        access_key: None,
         created_at: change.now(),
         revision: change.revision(),
     };

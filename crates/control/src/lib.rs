@@ -9,6 +9,7 @@ pub mod audit;
 pub mod authority;
 pub mod catalogue;
 pub mod clock;
+pub mod cluster;
 pub mod config;
 pub mod credential;
 pub mod devices;

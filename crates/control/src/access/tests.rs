@@ -288,6 +288,7 @@ fn resource(n: u8, prod: bool, kind: Kind) -> Resource {
         allow_local: false,
         strict: false,
         egress: None,
+        cluster: None,
         created_at: UnixMillis(0),
         revision: 0,
     }

@@ -2,7 +2,7 @@
 
 use axum::{Json, extract::State, http::request::Parts};
 use postern_proto::{
-    api::{CertificateRequest, CertificateResponse, EnrolRequest, EnrolResponse},
+    api::{CertificateRequest, CertificateResponse, EnrolRequest, EnrolResponse, KeyPair},
     id::NodeId,
     problem::Problem,
 };
@@ -16,6 +16,7 @@ use super::{
 use crate::{
     authority::RequestedKey,
     catalogue::Node,
+    cluster,
     gateway::check_address,
     secret::TokenHash,
     sql::{self, Connection, Row},
@@ -36,6 +37,9 @@ async fn enrol(
     Input(request): Input<EnrolRequest>,
 ) -> Answer<Json<EnrolResponse>> {
     let key = RequestedKey::from_pem(&request.csr)?;
+    if let Some(pair) = &request.key_pair {
+        return enrol_worker(&state, &parts, &key, pair).await;
+    }
     let mut broken = Violations::default();
     let advertise = request.advertise.and_then(|given| broken.check("advertise", &given, check_address(&given)));
     broken.none()?;
@@ -68,7 +72,7 @@ async fn enrol(
         .await?;
     let subject = Subject { kind: node.kind.as_str(), id: id.to_string(), name: node.name.clone() };
     change.note(&Activity::new(format!("{}.enrolled", node.kind.as_str()), subject)).await?;
-    let certificate = state.authority.sign_node(&key, id, now)?;
+    let certificate = state.authority.sign_node(&key, id, None, now)?;
     change.commit().await?;
     // A connection with the key before this one counts no more.
     state.exchange.close_node(id, "node_unknown", "The gateway was enrolled anew");
@@ -85,7 +89,43 @@ async fn certificate(
     Input(request): Input<CertificateRequest>,
 ) -> Answer<Json<CertificateResponse>> {
     let key = same_key(&request.csr, caller.node.spki_sha256.as_deref().unwrap_or_default())?;
-    Ok(Json(state.authority.sign_node(&key, caller.node.id, state.clock.now())?))
+    let (id, cluster, now) = (caller.node.id, caller.node.cluster, state.clock.now());
+    if let Some(access_key) = caller.node.access_key {
+        let mut append = state.store.append().await?;
+        cluster::note_use(append.connection(), access_key, read::signed(now.0)).await?;
+        append.commit().await?;
+    }
+    Ok(Json(state.authority.sign_node(&key, id, cluster, now)?))
+}
+
+/// A worker joins its cluster. It is a node of its own from then on; who revokes the key pair revokes it too.
+async fn enrol_worker(
+    state: &AppState,
+    parts: &Parts,
+    key: &RequestedKey,
+    pair: &KeyPair,
+) -> Answer<Json<EnrolResponse>> {
+    let refused = || {
+        let problem = Problem::new(401, "key_pair_refused", "The key pair of the cluster is not good");
+        Refusal::from(problem.with_detail("It was revoked, its secret key is another one, or it was never given."))
+    };
+    let secret = TokenHash::of(&pair.secret_key);
+    // Only who has the secret key may make others wait for the write transaction.
+    state.store.catch_up().await?;
+    let mut connection = state.store.reader().acquire().await?;
+    let id = cluster::of_key(&mut connection, pair.access_key, &secret).await?.ok_or_else(refused)?;
+    drop(connection);
+    let name = state.store.catalogue().clusters.get(&id).ok_or_else(refused)?.name.clone();
+    let who = Who::AccessKey { id: pair.access_key, cluster: name };
+    let mut change = state.store.change(origin(who, parts)).await?;
+    let id = cluster::use_key(&mut change, pair.access_key, &secret).await?.ok_or_else(refused)?;
+    let cluster = change.catalogue().clusters.get(&id).cloned().ok_or_else(refused)?;
+    let wish = (pair.access_key, pair.worker.as_str());
+    let node = cluster::add_worker(&mut change, &cluster, wish, key.spki_sha256()).await?;
+    let certificate = state.authority.sign_node(key, node.id, Some(id), change.now())?;
+    change.commit().await?;
+    let ca = state.authority.info(&state.store.org().name);
+    Ok(Json(EnrolResponse { node: node.id, name: node.name.clone(), cluster: Some(id), certificate, ca }))
 }
 
 async fn find(connection: &mut Connection, hash: &TokenHash) -> Answer<Option<Row>> {

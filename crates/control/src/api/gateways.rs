@@ -188,6 +188,9 @@ async fn create(
     if let Some(advertise) = advertise.as_deref().filter(|_| kind == NodeKind::Relay) {
         broken.add("advertise", advertise, "must not be given: nobody dials a relay");
     }
+    if kind == NodeKind::Worker {
+        broken.add("kind", kind.as_str(), "must be gateway or relay: workers enrol with a key pair of their cluster");
+    }
     let group = broken.optional("group", body.group).filter(|group| read_group(&mut broken, group)).unwrap_or_default();
     let tags = broken.optional("tags", body.tags).unwrap_or_default();
     broken.tags(&tags);

@@ -77,7 +77,7 @@ fn judge(
             issued_at: now,
             not_after: now.plus(LIFETIME).min(standing.login.expires_at),
             grant_ends: reason.ends_at(),
-            cluster: None,
+            cluster: resource.cluster,
         });
     }
     (claims, denied)

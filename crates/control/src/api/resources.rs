@@ -20,7 +20,12 @@ use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use self::input::{PortsInput, ResourceInput, wish};
-use super::{Admin, Answer, Given, Input, List, Page, Violations, page::ListParams, refusal::unknown};
+use super::{
+    Admin, Answer, Given, Input, List, Page, Violations,
+    clusters::{check_binding, read_binding},
+    page::ListParams,
+    refusal::unknown,
+};
 use crate::{
     catalogue::{Catalogue, Node, Resource},
     state::AppState,
@@ -40,6 +45,7 @@ const FIELDS: &[&str] = &[
     "allow_local",
     "strict",
     "egress",
+    "cluster",
     "bind.mode",
     "bind.ip",
     "bind.port",
@@ -47,7 +53,7 @@ const FIELDS: &[&str] = &[
     "health",
 ];
 const KNOWN: &[&str] =
-    &["name", "kind", "host", "port", "ports", "hosts", "tags", "bind", "allow_local", "strict", "egress"];
+    &["name", "kind", "host", "port", "ports", "hosts", "tags", "bind", "allow_local", "strict", "egress", "cluster"];
 
 pub(super) fn routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new().routes(routes!(list, create)).routes(routes!(show, update, delete))
@@ -129,6 +135,8 @@ async fn create(
     let mut change = state.store.change(caller.actor).await?;
     let id = ResourceId::from_ulid(change.ulid());
     let name = name.filter(|name| read_name(&mut broken, change.catalogue(), name, id));
+    let cluster = broken.optional("cluster", body.cluster);
+    let cluster = cluster.and_then(|cluster| read_binding(&mut broken, change.catalogue(), &cluster));
     let (created_at, revision) = (change.now(), change.revision());
     let bind = BindAddress::loopback(Ipv4Addr::LOCALHOST.into(), 0);
     let mut resource = Resource {
@@ -143,6 +151,7 @@ async fn create(
         bind,
         allow_local,
         strict,
+        cluster,
         egress,
         created_at,
         revision,
@@ -151,6 +160,7 @@ async fn create(
         assign(&mut broken, &state, change.catalogue(), &mut resource, &wish);
         set_hosts(&mut broken, &mut resource, &hosts);
     }
+    check_binding(&mut broken, &resource);
     broken.none()?;
     let resource = change.put(resource).await?;
     change.commit().await?;
@@ -200,6 +210,11 @@ async fn update(
         let egress = broken.optional("egress", body.egress);
         resource.egress = egress.and_then(|filter| read_egress(&mut broken, &filter));
     }
+    if !matches!(body.cluster, Given::Absent) {
+        let cluster = broken.optional("cluster", body.cluster);
+        resource.cluster = cluster.and_then(|cluster| read_binding(&mut broken, change.catalogue(), &cluster));
+    }
+    check_binding(&mut broken, &resource);
     let asked = match body.bind {
         Given::Absent => ports_given.then(|| Wish::keep(&before.bind)),
         given => wish(&mut broken, given, Some(&before.bind)),

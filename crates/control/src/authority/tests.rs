@@ -61,7 +61,7 @@ fn device_leaf(authority: &Authority, now: UnixMillis) -> Leaf {
 
 fn node_leaf(authority: &Authority, now: UnixMillis) -> Leaf {
     let (key, pem) = request();
-    leaf_of(&authority.sign_node(&RequestedKey::from_pem(&pem).unwrap(), node(), now).unwrap(), &key)
+    leaf_of(&authority.sign_node(&RequestedKey::from_pem(&pem).unwrap(), node(), None, now).unwrap(), &key)
 }
 
 /// Runs a whole mutual handshake in memory; the error is the first that either side reports.
@@ -173,7 +173,7 @@ fn two_certificates_never_share_a_serial_number() {
     let (_, pem) = request();
     let key = RequestedKey::from_pem(&pem).unwrap();
     let serial = || {
-        let signed = authority.sign_node(&key, node(), NOW).unwrap();
+        let signed = authority.sign_node(&key, node(), None, NOW).unwrap();
         let der = CertificateDer::from_pem_slice(signed.certificate.as_bytes()).unwrap();
         x509_parser::parse_x509_certificate(&der).unwrap().1.raw_serial_as_string()
     };

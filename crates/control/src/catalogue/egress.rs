@@ -44,6 +44,9 @@ impl Catalogue {
     /// no gateway reaches.
     #[must_use]
     pub fn via(&self, resource: &Resource, reports: &BTreeMap<NodeId, bool>) -> Vec<NodeId> {
+        if resource.cluster.is_some() {
+            return Vec::new();
+        }
         let reaches = |id: &NodeId| reports.get(id) == Some(&true);
         let fails = |id: &NodeId| reports.get(id) == Some(&false);
         if let Some(allowed) = self.egress(resource) {
@@ -62,10 +65,13 @@ impl Catalogue {
     /// peering group.
     #[must_use]
     pub fn neighbours(&self, node: &Node) -> Vec<NodeId> {
+        if node.kind == NodeKind::Worker {
+            return Vec::new();
+        }
         self.in_order(|other| other.kind != node.kind && other.group == node.group)
     }
 
-    /// Enrolled nodes, gateways first.
+    /// Enrolled nodes but workers, gateways first.
     fn in_order(&self, wanted: impl Fn(&&Node) -> bool) -> Vec<NodeId> {
         let of = |kind: NodeKind| self.nodes.values().map(AsRef::as_ref).filter(move |node: &&Node| node.kind == kind);
         let all = of(NodeKind::Gateway).chain(of(NodeKind::Relay));

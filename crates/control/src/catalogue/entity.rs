@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 
 use postern_proto::{
-    id::{AccountId, GrantId, NodeId, OrgId, ResourceId, RoleId, RuleId},
+    door::EntryCarrier,
+    id::{AccessKeyId, AccountId, ClusterId, GrantId, NodeId, OrgId, ResourceId, RoleId, RuleId},
     name::{Email, HostPattern},
     port::PortSet,
     resource::{BindAddress, Kind, Tags},
@@ -146,6 +147,9 @@ pub struct Resource {
     pub allow_local: bool,
     /// Whether new streams need a control plane heard from within 15 s.
     pub strict: bool,
+    /// The cluster over which alone it is reached; null: gateways and relays.
+    #[schema(value_type = Option<String>)]
+    pub cluster: Option<ClusterId>,
     /// Which nodes may dial it, in the filter grammar over `name`, `id`, `kind`, `group` and `tags` of nodes; null: all.
     #[schema(example = "kind:relay tags:site=fra")]
     pub egress: Option<String>,
@@ -180,7 +184,7 @@ pub(super) struct LoopbackAddressSchema {
     port: u16,
 }
 
-/// A gateway or a relay.
+/// A gateway, a relay or a worker.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Node {
     #[schema(value_type = String, example = "nod_01JABCDEFGHJKMNPQRSTVWXYZ0")]
@@ -200,6 +204,14 @@ pub struct Node {
     /// Set while an administrator wants it out of service: when what it still carries is cut.
     #[schema(value_type = Option<u64>)]
     pub drain_ends_at: Option<UnixMillis>,
+    /// The cluster that a worker belongs to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub cluster: Option<ClusterId>,
+    /// What a worker enrolled with.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub access_key: Option<AccessKeyId>,
     #[schema(value_type = u64)]
     pub created_at: UnixMillis,
     pub revision: u64,
@@ -211,6 +223,8 @@ pub enum NodeKind {
     Gateway,
     /// Listens nowhere: it is reached through gateways.
     Relay,
+    /// Enrols with a key pair of its cluster, and is reached at the address of that.
+    Worker,
 }
 
 impl NodeKind {
@@ -219,6 +233,27 @@ impl NodeKind {
         match self {
             Self::Gateway => "gateway",
             Self::Relay => "relay",
+            Self::Worker => "worker",
         }
     }
+}
+
+/// A proxy cluster: workers that stand for each other behind one address.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+pub struct Cluster {
+    #[schema(value_type = String, example = "clu_01JABCDEFGHJKMNPQRSTVWXYZ0")]
+    pub id: ClusterId,
+    pub name: String,
+    /// Where clients dial it, as `host:port`: usually a layer-4 balancer.
+    pub advertise: String,
+    /// `direct`, or `websocket` where something before the workers ends TLS.
+    #[schema(value_type = String)]
+    pub carrier: EntryCarrier,
+    /// The authority (PEM) of the outer certificate with carrier `websocket`; null: what clients' machines trust.
+    pub authority: Option<String>,
+    #[schema(value_type = std::collections::BTreeMap<String, String>)]
+    pub tags: Tags,
+    #[schema(value_type = u64)]
+    pub created_at: UnixMillis,
+    pub revision: u64,
 }

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use postern_proto::{
-    id::{AccountId, ActivityId, NodeId},
+    id::{AccessKeyId, AccountId, ActivityId, NodeId},
     time::UnixMillis,
 };
 use serde::Serialize;
@@ -34,6 +34,12 @@ pub enum Who {
         id: NodeId,
         name: String,
     },
+    /// Who has a key pair of a cluster.
+    AccessKey {
+        id: AccessKeyId,
+        /// The cluster's name.
+        cluster: String,
+    },
     /// Somebody with access to the data folder, at the command line.
     Operator,
     /// The control plane itself, for example when a grant ends.
@@ -57,6 +63,7 @@ impl Who {
         match self {
             Self::Account { .. } => "account",
             Self::Node { .. } => "node",
+            Self::AccessKey { .. } => "access_key",
             Self::Operator => "operator",
             Self::System => "system",
         }
@@ -66,6 +73,7 @@ impl Who {
         match self {
             Self::Account { id, .. } => Some(id.to_string()),
             Self::Node { id, .. } => Some(id.to_string()),
+            Self::AccessKey { id, .. } => Some(id.to_string()),
             Self::Operator | Self::System => None,
         }
     }
@@ -74,6 +82,7 @@ impl Who {
         match self {
             Self::Account { email, .. } => email,
             Self::Node { name, .. } => name,
+            Self::AccessKey { cluster, .. } => cluster,
             Self::Operator => "command line",
             Self::System => "control plane",
         }

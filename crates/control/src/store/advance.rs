@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     access::Touched,
-    catalogue::{Account, Catalogue, Grant, Member, Node, Resource, Role, Rule},
+    catalogue::{Account, Catalogue, Cluster, Grant, Member, Node, Resource, Role, Rule},
     sql::{self, Connection},
 };
 
@@ -131,6 +131,7 @@ async fn forward(known: &Catalogue, touched: &[Entry], connection: &mut Connecti
             Member::KIND => take::<Member>(id, &mut catalogue, connection).await?,
             Grant::KIND => take::<Grant>(id, &mut catalogue, connection).await?,
             Resource::KIND => take::<Resource>(id, &mut catalogue, connection).await?,
+            Cluster::KIND => take::<Cluster>(id, &mut catalogue, connection).await?,
             Node::KIND => take::<Node>(id, &mut catalogue, connection).await?,
             // Of a newer program: nothing that this one knows.
             _ => {}

@@ -1,11 +1,14 @@
 //! The one way in which configuration is written.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use postern_proto::{
     id::{AccountId, ActivityId, GrantId, ResourceId},
     lease::{Revocation, RevokedSubject},
-    sync::{ItemKey, NetworkSettings},
+    sync::{CLUSTERS, ItemKey, NetworkSettings},
     time::UnixMillis,
 };
 use tokio::sync::OwnedMutexGuard;
@@ -286,8 +289,18 @@ impl Change {
             entries.push(entry(format!("node:{id}"), node.is_some(), ItemKey::Node { id: *id }));
         }
         for id in &self.touched.resources {
-            let there = self.after.resources.contains_key(id);
-            entries.push(entry("gateways".to_owned(), there, ItemKey::Resource { id: *id }));
+            let (was, is) = (self.before.resources.get(id), self.after.resources.get(id));
+            let key = ItemKey::Resource { id: *id };
+            let (from, to) = (was.and_then(|was| was.cluster), is.and_then(|is| is.cluster));
+            entries.push(entry("gateways".to_owned(), is.is_some() && to.is_none(), key.clone()));
+            for cluster in BTreeSet::from_iter(from.into_iter().chain(to)) {
+                entries.push(entry(format!("cluster:{cluster}"), to == Some(cluster), key.clone()));
+            }
+        }
+        for id in &self.touched.clusters {
+            let (there, key) = (self.after.clusters.contains_key(id), ItemKey::Cluster { id: *id });
+            entries.push(entry(CLUSTERS.to_owned(), there, key.clone()));
+            entries.push(entry(format!("cluster:{id}"), there, key));
         }
         for id in &self.touched.accounts {
             let there = self.after.accounts.contains_key(id);

@@ -3,7 +3,7 @@
 use std::{fmt::Display, future::Future, sync::Arc};
 
 use postern_proto::{
-    id::{AccountId, GrantId, NodeId, ResourceId, RoleId, RuleId},
+    id::{AccountId, ClusterId, GrantId, NodeId, ResourceId, RoleId, RuleId},
     name::name_key,
 };
 use serde::Serialize;
@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     access::Touched,
-    catalogue::{Account, Catalogue, Grant, Member, Node, Resource, Role, Rule, RuleTarget, Table},
+    catalogue::{Account, Catalogue, Cluster, Grant, Member, Node, Resource, Role, Rule, RuleTarget, Table},
     sql::{self, Connection, Row},
 };
 
@@ -355,7 +355,7 @@ impl Entity for Resource {
     const ROWS: Rows = Rows {
         table: "resource",
         columns: "id, name, kind, host, port, ports, hosts, tags, bind_mode, bind_ip, bind_port, dns_name, loopback_ip,
-            loopback_port, allow_local, strict, egress, created_at, rev",
+            loopback_port, allow_local, strict, egress, cluster_id, created_at, rev",
         key: "id = $1",
     };
 
@@ -384,12 +384,13 @@ impl Entity for Resource {
     async fn save(&self, connection: &mut Connection) -> Result<(), StoreError> {
         let statement =
             "INSERT INTO resource (id, name, name_key, kind, host, port, tags, bind_mode, bind_ip, bind_port,
-                dns_name, allow_local, strict, created_at, rev, ports, hosts, loopback_ip, loopback_port, egress)
-            VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20)
+                dns_name, allow_local, strict, created_at, rev, ports, hosts, loopback_ip, loopback_port, egress,
+                cluster_id)
+            VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21)
             ON CONFLICT (id) DO UPDATE SET name = $2, name_key = $3, kind = $4, host = $5, port = $6, tags = $7,
                 bind_mode = $8, bind_ip = $9, bind_port = $10, dns_name = $11, allow_local = $12, strict = $13,
                 rev = $15, ports = $16, hosts = $17, loopback_ip = $18, loopback_port = $19,
-                egress = $20";
+                egress = $20, cluster_id = $21";
         let loopback = self.bind.loopback_address();
         let query = sql::query(statement)
             .bind(self.id.to_string())
@@ -411,7 +412,8 @@ impl Entity for Resource {
             .bind(json(&self.hosts)?)
             .bind(loopback.map(|address| address.ip().to_string()))
             .bind(loopback.map(|address| i64::from(address.port())))
-            .bind(&self.egress);
+            .bind(&self.egress)
+            .bind(self.cluster.map(|cluster| cluster.to_string()));
         query.execute(&mut *connection).await?;
         if !self.bind.mode.is_virtual() {
             return Ok(());
@@ -433,7 +435,9 @@ impl Entity for Node {
     const KIND: &'static str = "gateway";
     const ROWS: Rows = Rows {
         table: "node",
-        columns: "id, name, kind, peering, tags, advertise, spki_sha256, enrolled_at, drain_ends_at, created_at, rev",
+        columns:
+            "id, name, kind, peering, tags, advertise, spki_sha256, enrolled_at, drain_ends_at, cluster_id, access_key,
+            created_at, rev",
         key: "id = $1",
     };
 
@@ -456,10 +460,11 @@ impl Entity for Node {
     async fn save(&self, connection: &mut Connection) -> Result<(), StoreError> {
         let statement =
             "INSERT INTO node (id, kind, name, name_key, advertise, spki_sha256, enrolled_at, created_at, rev, peering, tags,
-                drain_ends_at)
-            VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
+                drain_ends_at, cluster_id, access_key)
+            VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)
             ON CONFLICT (id) DO UPDATE SET kind = $2, name = $3, name_key = $4, advertise = $5, spki_sha256 = $6,
-                enrolled_at = $7, rev = $9, peering = $10, tags = $11, drain_ends_at = $12";
+                enrolled_at = $7, rev = $9, peering = $10, tags = $11, drain_ends_at = $12, cluster_id = $13,
+                access_key = $14";
         let query = sql::query(statement)
             .bind(self.id.to_string())
             .bind(self.kind.as_str())
@@ -472,12 +477,62 @@ impl Entity for Node {
             .bind(signed(self.revision))
             .bind(&self.group)
             .bind(json(&self.tags)?)
-            .bind(millis(self.drain_ends_at));
+            .bind(millis(self.drain_ends_at))
+            .bind(self.cluster.map(|cluster| cluster.to_string()))
+            .bind(self.access_key.map(|key| key.to_string()));
         done(query.execute(connection).await)
     }
 
     async fn erase(id: NodeId, connection: &mut Connection) -> Result<(), StoreError> {
         delete("DELETE FROM node WHERE id = $1", id, connection).await
+    }
+}
+
+impl Entity for Cluster {
+    type Id = ClusterId;
+    const KIND: &'static str = "cluster";
+    const ROWS: Rows = Rows {
+        table: "cluster",
+        columns: "id, name, advertise, carrier, authority, tags, created_at, rev",
+        key: "id = $1",
+    };
+
+    named_by_id!();
+
+    fn label(&self, _: &Catalogue) -> String {
+        self.name.clone()
+    }
+
+    kept_in!(clusters);
+
+    fn read(row: &Row) -> Result<Self, StoreError> {
+        load::cluster(row)
+    }
+
+    fn settle(_: &mut Catalogue, touched: &mut Touched, before: Option<&Self>, after: Option<&Self>) {
+        touched.clusters.extend(before.or(after).map(|cluster| cluster.id));
+    }
+
+    async fn save(&self, connection: &mut Connection) -> Result<(), StoreError> {
+        let statement = "INSERT INTO cluster (id, name, name_key, advertise, carrier, authority, tags, created_at, rev)
+            VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+            ON CONFLICT (id) DO UPDATE SET name = $2, name_key = $3, advertise = $4, carrier = $5, authority = $6,
+                tags = $7, rev = $9";
+        let query = sql::query(statement)
+            .bind(self.id.to_string())
+            .bind(&self.name)
+            .bind(name_key(&self.name))
+            .bind(&self.advertise)
+            .bind(self.carrier.as_str())
+            .bind(&self.authority)
+            .bind(json(&self.tags)?)
+            .bind(signed(self.created_at.0))
+            .bind(signed(self.revision));
+        done(query.execute(connection).await)
+    }
+
+    async fn erase(id: ClusterId, connection: &mut Connection) -> Result<(), StoreError> {
+        delete("DELETE FROM cluster WHERE id = $1", id, connection).await
     }
 }
 

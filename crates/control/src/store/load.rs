@@ -5,6 +5,7 @@ use std::sync::Arc;
 use imbl::OrdMap;
 use postern_proto::{
     bind::zone_for,
+    door::EntryCarrier,
     id::OrgId,
     resource::{BindAddress, BindMode, LoopbackAddress},
     sync::NetworkSettings,
@@ -17,7 +18,7 @@ use super::{
 };
 use crate::{
     catalogue::{
-        Account, AccountKind, Catalogue, Grant, Member, Node, NodeKind, Org, Resource, Role, Rule, RuleTarget,
+        Account, AccountKind, Catalogue, Cluster, Grant, Member, Node, NodeKind, Org, Resource, Role, Rule, RuleTarget,
     },
     clock::Clock,
     sql::{self, Connection, Row},
@@ -60,6 +61,7 @@ pub(super) async fn catalogue(connection: &mut Connection) -> Result<Catalogue, 
     fill::<Member>(connection, &mut catalogue).await?;
     fill::<Grant>(connection, &mut catalogue).await?;
     fill::<Node>(connection, &mut catalogue).await?;
+    fill::<Cluster>(connection, &mut catalogue).await?;
     fill::<Rule>(connection, &mut catalogue).await?;
     for row in &sql::query("SELECT ip, resource_id FROM vnm_address").fetch_all(connection).await? {
         catalogue.note_past_address(value(row, "ip")?, value(row, "resource_id")?);
@@ -173,6 +175,7 @@ pub(super) fn resource(row: &Row) -> Result<Resource, StoreError> {
         allow_local: row.try_get("allow_local")?,
         strict: row.try_get("strict")?,
         egress: row.try_get("egress")?,
+        cluster: optional_value(row, "cluster_id")?,
         created_at: instant(row, "created_at")?,
         revision: count(row, "rev")?,
     })
@@ -182,6 +185,7 @@ pub(super) fn node(row: &Row) -> Result<Node, StoreError> {
     let kind = match row.try_get("kind")? {
         "gateway" => NodeKind::Gateway,
         "relay" => NodeKind::Relay,
+        "worker" => NodeKind::Worker,
         other => return Err(StoreError::Unreadable(other.to_owned())),
     };
     Ok(Node {
@@ -194,6 +198,26 @@ pub(super) fn node(row: &Row) -> Result<Node, StoreError> {
         spki_sha256: row.try_get("spki_sha256")?,
         enrolled_at: optional_instant(row, "enrolled_at")?,
         drain_ends_at: optional_instant(row, "drain_ends_at")?,
+        cluster: optional_value(row, "cluster_id")?,
+        access_key: optional_value(row, "access_key")?,
+        created_at: instant(row, "created_at")?,
+        revision: count(row, "rev")?,
+    })
+}
+
+pub(super) fn cluster(row: &Row) -> Result<Cluster, StoreError> {
+    let carrier = match row.try_get("carrier")? {
+        "direct" => EntryCarrier::Direct,
+        "websocket" => EntryCarrier::WebSocket,
+        other => return Err(StoreError::Unreadable(other.to_owned())),
+    };
+    Ok(Cluster {
+        id: value(row, "id")?,
+        name: row.try_get("name")?,
+        advertise: row.try_get("advertise")?,
+        carrier,
+        authority: row.try_get("authority")?,
+        tags: parse(row.try_get("tags")?)?,
         created_at: instant(row, "created_at")?,
         revision: count(row, "rev")?,
     })

@@ -29,7 +29,7 @@ use self::{
     bulletin::News,
     state::{Locked, State},
 };
-use super::hub::{ConnectionId, Hub, Next, ORG};
+use super::hub::{ConnectionId, Hub, Next, ORG, scopes_of};
 use crate::{
     catalogue::Leaving,
     secret::{self, NoEntropy},
@@ -119,8 +119,14 @@ impl Exchange {
         let woken = Arc::new(Notify::new());
         let now = self.shared.store.clock().now();
         let mut state = self.lock();
-        state.load(&self.shared.store, peer);
-        let id = state.hub.connect(peer, hello, now);
+        let catalogue = self.shared.store.catalogue();
+        let cluster = match peer {
+            Peer::Node { node } => catalogue.nodes.get(&node).and_then(|node| node.cluster),
+            Peer::Device { .. } => None,
+        };
+        let scopes = scopes_of(peer, cluster, hello);
+        state.load(&self.shared.store, &scopes);
+        let id = state.hub.connect(peer, scopes, hello, now);
         state.wakers.insert(id, Arc::clone(&woken));
         if let Peer::Node { node } = peer {
             state.health.node_came(node);

@@ -11,9 +11,9 @@ use std::{
 
 use axum::extract::ws::Utf8Bytes;
 use postern_proto::{
-    id::{AccountId, DeviceId, NodeId, OrgId},
+    id::{AccountId, ClusterId, DeviceId, NodeId, OrgId},
     lease::{Revocation, RevokedSubject},
-    sync::{Hello, Item, ItemKey, Peer, Scope, ServerFrame, VERSION, Welcome},
+    sync::{CLUSTERS, Hello, Item, ItemKey, Peer, Scope, ServerFrame, VERSION, Welcome},
     time::UnixMillis,
 };
 
@@ -53,12 +53,23 @@ pub fn node_scope(node: NodeId) -> Scope {
     format!("node:{node}")
 }
 
-/// The scopes that a peer follows.
+/// The scope of a cluster's workers.
 #[must_use]
-pub fn scopes_of(peer: Peer) -> Vec<Scope> {
-    match peer {
-        Peer::Device { account, .. } => vec![ORG.to_owned(), account_scope(account)],
-        Peer::Node { node } => vec![ORG.to_owned(), GATEWAYS.to_owned(), node_scope(node)],
+pub fn cluster_scope(cluster: ClusterId) -> Scope {
+    format!("cluster:{cluster}")
+}
+
+/// The scopes that a peer follows. `cluster`: of which a node is a worker.
+#[must_use]
+pub fn scopes_of(peer: Peer, cluster: Option<ClusterId>, hello: &Hello) -> Vec<Scope> {
+    match (peer, cluster) {
+        (Peer::Device { account, .. }, _) => {
+            // Only to who can read it.
+            let clusters = hello.have.contains_key(CLUSTERS).then(|| CLUSTERS.to_owned());
+            [ORG.to_owned(), account_scope(account)].into_iter().chain(clusters).collect()
+        }
+        (Peer::Node { node }, Some(cluster)) => vec![ORG.to_owned(), cluster_scope(cluster), node_scope(node)],
+        (Peer::Node { node }, None) => vec![ORG.to_owned(), GATEWAYS.to_owned(), node_scope(node)],
     }
 }
 
@@ -177,11 +188,11 @@ impl Hub {
         self.feeds.retain(|_, followed| !followed.idle_since.is_some_and(over));
     }
 
-    /// Admits a connection. All its scopes must have been published. What it holds counts only if it is of this epoch.
-    pub fn connect(&mut self, peer: Peer, hello: &Hello, now: UnixMillis) -> ConnectionId {
+    /// Admits a connection that follows these scopes, see [`scopes_of`]. All must have been published. What it holds counts
+    /// only if it is of this epoch.
+    pub fn connect(&mut self, peer: Peer, scopes: Vec<Scope>, hello: &Hello, now: UnixMillis) -> ConnectionId {
         self.last_id += 1;
         let id = ConnectionId(self.last_id);
-        let scopes = scopes_of(peer);
         for scope in &scopes {
             if let Some(followed) = self.feeds.get_mut(scope) {
                 followed.by.insert(id);
@@ -189,7 +200,7 @@ impl Hub {
             }
         }
         let known = hello.epoch == self.epoch;
-        let have = |scope: &Scope| hello.have.get(scope).copied().filter(|_| known);
+        let have = |scope: &Scope| hello.have.get(scope).copied().filter(|rev| known && *rev > 0);
         let cursors = scopes.iter().map(|scope| Cursor { scope: scope.clone(), have: have(scope), parts: None });
         let welcome =
             Welcome { version: VERSION, org: self.org, epoch: self.epoch.clone(), now, scopes: scopes.clone() };
@@ -221,7 +232,10 @@ impl Hub {
         self.connections.get(&id).is_some_and(|connection| {
             hello.epoch == self.epoch
                 && !connection.closing
-                && connection.cursors.iter().all(|cursor| hello.have.get(&cursor.scope).copied() == cursor.have)
+                && connection
+                    .cursors
+                    .iter()
+                    .all(|cursor| hello.have.get(&cursor.scope).copied().filter(|rev| *rev > 0) == cursor.have)
         })
     }
 

@@ -7,8 +7,8 @@ use std::{
 };
 
 use postern_proto::{
-    id::{AccountId, NodeId, ResourceId},
-    sync::{DrainOrder, Item, ItemKey, ParkedAt},
+    id::{AccountId, ClusterId, NodeId, ResourceId},
+    sync::{CLUSTERS, DrainOrder, Item, ItemKey, ParkedAt},
     time::UnixMillis,
 };
 
@@ -72,7 +72,13 @@ impl Sources<'_> {
     pub fn view(&self, scope: &str) -> View {
         match Named::parse(scope) {
             Some(Named::Org) => self.org(),
-            Some(Named::Gateways) => view(self.catalogue.resources.values().map(|resource| self.dialled(resource))),
+            Some(Named::Gateways) => view(self.dialled_over(None)),
+            Some(Named::Clusters) => {
+                view(self.catalogue.clusters.values().map(|cluster| Item::Cluster(cluster.entry())))
+            }
+            Some(Named::Cluster(cluster)) => {
+                view(self.cluster(cluster).into_iter().chain(self.dialled_over(Some(cluster))))
+            }
             Some(Named::Account(account)) => self.account(account),
             Some(Named::Node(node)) => view(self.node(node).into_iter().chain(self.neighbours(node))),
             None => View::new(),
@@ -89,9 +95,9 @@ impl Sources<'_> {
             }
             (Named::Org, ItemKey::Gateway { id }) => self.gateway(*id).map(Arc::new),
             (Named::Org, ItemKey::Relay { id }) => self.relay(*id).map(Arc::new),
-            (Named::Gateways, ItemKey::Resource { id }) => {
-                Some(Arc::new(self.dialled(self.catalogue.resources.get(id)?)))
-            }
+            (Named::Gateways, ItemKey::Resource { id }) => self.dialled_there(*id, None).map(Arc::new),
+            (Named::Cluster(cluster), ItemKey::Resource { id }) => self.dialled_there(*id, Some(cluster)).map(Arc::new),
+            (Named::Clusters | Named::Cluster(_), ItemKey::Cluster { id }) => self.cluster(*id).map(Arc::new),
             (Named::Account(account), ItemKey::Account { .. }) => self.who(account).map(Arc::new),
             (Named::Account(account), ItemKey::Access { id }) => {
                 access::reason(self.catalogue, account, *id, self.now)?;
@@ -135,6 +141,21 @@ impl Sources<'_> {
         self.draining.get(&node).copied().unwrap_or_default()
     }
 
+    fn cluster(&self, id: ClusterId) -> Option<Item> {
+        Some(Item::Cluster(self.catalogue.clusters.get(&id)?.entry()))
+    }
+
+    /// The resources that are reached over this cluster; without one, over gateways and relays.
+    fn dialled_over(&self, cluster: Option<ClusterId>) -> impl Iterator<Item = Item> {
+        let there = self.catalogue.resources.values().filter(move |resource| resource.cluster == cluster);
+        there.map(|resource| self.dialled(resource))
+    }
+
+    fn dialled_there(&self, id: ResourceId, cluster: Option<ClusterId>) -> Option<Item> {
+        let resource = self.catalogue.resources.get(&id).filter(|resource| resource.cluster == cluster)?;
+        Some(self.dialled(resource))
+    }
+
     fn dialled(&self, resource: &Resource) -> Item {
         Item::Resource(resource.for_node(self.catalogue.egress(resource)))
     }
@@ -168,6 +189,8 @@ enum Named {
     Gateways,
     Account(AccountId),
     Node(NodeId),
+    Clusters,
+    Cluster(ClusterId),
 }
 
 impl Named {
@@ -175,6 +198,8 @@ impl Named {
         match scope.split_once(':') {
             None if scope == ORG => Some(Self::Org),
             None if scope == GATEWAYS => Some(Self::Gateways),
+            None if scope == CLUSTERS => Some(Self::Clusters),
+            Some(("cluster", id)) => id.parse().ok().map(Self::Cluster),
             Some(("account", id)) => id.parse().ok().map(Self::Account),
             Some(("node", id)) => id.parse().ok().map(Self::Node),
             _ => None,

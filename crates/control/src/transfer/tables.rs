@@ -24,6 +24,8 @@ pub(super) const TABLES: &[&str] = &[
     "account_grant",
     "node",
     "enrol_token",
+    "cluster",
+    "cluster_key",
     "change_log",
     "revocation",
     "entity_log",

@@ -11,6 +11,7 @@ mod accounts;
 mod audit;
 #[path = "../database/choice.rs"]
 mod choice;
+mod clusters;
 mod errors;
 mod network;
 mod offline;

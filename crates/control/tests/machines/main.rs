@@ -9,6 +9,7 @@
 
 #[path = "../database/choice.rs"]
 mod choice;
+mod clusters;
 mod enrolment;
 mod leases;
 mod login;

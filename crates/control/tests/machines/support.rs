@@ -177,6 +177,7 @@ impl World {
             allow_local: false,
             strict: false,
             egress: None,
+            cluster: None,
             created_at: change.now(),
             revision: 0,
         };
@@ -307,7 +308,7 @@ pub(crate) struct Machine<T = NodeId> {
 }
 
 impl<T> Machine<T> {
-    fn new(client: ControlClient, key: KeyPair, certificate: &str, token: Option<String>, given: T) -> Self {
+    pub(crate) fn new(client: ControlClient, key: KeyPair, certificate: &str, token: Option<String>, given: T) -> Self {
         client.set_identity(Some(ClientIdentity::from_pem(certificate, &key.serialize_pem()).unwrap()));
         client.set_bearer(token.map(Bearer::new));
         Self { client: Arc::new(client), key, given }

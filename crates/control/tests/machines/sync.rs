@@ -40,7 +40,7 @@ async fn a_device_gets_a_snapshot_then_deltas_and_after_a_break_only_the_differe
     let device = world.sign_in("ada@example.org").await;
     let mut socket = device.follow().await;
     socket.settle().await;
-    assert_eq!(snapshots(&socket), 2);
+    assert_eq!(snapshots(&socket), 3);
     assert!(socket.item(&ItemKey::Access { id: one }).is_some() && socket.item(&ItemKey::Settings).is_some());
     assert!(socket.item(&ItemKey::Account { id: account }).is_some());
 

@@ -49,6 +49,8 @@ async fn a_gateway_of_one_replica_is_known_at_the_others_and_asked_by_them() {
         spki_sha256: None,
         enrolled_at: Some(change.now()),
         drain_ends_at: None,
+        cluster: None,
+        access_key: None,
         created_at: change.now(),
         revision: 0,
     };

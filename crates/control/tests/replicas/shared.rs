@@ -60,6 +60,7 @@ pub(crate) async fn put_resource(change: &mut Change, number: u16, env: &str) ->
         allow_local: false,
         strict: number.is_multiple_of(2),
         egress: (number == 3).then(|| "tags:zone=a".to_owned()),
+        cluster: None,
         created_at: change.now(),
         revision: 0,
     };
@@ -151,6 +152,8 @@ async fn a_catalogue_that_was_brought_forward_is_the_one_that_a_restart_reads() 
         spki_sha256: None,
         enrolled_at: None,
         drain_ends_at: None,
+        cluster: None,
+        access_key: None,
         created_at: change.now(),
         revision: 0,
     };

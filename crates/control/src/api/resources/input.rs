@@ -64,6 +64,10 @@ pub(super) struct ResourceInput {
     #[serde(default)]
     #[schema(value_type = Option<String>)]
     pub(super) egress: Given<String>,
+    /// The id of the cluster over which alone it is reached; null or left out at creation: gateways and relays.
+    #[serde(default)]
+    #[schema(value_type = Option<String>)]
+    pub(super) cluster: Given<String>,
     #[serde(flatten)]
     #[schema(ignore)]
     pub(super) unknown: Unknown,

@@ -26,6 +26,8 @@ fn node(n: u128, kind: NodeKind, group: &str, site: &str) -> Node {
         spki_sha256: None,
         enrolled_at: Some(UnixMillis(1)),
         drain_ends_at: None,
+        cluster: None,
+        access_key: None,
         created_at: UnixMillis(0),
         revision: 1,
     }
@@ -45,6 +47,7 @@ fn resource(egress: Option<&str>) -> Resource {
         allow_local: false,
         strict: false,
         egress: egress.map(ToOwned::to_owned),
+        cluster: None,
         created_at: UnixMillis(0),
         revision: 1,
     }

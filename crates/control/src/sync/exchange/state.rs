@@ -17,7 +17,7 @@ use tokio::sync::Notify;
 
 use super::{
     super::{
-        hub::{ConnectionId, Hub, ORG, account_scope, is_of_account, scopes_of},
+        hub::{ConnectionId, Hub, ORG, account_scope, is_of_account},
         views::{SharedItems, Sources},
     },
     Presence,
@@ -120,9 +120,9 @@ impl State {
         }
     }
 
-    /// Makes sure that the scopes of a peer are kept.
-    pub(super) fn load(&mut self, store: &Store, peer: Peer) {
-        let missing: Vec<String> = scopes_of(peer).into_iter().filter(|scope| self.hub.view(scope).is_none()).collect();
+    /// Makes sure that these scopes are kept.
+    pub(super) fn load(&mut self, store: &Store, scopes: &[String]) {
+        let missing: Vec<String> = scopes.iter().filter(|scope| self.hub.view(scope).is_none()).cloned().collect();
         self.refresh(store, &missing);
     }
 

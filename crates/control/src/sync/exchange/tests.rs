@@ -84,6 +84,7 @@ fn something(id: ResourceId) -> Resource {
         allow_local: false,
         strict: false,
         egress: None,
+        cluster: None,
         created_at: UnixMillis(0),
         revision: 0,
     }

@@ -57,6 +57,22 @@ fn nothing_held() -> Hello {
     Replica::default().hello("t")
 }
 
+/// As a peer that knows no clusters.
+fn connect(hub: &mut Hub, peer: Peer, hello: &Hello, now: UnixMillis) -> ConnectionId {
+    let scopes = scopes_of(peer, None, hello).into_iter().filter(|scope| scope != CLUSTERS).collect();
+    hub.connect(peer, scopes, hello, now)
+}
+
+#[test]
+fn who_can_read_clusters_is_told_of_them_and_workers_of_what_is_theirs() {
+    let (reads, reads_not) = (nothing_held(), Hello { have: Default::default(), ..nothing_held() });
+    assert!(scopes_of(device(1), None, &reads).contains(&CLUSTERS.to_owned()));
+    assert!(!scopes_of(device(1), None, &reads_not).contains(&CLUSTERS.to_owned()));
+    let cluster = ClusterId::from_ulid(Ulid(5));
+    let scopes = scopes_of(Peer::Node { node: node(1) }, Some(cluster), &reads);
+    assert_eq!(scopes, [ORG.to_owned(), cluster_scope(cluster), node_scope(node(1))]);
+}
+
 fn hub() -> Hub {
     let mut hub = Hub::new(org(), "e1".to_owned(), 1000);
     let now = Instant::now();
@@ -98,13 +114,13 @@ fn revoked(frames: &[ServerFrame]) -> Vec<RevokedSubject> {
 #[test]
 fn a_new_device_gets_snapshots_and_one_that_comes_back_only_the_difference() {
     let (mut hub, mut replica) = (hub(), Replica::default());
-    let id = hub.connect(device(1), &replica.hello("t"), NOW);
+    let id = connect(&mut hub, device(1), &replica.hello("t"), NOW);
     follow(&mut hub, id, &mut replica);
     assert_eq!(replica.items().cloned().collect::<Vec<_>>(), [access(1, 1), gateway(1, 1)]);
     hub.disconnect(id, Instant::now());
 
     hub.patch(ORG, vec![gateway(2, 1).into()], vec![]);
-    let id = hub.connect(device(1), &replica.hello("t"), NOW);
+    let id = connect(&mut hub, device(1), &replica.hello("t"), NOW);
     let frames = frames(&mut hub, id);
     assert!(matches!(frames[..], [ServerFrame::Welcome(_), ServerFrame::Delta { .. }]), "{frames:?}");
 }
@@ -112,11 +128,11 @@ fn a_new_device_gets_snapshots_and_one_that_comes_back_only_the_difference() {
 #[test]
 fn another_epoch_makes_what_is_held_worth_nothing() {
     let (mut before, mut replica) = (hub(), Replica::default());
-    let id = before.connect(device(1), &replica.hello("t"), NOW);
+    let id = connect(&mut before, device(1), &replica.hello("t"), NOW);
     follow(&mut before, id, &mut replica);
     let mut after = hub();
     after.epoch = "e2".to_owned();
-    let id = after.connect(device(1), &replica.hello("t"), NOW);
+    let id = connect(&mut after, device(1), &replica.hello("t"), NOW);
     let snapshots = frames(&mut after, id).iter().filter(|f| matches!(f, ServerFrame::Snapshot { .. })).count();
     assert_eq!(snapshots, 2);
 }
@@ -124,7 +140,7 @@ fn another_epoch_makes_what_is_held_worth_nothing() {
 #[test]
 fn a_change_wakes_only_those_that_it_concerns() {
     let mut hub = hub();
-    let ids = [1, 2].map(|n| hub.connect(device(n), &nothing_held(), NOW));
+    let ids = [1, 2].map(|n| connect(&mut hub, device(n), &nothing_held(), NOW));
     hub.take_woken();
     hub.patch(&format!("account:{}", account(1)), vec![access(7, 1).into()], vec![]);
     assert_eq!(hub.take_woken(), BTreeSet::from([ids[0]]));
@@ -135,8 +151,8 @@ fn a_change_wakes_only_those_that_it_concerns() {
 #[test]
 fn revocations_reach_all_nodes_and_only_the_devices_concerned() {
     let mut hub = hub();
-    let nodes = [1, 2].map(|n| hub.connect(Peer::Node { node: node(n) }, &nothing_held(), NOW));
-    let devices = [1, 2].map(|n| hub.connect(device(n), &nothing_held(), NOW));
+    let nodes = [1, 2].map(|n| connect(&mut hub, Peer::Node { node: node(n) }, &nothing_held(), NOW));
+    let devices = [1, 2].map(|n| connect(&mut hub, device(n), &nothing_held(), NOW));
     let one = RevokedSubject::Access { account: account(1), resource: resource(1) };
     let two = RevokedSubject::Resource { resource: resource(2) };
     hub.revoke(&[revocation(one.clone()), revocation(two.clone())]);
@@ -150,7 +166,7 @@ fn revocations_reach_all_nodes_and_only_the_devices_concerned() {
 #[test]
 fn a_device_that_loses_very_much_at_once_is_told_in_few_frames() {
     let mut hub = hub();
-    let ids = [1, 2].map(|n| hub.connect(device(n), &nothing_held(), NOW));
+    let ids = [1, 2].map(|n| connect(&mut hub, device(n), &nothing_held(), NOW));
     ids.iter().for_each(|id| drop(frames(&mut hub, *id)));
     let lost: Vec<_> =
         (0..2500).map(|n| revocation(RevokedSubject::Access { account: account(1), resource: resource(n) })).collect();
@@ -163,8 +179,8 @@ fn a_device_that_loses_very_much_at_once_is_told_in_few_frames() {
 #[test]
 fn one_that_never_reads_is_closed_and_holds_nothing_up() {
     let mut hub = hub();
-    let slow = hub.connect(Peer::Node { node: node(1) }, &nothing_held(), NOW);
-    let quick = hub.connect(Peer::Node { node: node(2) }, &nothing_held(), NOW);
+    let slow = connect(&mut hub, Peer::Node { node: node(1) }, &nothing_held(), NOW);
+    let quick = connect(&mut hub, Peer::Node { node: node(2) }, &nothing_held(), NOW);
     for n in 0..1000 {
         hub.revoke(&[revocation(RevokedSubject::Resource { resource: resource(n) })]);
         assert_eq!(revoked(&frames(&mut hub, quick)).len(), 1);
@@ -177,7 +193,7 @@ fn one_that_never_reads_is_closed_and_holds_nothing_up() {
 #[test]
 fn a_closed_peer_is_told_why() {
     let mut hub = hub();
-    let ids = [1, 2].map(|n| hub.connect(device(n), &nothing_held(), NOW));
+    let ids = [1, 2].map(|n| connect(&mut hub, device(n), &nothing_held(), NOW));
     hub.close_where("login_ended", "You were signed out", |peer| peer == device(1));
     let said = frames(&mut hub, ids[0]);
     assert!(matches!(said.last(), Some(ServerFrame::Bye { code, .. }) if code == "login_ended"));
@@ -189,7 +205,7 @@ fn a_closed_peer_is_told_why() {
 #[test]
 fn a_scope_that_nobody_follows_is_forgotten_after_a_while() {
     let (mut hub, start) = (hub(), Instant::now());
-    let id = hub.connect(device(1), &nothing_held(), NOW);
+    let id = connect(&mut hub, device(1), &nothing_held(), NOW);
     hub.sweep(start + KEEP_IDLE * 2);
     assert_eq!(hub.scopes().count(), 2);
     hub.disconnect(id, start);
@@ -267,7 +283,7 @@ impl World {
         let mut replicas: Vec<Replica> = self.clients.drain(..).map(|(replica, _)| replica).collect();
         replicas.resize_with(2, Replica::default);
         for (n, mut replica) in replicas.into_iter().enumerate() {
-            let id = self.hub.connect(device(n as u64 + 1), &replica.hello("t"), NOW);
+            let id = connect(&mut self.hub, device(n as u64 + 1), &replica.hello("t"), NOW);
             self.clients.push((replica, id));
         }
     }
@@ -301,7 +317,7 @@ impl World {
             Step::Reconnect { client } => {
                 let (replica, id) = &mut self.clients[client];
                 self.hub.disconnect(*id, Instant::now());
-                *id = self.hub.connect(device(client as u64 + 1), &replica.hello("t"), NOW);
+                *id = connect(&mut self.hub, device(client as u64 + 1), &replica.hello("t"), NOW);
             }
             Step::Restart => self.restart(),
         }
