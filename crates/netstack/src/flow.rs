@@ -78,6 +78,10 @@ pub(crate) struct Open {
     pub(crate) moved_at: u64,
     /// What the peer acknowledges while our FIN is all it lacks, and how often it did.
     pub(crate) lacks_fin: (u32, u8),
+    /// One past the last byte that the peer may send by the window of our SYN.
+    pub(crate) opening: u32,
+    /// The peer was told of no other window since.
+    pub(crate) unscaled: bool,
     /// Its segments may be coupled to packets beyond 64 KiB.
     pub(crate) couples: bool,
     pub(crate) coupled: Option<Coupled>,
@@ -124,6 +128,11 @@ impl Socket {
         self.ring / 4
     }
 
+    /// The window that its SYN offers.
+    pub(crate) fn opening(&self) -> u32 {
+        u32::try_from(self.ring.min(LARGEST_OPENING)).unwrap_or(u32::MAX)
+    }
+
     #[inline]
     pub(crate) fn set(&mut self) -> &mut SocketSet<'static> {
         &mut self.set
@@ -139,6 +148,9 @@ impl Socket {
         self.set.get_mut(self.handle)
     }
 }
+
+/// The largest window of a SYN.
+const LARGEST_OPENING: usize = 65_535;
 
 /// What smoltcp may see of acknowledgements that say nothing new: with the third it would forget our FIN.
 const REPEATS: u8 = 2;
@@ -158,6 +170,21 @@ impl Open {
         let times = if acknowledged == segment.acknowledgement { times.saturating_add(1) } else { 1 };
         self.lacks_fin = (segment.acknowledgement, times);
         times > REPEATS
+    }
+
+    /// Whether a segment reaches beyond the window of our SYN, which is never scaled (RFC 7323 2.2). smoltcp 0.14 scales it
+    /// all the same when it judges what arrives, up to twice what the ring holds, and would count bytes as received that it
+    /// could not write. A peer that keeps to the window sends no such segment before it has heard of a larger one.
+    #[inline]
+    pub(crate) fn reaches_too_far(&self, segment: &Segment<'_>) -> bool {
+        let data = u32::try_from(segment.data).unwrap_or(u32::MAX);
+        self.unscaled && segment.sequence.wrapping_add(data).wrapping_sub(self.opening).cast_signed() > 0
+    }
+
+    /// A segment of ours leaves; but for a SYN, its window is scaled.
+    #[inline]
+    pub(crate) fn tell_window(&mut self) {
+        self.unscaled = self.socket.tcp().state() == tcp::State::SynReceived;
     }
 
     /// Whether the peer has closed its direction.

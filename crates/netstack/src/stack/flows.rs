@@ -40,6 +40,7 @@ impl Stack {
         let listen = IpListenEndpoint { addr: Some(ends.destination.ip().into()), port: ends.destination.port() };
         let listens = socket.tcp_mut().listen(listen).is_ok();
         self.open += 1;
+        let opening = syn.sequence.wrapping_add(1).wrapping_add(socket.opening());
         if let Some(place) = self.flows.slot_mut(slot) {
             place.phase = Phase::Open(Open {
                 socket,
@@ -52,6 +53,8 @@ impl Stack {
                 touched: true,
                 moved_at: self.now,
                 lacks_fin: (0, 0),
+                opening,
+                unscaled: true,
                 couples: true,
                 coupled: None,
             });

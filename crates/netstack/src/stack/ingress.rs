@@ -51,7 +51,9 @@ impl Stack {
         let Some(place) = self.flows.slot_mut(slot) else { return };
         match &mut place.phase {
             Phase::Open(open) => {
-                if !open.passes_over(&segment) {
+                if open.reaches_too_far(&segment) {
+                    self.stats.dropped_packets += 1;
+                } else if !open.passes_over(&segment) {
                     self.deliver(slot, packet.bytes, segment.has(RST));
                 }
             }
@@ -78,6 +80,7 @@ impl Stack {
             return self.fail(slot);
         }
         if let Some(reply) = port.written().and_then(|length| buffer.get_mut(..length)) {
+            open.tell_window();
             let offload = self.link.finish(reply, open.max_segment);
             let reply = reply.to_vec();
             self.say(Some(reply), offload);

@@ -74,7 +74,11 @@ impl Stack {
             self.fail(slot);
             return None;
         }
-        port.written()
+        let written = port.written();
+        if written.is_some() {
+            open.tell_window();
+        }
+        written
     }
 
     /// A flow has nothing more to send for now: sees whether it is over, and when it wants to be looked at again.

@@ -5,11 +5,11 @@ use std::time::Duration;
 use postern_netstack::{
     CloseReason, Event, FlowId, MAX_COUPLED, MAX_PACKET, RecvError, RingSizes, SendError, Stack, StackConfig,
 };
-use smoltcp::{iface::SocketHandle, socket::tcp};
+use smoltcp::{iface::SocketHandle, socket::tcp, wire::TcpControl};
 
 use crate::harness::{
-    network::{Network, SERVER, SERVER6, Weather, at},
-    wire::{complete, see},
+    network::{Network, SERVER, SERVER6, Weather, at, client},
+    wire::{ACK, Hand, SYN, complete, see},
 };
 
 fn pattern(length: usize) -> Vec<u8> {
@@ -338,4 +338,54 @@ fn room_that_is_not_worth_a_write_counts_as_none_and_is_told_of_later() {
     assert_eq!(network.stack.room(flow), Err(SendError::Closed));
     network.stack.abort(flow).unwrap();
     assert_eq!(network.stack.room(flow), Err(SendError::Unknown));
+}
+
+#[test]
+fn nothing_beyond_the_window_of_our_syn_is_taken_before_the_peer_heard_of_another() {
+    let ring = 1 << 20;
+    let mut network = Network::new(StackConfig {
+        rings: RingSizes { large: ring, ..RingSizes::default() },
+        ..StackConfig::default()
+    });
+    let (source, destination) = (client(40_000), at(SERVER));
+    network.inject(&Hand::syn(source, destination, 999).packet());
+    let flow = network.events().iter().find_map(|event| event.flow()).unwrap();
+    network.stack.accept(flow).unwrap();
+    let answer = see(&network.transmit()[0]).unwrap();
+    assert_eq!((answer.flags, answer.window), (SYN | ACK, u16::MAX), "a window that is never scaled");
+    let data = pattern(60_000);
+    let send = |network: &mut Network, at: usize, payload: &[u8]| {
+        let packet = Hand {
+            source,
+            destination,
+            control: TcpControl::Psh,
+            sequence: 1000 + at as u32,
+            acknowledgement: Some(answer.sequence + 1),
+            payload,
+        };
+        network.inject(&packet.packet());
+    };
+    // smoltcp 0.14 takes the window for 2 MiB, twice the ring.
+    for at in [ring - 100, ring, ring + 500_000, 65_535 - 999] {
+        send(&mut network, at, &data[..1000]);
+    }
+    assert_eq!((network.stack.stats().faults, network.stack.stats().dropped_packets), (0, 4));
+    send(&mut network, 0, &data);
+    send(&mut network, 60_000, &data[..5535]);
+    assert_eq!(network.stack.readable(flow), 65_535, "as much as the window held");
+    let heard = see(network.transmit().last().unwrap()).unwrap();
+    assert_eq!((heard.flags, heard.acknowledgement), (ACK, 1000 + 65_535));
+    // Now it may send as much as the ring holds, as far as the scale of 5 can say it.
+    let mut sent = 65_535;
+    let told = sent + (usize::from(heard.window) << 5);
+    assert!(ring - 32 < told && told <= ring, "{told} bytes");
+    while sent < told {
+        let some = data.len().min(told - sent);
+        send(&mut network, sent, &data[..some]);
+        sent += some;
+    }
+    assert_eq!((network.stack.readable(flow), network.stack.stats().faults), (told, 0));
+    let (all, _) = read(&mut network.stack, flow);
+    let expected = [&data[..], &data[..5535]].concat();
+    assert!(all[..65_535] == expected && all[65_535..][..data.len()] == data, "the bytes that were sent");
 }
