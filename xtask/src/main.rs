@@ -60,7 +60,7 @@ enum Command {
     BenchSocks(bench::copy::Args),
     /// The far end of the benchmarks
     #[command(hide = true)]
-    BenchTarget,
+    BenchTarget(bench::target::Args),
     /// Sends datagrams back; part of `bench vnm`
     #[command(hide = true)]
     BenchEcho,
@@ -79,7 +79,7 @@ fn main() -> ExitCode {
         Command::Launch(args) => process::launch(&args),
         Command::BenchCopy(args) => bench::copy::run(&args),
         Command::BenchSocks(args) => bench::socks::run(&args),
-        Command::BenchTarget => bench::target::run(),
+        Command::BenchTarget(args) => bench::target::run(&args),
         Command::BenchEcho => bench::echo::run(),
     };
     result.unwrap_or_else(|error| {

@@ -2,13 +2,17 @@
 //! to a plain TCP address instead of through a gateway. What is measured so is what the stack costs.
 //!
 //! `stack_alone --netd SOCKET --target ADDR [--queues N] [--names N]` prints
-//! `{"ready":true,"listen":"IP:PORT","resolver":"IP"}`. It answers for `host-0.bench` and so many more.
+//! `{"ready":true,"listen":"IP:PORT","resolver":"IP"}`. It answers for `host-0.bench` and so many more. With `--bounce` it is
+//! no stack at all: see [`bounce`].
+
+#[path = "stack_alone/bounce.rs"]
+mod bounce;
 
 use std::{
     collections::HashMap,
     future::poll_fn,
     io,
-    net::{Ipv4Addr, SocketAddr},
+    net::{Ipv4Addr, SocketAddr, SocketAddrV4},
     path::PathBuf,
     pin::Pin,
     rc::Rc,
@@ -47,6 +51,8 @@ use tun_driver::{
 };
 use ulid::Ulid;
 
+use self::bounce::Bounce;
+
 const SUBNET: &str = "100.80.0.0/16";
 const ADDRESS: Ipv4Addr = Ipv4Addr::new(100, 80, 1, 1);
 const PORT: u16 = 5000;
@@ -66,6 +72,9 @@ struct Options {
     /// Names that the resolver knows
     #[arg(long, default_value_t = 0)]
     names: u16,
+    /// Only turn packets round; the target is then the port of `--target` at the device's own address
+    #[arg(long)]
+    bounce: bool,
     /// An empty folder
     #[arg(long)]
     folder: PathBuf,
@@ -88,6 +97,11 @@ fn main() -> anyhow::Result<()> {
         let map = Arc::new(map(&options, &configured.interface)?);
         let shards = configured.queues.len();
         for queue in configured.queues {
+            if options.bounce {
+                let bounce = bounce_of(&configured.interface, options.target);
+                thread::spawn(move || bounce.run(queue));
+                continue;
+            }
             let (map, interface, target) = (Arc::clone(&map), configured.interface.clone(), options.target);
             thread::spawn(move || {
                 if let Err(error) = run(queue, shards, &interface, map, target) {
@@ -100,6 +114,15 @@ fn main() -> anyhow::Result<()> {
         netd.closed().await;
         anyhow::bail!("postern-netd has ended")
     })
+}
+
+fn bounce_of(interface: &Interface, target: SocketAddr) -> Bounce {
+    Bounce {
+        entry: SocketAddrV4::new(ADDRESS, PORT),
+        stand_in: Ipv4Addr::from_bits(ADDRESS.to_bits() + 1),
+        target: SocketAddrV4::new(interface.addresses.device, target.port()),
+        resolver: interface.addresses.resolver,
+    }
 }
 
 /// One address, and others that only have names.

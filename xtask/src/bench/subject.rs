@@ -46,6 +46,11 @@ pub(crate) enum Kind {
     /// The same with one thread
     #[value(name = "stack-1q")]
     Stack1q,
+    /// The device of our virtual network and no stack: packets are turned round, a thread for each core
+    Device,
+    /// The same with one thread
+    #[value(name = "device-1q")]
+    Device1q,
     /// Our virtual network end to end: as postern, but at an address of its own
     Vnm,
     /// The crate netstack-smoltcp behind a TUN device, MTU 65535
@@ -81,7 +86,8 @@ impl Kind {
     pub(crate) fn packages(self) -> &'static [&'static str] {
         match self {
             Self::Raw | Self::Plain | Self::Plain2 | Self::UdpEcho => &[],
-            Self::Postern | Self::PosternRelayed | Self::Stack | Self::Stack1q | Self::Vnm => &[],
+            Self::Postern | Self::PosternRelayed | Self::Vnm => &[],
+            Self::Stack | Self::Stack1q | Self::Device | Self::Device1q => &[],
             Self::Smoltcp64k | Self::Smoltcp1500 | Self::Tun2proxy64k | Self::Tun2proxy1500 => &[],
             Self::Gvisor64k | Self::Gvisor1500 => &["golang-gvisor-gvisor-dev", "golang-go"],
             Self::Stunnel => &["stunnel4", "openssl"],
@@ -98,7 +104,8 @@ impl Kind {
             Self::Gvisor64k | Self::Gvisor1500 => Some(Peer::Gvisor),
             Self::Tun2proxy64k | Self::Tun2proxy1500 => Some(Peer::Tun2proxy),
             Self::Raw | Self::Plain | Self::Plain2 | Self::Stunnel | Self::Haproxy | Self::Ssh => None,
-            Self::Postern | Self::PosternRelayed | Self::Stack | Self::Stack1q | Self::Vnm => None,
+            Self::Postern | Self::PosternRelayed | Self::Vnm => None,
+            Self::Stack | Self::Stack1q | Self::Device | Self::Device1q => None,
             Self::Dnsmasq | Self::UdpEcho => None,
         }
     }
@@ -108,9 +115,14 @@ impl Kind {
         matches!(self, Self::Postern | Self::PosternRelayed | Self::Vnm) || self.is_stack()
     }
 
-    /// Whether it is our stack without the rest.
+    /// Whether it is our stack without the rest, or its device without the stack: one program is both.
     pub(crate) fn is_stack(self) -> bool {
-        matches!(self, Self::Stack | Self::Stack1q)
+        matches!(self, Self::Stack | Self::Stack1q) || self.is_device()
+    }
+
+    /// Whether its target has to be at the device's address.
+    fn is_device(self) -> bool {
+        matches!(self, Self::Device | Self::Device1q)
     }
 
     /// Whether it needs a network to itself: postern-netd gives a user one device.
@@ -196,7 +208,8 @@ impl Subject {
     fn start_at_home(kind: Kind, ground: &Ground<'_>) -> anyhow::Result<Self> {
         let network = Network::make(ground.folder, ground.interrupt)?;
         let (subject, target) = network.enter(|| {
-            let (target, process) = start_own("bench-target", &[], ground.folder, ground.interrupt)?;
+            let args: &[&str] = if kind.is_device() { &["--anywhere"] } else { &[] };
+            let (target, process) = start_own("bench-target", args, ground.folder, ground.interrupt)?;
             Ok((Self::start_here(kind, &Ground { target, ..*ground })?, process))
         })?;
         Ok(Self { home: Some(Home { network, target }), ..subject })
@@ -217,8 +230,10 @@ impl Subject {
             Kind::Ssh => on_free_ports(|ports| ssh::start(ground, ports))?,
             Kind::Postern => behind(postern::start_with_door(ground)?),
             Kind::PosternRelayed => behind(postern::start_relayed(ground)?),
-            Kind::Stack => virtual_network::start_stack(ground, None, &mut name_server)?,
-            Kind::Stack1q => virtual_network::start_stack(ground, Some(1), &mut name_server)?,
+            Kind::Stack => virtual_network::start_stack(ground, &[], &mut name_server)?,
+            Kind::Stack1q => virtual_network::start_stack(ground, &["--queues=1"], &mut name_server)?,
+            Kind::Device => virtual_network::start_stack(ground, &["--bounce"], &mut name_server)?,
+            Kind::Device1q => virtual_network::start_stack(ground, &["--bounce", "--queues=1"], &mut name_server)?,
             Kind::Vnm => virtual_network::start_whole(ground, &mut name_server)?,
             Kind::Dnsmasq => {
                 let (address, process) = dns::start_dnsmasq(ground.folder, ground.interrupt)?;

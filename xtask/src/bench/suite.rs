@@ -30,6 +30,8 @@ impl Suite {
                 Kind::Postern,
                 Kind::Stack,
                 Kind::Stack1q,
+                Kind::Device,
+                Kind::Device1q,
                 Kind::Vnm,
                 Kind::Smoltcp64k,
                 Kind::Smoltcp1500,

@@ -37,9 +37,17 @@ pub(crate) const CHUNK: usize = 256 * 1024;
 /// Listeners are asked to queue that many connections; the kernel has its own limit.
 const BACKLOG: i32 = 16_384;
 
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Listen at every address, not only on loopback: within a network of the benchmark's own
+    #[arg(long)]
+    anywhere: bool,
+}
+
 /// Runs until it is killed. Its address goes to stdout as the others' does.
-pub(crate) fn run() -> anyhow::Result<ExitCode> {
-    let listener = listen().context("cannot listen on loopback")?;
+pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    let address = if args.anywhere { Ipv4Addr::UNSPECIFIED } else { Ipv4Addr::LOCALHOST };
+    let listener = listen_at(address).with_context(|| format!("cannot listen at {address}"))?;
     let address = listener.local_addr()?;
     anstream::println!("{}", serde_json::json!({ "ready": true, "listen": address }));
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
@@ -61,8 +69,12 @@ pub(crate) fn run() -> anyhow::Result<ExitCode> {
 
 /// A listener on a loopback port that the kernel chose.
 pub(crate) fn listen() -> io::Result<TcpListener> {
+    listen_at(Ipv4Addr::LOCALHOST)
+}
+
+fn listen_at(address: Ipv4Addr) -> io::Result<TcpListener> {
     let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None)?;
-    socket.bind(&std::net::SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into())?;
+    socket.bind(&std::net::SocketAddr::from((address, 0)).into())?;
     socket.listen(BACKLOG)?;
     socket.set_nonblocking(true)?;
     Ok(socket.into())

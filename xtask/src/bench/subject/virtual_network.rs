@@ -21,10 +21,11 @@ pub(super) fn start_whole(ground: &Ground<'_>, name_server: &mut Option<NameServ
     Ok((entry, processes))
 }
 
-/// The stack with flows that go straight to the target. `queues`: one for each core when none are given.
+/// The stack with flows that go straight to the target. `args`: what else it is told, such as how many queues; one for each
+/// core when nothing is.
 pub(super) fn start_stack(
     ground: &Ground<'_>,
-    queues: Option<u8>,
+    args: &[&str],
     name_server: &mut Option<NameServer>,
 ) -> anyhow::Result<Started> {
     let (netd, socket) = start_netd(ground)?;
@@ -32,7 +33,7 @@ pub(super) fn start_stack(
     let mut process = Process::start_with("stack_alone", ground.folder, |command| {
         command.arg(program).arg("--netd").arg(&socket).arg("--folder").arg(ground.folder);
         command.args(["--target", &ground.target.to_string(), "--names", &dns::NAMES.to_string()]);
-        command.args(queues.map(|queues| format!("--queues={queues}")));
+        command.args(args);
     })?;
     let ready = process.ready_line(ground.interrupt)?;
     let word = |name: &str| ready.get(name).and_then(|word| word.as_str()).context("its ready line lacks an address");
