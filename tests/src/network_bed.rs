@@ -112,6 +112,11 @@ impl NetworkBed {
         Ok(())
     }
 
+    /// Kills the stub.
+    pub async fn kill_stub(&mut self) -> anyhow::Result<()> {
+        self.stub.take().context("there is no stub")?.kill().await
+    }
+
     /// The same command, in the namespace's file system too: what it asks of the system's resolver is asked there.
     #[must_use]
     pub fn within(&self, command: &tokio::process::Command) -> tokio::process::Command {

@@ -109,6 +109,27 @@ fn a_registered_zone_is_well_and_names_are_told_with_their_answers() -> anyhow::
 }
 
 #[test]
+fn status_follows_a_resolver_that_goes_and_comes_after_the_registration() -> anyhow::Result<()> {
+    need_namespace!();
+    network_bed::run(async |mut bed| {
+        bed.start_stub().await?;
+        let target = Target::start(Behaviour::Echo).await?;
+        let stack = bed.stack_within().start().await?;
+        add_virtual(&stack, "echo", Kind::Tcp, target.address(), json!({"port": 7})).await?;
+        let network = enable(stack.user()).await?;
+        ensure!(matches!(network.names, NameService::Registered { .. }), "{network:?}");
+        let names = |test: fn(&NameService) -> bool| move |status: &postern_local_api::message::Status| matches!(&status.network, NetworkStatus::Up(up) if test(&up.names));
+        bed.kill_stub().await?;
+        stack.user().status_when(names(|names| matches!(names, NameService::Unavailable { .. }))).await?;
+        let shown = stack.user().postern(&["network", "status", "--color=never"]).await?;
+        ensure!(shown.contains("postern-dns-stub"), "what to do is said: {shown}");
+        bed.start_stub().await?;
+        stack.user().status_when(names(|names| matches!(names, NameService::Registered { .. }))).await?;
+        stack.stop().await
+    })
+}
+
+#[test]
 fn the_doctor_says_what_is_wrong_with_the_network_itself() -> anyhow::Result<()> {
     need_namespace!();
     network_bed::run(async |mut bed| {

@@ -5,6 +5,7 @@
 use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
+use tokio::sync::watch::Receiver;
 
 use crate::interface::Zone;
 
@@ -104,6 +105,9 @@ pub trait SplitDns: Send + Sync + 'static {
 
     /// Takes back all that was registered for the link, which may be gone already.
     fn revert(&self, index: u32) -> impl Future<Output = Result<(), DnsError>> + Send;
+
+    /// How the zones of all links stand, and each change of it: a resolver may come and go after they were registered.
+    fn follow(&self) -> Receiver<DnsState>;
 
     /// Takes back what an earlier run of this service left behind and did not undo, and nothing else. Called once, at
     /// start, with the single-instance lock held.

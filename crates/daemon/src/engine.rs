@@ -145,6 +145,7 @@ impl Engine {
             Input::NetworkFailed { ticket, fault, reason } => {
                 self.network.failed(ticket, fault, reason, now, &mut self.jitter);
             }
+            Input::NetworkNames { dns } => self.network.names_stand(dns),
             Input::NetworkLost { reason } => self.network.lost(reason, now, &mut self.jitter),
         }
         self.reconcile(now);

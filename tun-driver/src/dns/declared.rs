@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::task::JoinHandle;
+use tokio::{sync::watch, task::JoinHandle};
 
 use super::{DnsError, DnsState, DnsStatus, LinkNames, SplitDns};
 use crate::sys;
@@ -34,13 +34,18 @@ pub struct SystemDns {
 struct Shared {
     declarations: sys::Declarations,
     links: Mutex<BTreeMap<u32, LinkNames>>,
+    outcome: watch::Sender<DnsState>,
 }
 
 impl SystemDns {
     /// Must be called within a tokio runtime. Changes nothing yet.
     #[must_use]
     pub fn new(config: SystemDnsConfig) -> Self {
-        let shared = Arc::new(Shared { declarations: config.declarations, links: Mutex::default() });
+        let shared = Arc::new(Shared {
+            declarations: config.declarations,
+            links: Mutex::default(),
+            outcome: watch::Sender::new(DnsState::NoZones),
+        });
         let keeper = tokio::spawn(keep(Arc::downgrade(&shared)));
         Self { shared, keeper }
     }
@@ -118,6 +123,10 @@ impl SplitDns for SystemDns {
         let mut links = self.shared.links();
         links.remove(&index);
         std::future::ready(self.shared.declare(&links))
+    }
+
+    fn follow(&self) -> watch::Receiver<DnsState> {
+        self.shared.outcome.subscribe()
     }
 
     fn restore(&self) -> impl Future<Output = Result<(), DnsError>> + Send {

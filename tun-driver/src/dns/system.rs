@@ -10,7 +10,10 @@ use std::{
 };
 
 use tokio::{
-    sync::{Mutex, Notify},
+    sync::{
+        Mutex, Notify,
+        watch::{Receiver, Sender},
+    },
     task::{AbortHandle, JoinHandle},
 };
 use zbus::Connection;
@@ -69,6 +72,8 @@ pub(super) struct Shared {
     state: Mutex<State>,
     /// The stub is gone.
     pub(super) stub_gone: Arc<Notify>,
+    /// How the zones stand.
+    outcome: Sender<DnsState>,
 }
 
 #[derive(Debug, Default)]
@@ -79,7 +84,6 @@ struct State {
     resolved: BTreeMap<u32, LinkNames>,
     stub: Option<Stub>,
     contests: Vec<Instant>,
-    outcome: Option<DnsState>,
 }
 
 /// The stub as it was last told.
@@ -109,7 +113,8 @@ impl SystemDns {
     #[must_use]
     pub fn new(config: SystemDnsConfig) -> Self {
         let takeover = Takeover::new(config.resolv_conf.clone(), config.backup.clone());
-        let shared = Arc::new(Shared { config, takeover, state: Mutex::default(), stub_gone: Arc::new(Notify::new()) });
+        let (stub_gone, outcome) = (Arc::new(Notify::new()), Sender::new(DnsState::NoZones));
+        let shared = Arc::new(Shared { config, takeover, state: Mutex::default(), stub_gone, outcome });
         let watcher = tokio::spawn(watch::keep(Arc::downgrade(&shared), Arc::clone(&shared.stub_gone)));
         Self { shared, watcher }
     }
@@ -118,7 +123,7 @@ impl SystemDns {
     pub async fn status(&self) -> DnsStatus {
         let mut state = self.shared.state.lock().await;
         let links: Vec<LinkNames> = state.links.values().cloned().collect();
-        let outcome = if links.is_empty() { None } else { state.outcome.clone() };
+        let outcome = self.shared.outcome.borrow().clone();
         let mut detail = Vec::new();
         if let Some(bus) = state.bus.clone().filter(|_| !state.resolved.is_empty()) {
             for link in &links {
@@ -130,7 +135,7 @@ impl SystemDns {
             let file = self.shared.config.resolv_conf.display();
             detail.push(format!("{file} names {}; other names are asked at {}", listen.ip(), upstreams.join(", ")));
         }
-        DnsStatus { state: outcome.unwrap_or(DnsState::NoZones), links, detail }
+        DnsStatus { state: outcome, links, detail }
     }
 }
 
@@ -172,6 +177,10 @@ impl SplitDns for SystemDns {
         self.shared.reconcile(&mut state).await.map(|_| ())
     }
 
+    fn follow(&self) -> Receiver<DnsState> {
+        self.shared.outcome.subscribe()
+    }
+
     async fn restore(&self) -> Result<(), DnsError> {
         // What an earlier run told resolved is gone with its devices, which netd removes.
         let restored = self.shared.takeover.restore()?;
@@ -207,6 +216,7 @@ impl Shared {
         if state.links.is_empty() {
             self.leave_file(state).await?;
             self.leave_resolved(state).await?;
+            self.stands(DnsState::NoZones);
             return Ok(DnsState::NoZones);
         }
         let result = match self.way(state).await {
@@ -225,11 +235,15 @@ impl Shared {
                 ),
             }),
         };
-        state.outcome = Some(match &result {
+        self.stands(match &result {
             Ok(outcome) => outcome.clone(),
             Err(error) => DnsState::Unavailable { reason: error.to_string() },
         });
         result
+    }
+
+    fn stands(&self, now: DnsState) {
+        self.outcome.send_if_modified(|before| std::mem::replace(before, now.clone()) != now);
     }
 
     async fn way(&self, state: &mut State) -> Way {

@@ -4,6 +4,7 @@ use std::{io, net::Ipv4Addr, path::Path, time::Duration};
 
 use super::message::{Answer, Message, MessageError, PROTOCOL, Problem, Request};
 use crate::{
+    dns::DnsState,
     interface::{Configured, InterfaceConfig},
     sys::{Channel, Packet, Received},
 };
@@ -27,6 +28,8 @@ pub struct Client {
     channel: Channel,
     last_id: u64,
     server_version: String,
+    /// Came while an answer was waited for.
+    names: Option<DnsState>,
 }
 
 /// Why netd did not do what it was asked.
@@ -59,7 +62,7 @@ impl Client {
     pub async fn connect(path: &Path) -> Result<Self, ClientError> {
         let no_service = |source| ClientError::NoService { path: path.display().to_string(), source };
         let channel = Channel::connect(path).await.map_err(no_service)?;
-        let mut client = Self { channel, last_id: 0, server_version: String::new() };
+        let mut client = Self { channel, last_id: 0, server_version: String::new(), names: None };
         let (answer, _) = client.ask(Request::Hello { protocol: PROTOCOL }, HELLO_DEADLINE).await?;
         let Answer::Hello { protocol: PROTOCOL, version } = answer else { return Err(unexpected(&answer)) };
         client.server_version = version;
@@ -113,12 +116,32 @@ impl Client {
 
     /// Waits until netd is gone. Cancel-safe; meant for a `select!` beside everything else.
     pub async fn closed(&mut self) {
-        // A packet now can only be the answer to a request that nobody waited for to the end: its queues are closed.
-        while let Ok(Received::Packet(_) | Received::TooLong) = self.channel.receive().await {}
+        while self.names().await.is_some() {}
+    }
+
+    /// Waits until names stand in another way than [`Client::configure`] or this said last; `None` when netd is gone.
+    /// Cancel-safe, as above.
+    pub async fn names(&mut self) -> Option<DnsState> {
+        if let Some(names) = self.names.take() {
+            return Some(names);
+        }
+        loop {
+            match self.channel.receive().await {
+                // Anything else can only be the answer to a request that nobody waited for to the end: its queues are closed.
+                Ok(Received::Packet(packet)) => {
+                    if let Ok(Message { body: Answer::Names { dns }, .. }) = Message::parse(&packet.bytes) {
+                        return Some(dns);
+                    }
+                }
+                Ok(Received::TooLong) => {}
+                Ok(Received::Closed) | Err(_) => return None,
+            }
+        }
     }
 
     async fn ask(&mut self, request: Request, deadline: Duration) -> Result<(Answer, Packet), ClientError> {
         self.last_id += 1;
+        self.names = None;
         let bytes = Message { id: self.last_id, body: request }.encode()?;
         let asked = async {
             self.channel.send(&bytes, &[]).await.map_err(closed_or)?;
@@ -128,7 +151,7 @@ impl Client {
     }
 
     /// The answer with this number; earlier ones belong to requests that were given up.
-    async fn answer_to(&self, id: u64) -> Result<(Answer, Packet), ClientError> {
+    async fn answer_to(&mut self, id: u64) -> Result<(Answer, Packet), ClientError> {
         loop {
             let packet = match self.channel.receive().await.map_err(closed_or)? {
                 Received::Packet(packet) => packet,
@@ -142,6 +165,7 @@ impl Client {
                 Answer::Refused { problem } if message.id == id || message.id == 0 => {
                     return Err(ClientError::Refused(Box::new(problem)));
                 }
+                Answer::Names { dns } => self.names = Some(dns),
                 body if message.id == id => return Ok((body, packet)),
                 _ => {}
             }

@@ -8,6 +8,7 @@ use std::{fmt, net::Ipv4Addr};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::{
+    dns::DnsState,
     interface::{Interface, InterfaceConfig},
     network::Conflict,
 };
@@ -45,7 +46,7 @@ pub enum Request {
     Release {},
 }
 
-/// What netd says.
+/// What netd says: answers, and [`Answer::Names`] by itself.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "answer", rename_all = "snake_case")]
 pub enum Answer {
@@ -61,6 +62,11 @@ pub enum Answer {
     },
     Loopback {},
     Released {},
+    /// Not asked for, with the number 0: how the names of this connection's network stand now. Their resolver may come and
+    /// go after [`Answer::Configured`].
+    Names {
+        dns: DnsState,
+    },
     Refused {
         problem: Problem,
     },

@@ -1,5 +1,7 @@
 //! Whether the system's resolver is told of the zones.
 
+use tokio::sync::watch;
+
 use crate::dns::{DnsError, DnsState, LinkNames, SplitDns, SystemDns};
 
 /// What the service was started with.
@@ -25,6 +27,13 @@ impl SplitDns for Names {
         match self {
             Self::System(system) => system.revert(index).await,
             Self::Untouched => Ok(()),
+        }
+    }
+
+    fn follow(&self) -> watch::Receiver<DnsState> {
+        match self {
+            Self::System(system) => system.follow(),
+            Self::Untouched => watch::Sender::new(DnsState::NoZones).subscribe(),
         }
     }
 

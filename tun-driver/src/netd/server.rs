@@ -15,6 +15,7 @@ use std::{
 use anyhow::Context as _;
 use ipnet::IpNet;
 use tokio::{
+    sync::watch,
     task::JoinSet,
     time::{Instant, sleep, timeout},
 };
@@ -236,19 +237,37 @@ impl<D: SplitDns, N: HostNetworks> Service<D, N> {
         }
         let version = env!("CARGO_PKG_VERSION").to_owned();
         send(channel, hello.id, Answer::Hello { protocol: PROTOCOL, version }, &[]).await?;
+        let (mut names, mut told) = (self.dns.follow(), DnsState::NoZones);
         loop {
             let request = tokio::select! {
                 () = stop.cancelled() => return Ok(refuse(channel, 0, shutting_down()).await?),
                 request = receive(channel) => request?,
+                dns = changed(&mut names) => {
+                    // Who has no names here, and who heard it with an answer, is told nothing.
+                    if told != DnsState::NoZones && dns != DnsState::NoZones && dns != told {
+                        told = dns.clone();
+                        send(channel, 0, Answer::Names { dns }, &[]).await?;
+                    }
+                    continue;
+                }
             };
-            self.answer(seat, asker, channel, request).await?;
+            self.answer(seat, asker, channel, request, &mut told).await?;
         }
     }
 
-    async fn answer(&self, seat: Seat, asker: &Asker, channel: &Channel, request: Message<Request>) -> Result<(), End> {
+    /// `told`: how the names of the connection stand, as it knows.
+    async fn answer(
+        &self,
+        seat: Seat,
+        asker: &Asker,
+        channel: &Channel,
+        request: Message<Request>,
+        told: &mut DnsState,
+    ) -> Result<(), End> {
         let (answer, queues) = match request.body {
             Request::Configure { interface } => match self.configure(seat, asker, interface).await {
                 Ok(Applied { interface, queues }) => {
+                    told.clone_from(&interface.dns);
                     let count = u8::try_from(queues.len()).unwrap_or(u8::MAX);
                     (Answer::Configured { interface, queues: count }, queues)
                 }
@@ -263,6 +282,7 @@ impl<D: SplitDns, N: HostNetworks> Service<D, N> {
             },
             Request::Release {} => {
                 self.undo(seat).await;
+                *told = DnsState::NoZones;
                 (Answer::Released {}, Vec::new())
             }
             Request::Hello { .. } => (Answer::Refused { problem: bad_request("a second hello") }, Vec::new()),
@@ -376,6 +396,15 @@ async fn receive(channel: &Channel) -> Result<Message<Request>, End> {
             refuse(channel, 0, bad_request(&error.to_string())).await?;
             Err(End::Closed)
         }
+    }
+}
+
+/// How names stand, when that changes.
+async fn changed(names: &mut watch::Receiver<DnsState>) -> DnsState {
+    match names.changed().await {
+        Ok(()) => names.borrow_and_update().clone(),
+        // It never will.
+        Err(_) => std::future::pending().await,
     }
 }
 

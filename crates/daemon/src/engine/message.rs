@@ -12,7 +12,7 @@ use postern_proto::{
     resource::ClientResource,
     time::UnixMillis,
 };
-use tun_driver::{interface::Interface, network::Landscape};
+use tun_driver::{dns::DnsState, interface::Interface, network::Landscape};
 
 use crate::port_choice::{Plane, PortChoices};
 
@@ -116,6 +116,10 @@ pub enum Input {
         ticket: NetworkTicket,
         fault: NetworkFault,
         reason: String,
+    },
+    /// How the names of the network stand in the system's resolver now.
+    NetworkNames {
+        dns: DnsState,
     },
     /// The device is gone, or netd is: a sentence.
     NetworkLost {

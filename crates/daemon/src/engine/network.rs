@@ -22,6 +22,7 @@ use postern_proto::{
     time::UnixMillis,
 };
 use tun_driver::{
+    dns::DnsState,
     interface::{Interface, MAX_ZONES},
     network::{Landscape, NoFreeSubnet, choose_subnet, rebase},
 };
@@ -263,6 +264,14 @@ impl Network {
             }
             other => other,
         };
+    }
+
+    /// The system's resolver asks for our names in another way than when they were registered, or not any more.
+    pub(super) fn names_stand(&mut self, dns: DnsState) {
+        if let Phase::Up(up) | Phase::Asking { before: Before::Up(up), .. } = &mut self.phase {
+            self.news |= up.interface.dns != dns;
+            up.interface.dns = dns;
+        }
     }
 
     /// The device is gone, or netd is.

@@ -8,6 +8,7 @@ use postern_proto::bind::IPV6_PREFIX;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tun_driver::{
+    dns::DnsState,
     interface::{Configured, InterfaceConfig, Zone},
     netd::{self, Client, ClientError, Code},
 };
@@ -54,9 +55,16 @@ impl Driver {
                     self.lose(reason).await;
                     continue;
                 }
-                () = closed(&mut self.client) => {
-                    self.client = None;
-                    self.lose("postern-netd has ended".to_owned()).await;
+                names = names(&mut self.client) => {
+                    match names {
+                        Some(dns) => {
+                            let _ = self.inputs.send(Input::NetworkNames { dns }).await;
+                        }
+                        None => {
+                            self.client = None;
+                            self.lose("postern-netd has ended".to_owned()).await;
+                        }
+                    }
                     continue;
                 }
             };
@@ -138,10 +146,10 @@ impl Driver {
     }
 }
 
-/// Waits until netd is gone; for ever when there is none.
-async fn closed(client: &mut Option<Client>) {
+/// Waits for news of the names, or until netd is gone; for ever when there is none.
+async fn names(client: &mut Option<Client>) -> Option<DnsState> {
     match client {
-        Some(client) => client.closed().await,
+        Some(client) => client.names().await,
         None => std::future::pending().await,
     }
 }

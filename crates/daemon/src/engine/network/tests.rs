@@ -3,13 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use ipnet::IpNet;
-use postern_local_api::message::{Connection, NetworkStatus};
+use postern_local_api::message::{Connection, NameService, NetworkStatus};
 use postern_proto::{
     id::{AccountId, DeviceId},
     resource::{BindAddress, BindMode, Kind, LoopbackAddress, Tags},
 };
 use tun_driver::{
-    dns::DnsState,
+    dns::{DnsBackend, DnsState},
     interface::Pair,
     network::{HostInterface, HostRoute},
 };
@@ -373,6 +373,27 @@ fn a_lost_device_is_asked_for_again_and_an_answer_to_an_older_question_counts_fo
     world.give(Input::NetworkConfigured { ticket: stale, interface: interface(&plan) });
     assert_eq!(world.status(), NetworkStatus::Off);
     assert!(world.places.is_none());
+}
+
+#[test]
+fn status_tells_how_names_stand_now_and_not_how_they_were_registered() {
+    let mut world = World::up();
+    let names = |world: &World| match world.status() {
+        NetworkStatus::Up(up) => up.names,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(names(&world), NameService::NoZones);
+    for backend in [DnsBackend::ResolvConf, DnsBackend::Resolved] {
+        world.give(Input::NetworkNames { dns: DnsState::Registered { backend } });
+        assert!(matches!(names(&world), NameService::Registered { .. }));
+    }
+    let reason = "systemd-resolved is not running".to_owned();
+    world.give(Input::NetworkNames { dns: DnsState::Unavailable { reason: reason.clone() } });
+    assert_eq!(names(&world), NameService::Unavailable { reason });
+    assert!(world.place(1).is_some() && world.cut.is_empty(), "nothing else changes");
+    world.give(Input::NetworkLost { reason: "the device is gone".to_owned() });
+    world.give(Input::NetworkNames { dns: DnsState::NoZones });
+    assert!(matches!(world.status(), NetworkStatus::Unavailable { .. }));
 }
 
 #[test]
