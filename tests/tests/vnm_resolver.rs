@@ -80,6 +80,10 @@ impl Bed {
     async fn new() -> anyhow::Result<Self> {
         let namespace = Namespace::new().await?;
         namespace.ip("link add postern0 type veth peer name other0").await?;
+        for link in ["postern0", "other0"] {
+            // An address of its own would come some time later, into a snapshot or not. Without IPv6 there is none.
+            let _ = namespace.ip(&format!("link set {link} addrgenmode none")).await;
+        }
         namespace.ip("link set other0 up").await?;
         namespace.ip("addr add 100.72.0.1/32 dev postern0").await?;
         namespace.ip(&format!("addr add {RESOLVER}/32 dev postern0")).await?;
