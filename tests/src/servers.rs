@@ -2,6 +2,7 @@
 //! a data folder of its own.
 
 mod folder;
+mod https_proxy;
 mod nginx;
 mod postgres;
 mod redis;
@@ -9,6 +10,7 @@ mod redis_cluster;
 mod sshd;
 
 pub use folder::{Folder, folder};
+pub use https_proxy::{HttpsProxy, PROXY_PASSWORD, PROXY_USER};
 pub use nginx::Nginx;
 pub use postgres::Postgres;
 pub use redis::Redis;
