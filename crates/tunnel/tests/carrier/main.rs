@@ -6,6 +6,7 @@
     reason = "a test that cannot go on fails"
 )]
 
+mod balancers;
 mod bridges;
 mod clusters;
 mod ends;

@@ -31,8 +31,8 @@ use crate::{
 
 /// A certificate of a web server that nobody of the organisation has signed, and its key.
 pub(crate) struct Outer {
-    chain: String,
-    key: KeyPair,
+    pub(crate) chain: String,
+    pub(crate) key: KeyPair,
 }
 
 impl Outer {

@@ -206,10 +206,20 @@ impl Gateway {
         cluster: ClusterId,
         decide: impl Fn(&OpenRequest<'_>) -> Plan + Send + Sync + 'static,
     ) -> Self {
+        Self::start_worker_at(org, cluster, Arrival::default(), decide).await
+    }
+
+    /// The same, to which connections come in something.
+    pub(crate) async fn start_worker_at(
+        org: &Org,
+        cluster: ClusterId,
+        arrival: Arrival,
+        decide: impl Fn(&OpenRequest<'_>) -> Plan + Send + Sync + 'static,
+    ) -> Self {
         let node = node();
         let mut leaf = org.leaf(Peer::Node { node });
         leaf.names.push(SanType::DnsName(cluster.tls_name().try_into().unwrap()));
-        Self::start_as(node, org, leaf, (Duration::ZERO, Arrival::default()), decide).await
+        Self::start_as(node, org, leaf, (Duration::ZERO, arrival), decide).await
     }
 
     async fn start_as(
