@@ -30,6 +30,14 @@ pub struct Process {
     settled: bool,
 }
 
+/// Lets this process, and what it starts, open as many files as it may at all: a test that holds a thousand streams has more
+/// than the thousand files that are usual.
+pub fn raise_file_limit() -> anyhow::Result<()> {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }).context("cannot raise the limit of open files")
+}
+
 impl Process {
     /// Starts `command` with its outputs in `<folder>/<name>.out` and `.log`. The outputs of an earlier process with
     /// this name are kept: the new one appends.

@@ -14,6 +14,7 @@ use postern_tests::{
     client::{self, End},
     device::Device,
     figure, need_namespace,
+    process::raise_file_limit,
     site::{self, DMZ, address},
     stack::{EMAIL, How, PASSWORD, Stack},
     target::{Behaviour, Target},
@@ -49,6 +50,7 @@ async fn live(mut stream: TcpStream, busy: bool) -> anyhow::Result<Instant> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn of_a_thousand_streams_over_three_gateways_and_three_relays_none_survives() -> anyhow::Result<()> {
+    raise_file_limit()?;
     let target = Target::start(Behaviour::Echo).await?;
     let mut stack = Stack::builder().gateways(3).start().await?;
     let mut nodes: Vec<String> = (1..=3).map(|number| format!("gateway-{number}")).collect();

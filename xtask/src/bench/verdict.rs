@@ -144,10 +144,11 @@ pub(crate) fn load(results: &Results, subjects: &[Kind]) -> Vec<Verdict> {
     if subjects.contains(&Kind::PosternRelayed) {
         verdicts.extend(idle_of(results, Kind::PosternRelayed, &["posternd", "postern-relay"]));
     }
-    for &kind in subjects.iter().filter(|kind| Case::Stalled(1).suits(**kind)) {
-        let p99 = Figure::new(Case::Stalled(STALLED), Measure::P99);
-        let seen = results.summary(&p99, kind).map(|summary| summary.median);
-        verdicts.push(at_most(format!("{kind}: {p99}, µs"), seen, STALLED_CONNECT_MICROS));
+    for &kind in subjects.iter().filter(|kind| Case::Stalled(STALLED).suits(**kind)) {
+        let p99 = |figure: &&Figure| matches!((figure.case, &figure.measure), (Case::Stalled(_), Measure::P99));
+        let seen = results.figures().into_iter().filter(p99).find_map(|figure| results.summary(figure, kind));
+        let figure = format!("stalled handshakes, {kind}: connect p99, µs");
+        verdicts.push(at_most(figure, seen.map(|summary| summary.median), STALLED_CONNECT_MICROS));
     }
     verdicts
 }
@@ -166,14 +167,15 @@ fn idle_of(results: &Results, kind: Kind, ends: &[&str]) -> Vec<Verdict> {
     let case = Case::Idle(streams);
     let median = |measure| results.summary(&Figure::new(case, measure), kind).map(|summary| summary.median);
     let mut verdicts = Vec::new();
+    let case_of = if kind == Kind::Postern { case.to_string() } else { format!("{case}, {kind}") };
     for &process in ends {
         verdicts.push(at_most(
-            format!("{case}: KiB per stream in {process}"),
+            format!("{case_of}: KiB per stream in {process}"),
             median(Measure::PerStreamOf(process.to_owned())),
             16.0,
         ));
         verdicts.push(at_most(
-            format!("{case}: MiB resident in {process}"),
+            format!("{case_of}: MiB resident in {process}"),
             median(Measure::ResidentOf(process.to_owned())),
             RESIDENT_MIB * streams as f64 / IDLE_STREAMS as f64,
         ));
