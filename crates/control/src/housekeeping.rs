@@ -24,6 +24,13 @@ pub const KEEP_CHANGES: Duration = Duration::from_secs(7 * 86_400);
 /// Rows of one transaction, so that no other writer waits long.
 const BATCH: i64 = 1000;
 
+/// How each node found a resource last stays, as long as there are both.
+const OLD_HEALTH: &str = "DELETE FROM health_turn WHERE (resource_id, node_id, at) IN (
+    SELECT old.resource_id, old.node_id, old.at FROM health_turn old WHERE old.at < $1 AND (
+        old.resource_id NOT IN (SELECT id FROM resource) OR old.node_id NOT IN (SELECT id FROM node)
+        OR EXISTS (SELECT 1 FROM health_turn newer WHERE newer.resource_id = old.resource_id
+            AND newer.node_id = old.node_id AND newer.at > old.at)) LIMIT $2)";
+
 /// Does it every hour until it is cancelled.
 pub async fn run(store: Store, cancel: CancellationToken) {
     let mut ticks = tokio::time::interval(EVERY);
@@ -54,6 +61,7 @@ pub async fn sweep(store: &Store) -> Result<u64, StoreError> {
         ("DELETE FROM lockout WHERE name IN (SELECT name FROM lockout WHERE last_at < $1 LIMIT $2)", changed),
         ("DELETE FROM board_entry WHERE n IN (SELECT n FROM board_entry WHERE at < $1 LIMIT $2)", changed),
         ("DELETE FROM revocation WHERE (rev, n) IN (SELECT rev, n FROM revocation WHERE at < $1 LIMIT $2)", changed),
+        (OLD_HEALTH, changed),
         ("DELETE FROM entity_log WHERE (rev, n) IN (SELECT rev, n FROM entity_log WHERE at < $1 LIMIT $2)", changed),
         ("DELETE FROM change_log WHERE (rev, n) IN (SELECT rev, n FROM change_log WHERE at < $1 LIMIT $2)", changed),
     ] {

@@ -4,7 +4,11 @@
 
 mod board;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    collections::HashSet,
+    sync::{Arc, PoisonError, RwLock},
+    time::Duration,
+};
 
 use postern_proto::{
     id::ResourceId,
@@ -43,8 +47,41 @@ pub enum HealthWish {
     Forget(Vec<ResourceId>),
     /// Check this one now and report whatever comes out.
     Now(ResourceId),
+    /// A connection of somebody went otherwise than the last check: check this one soon, and report what is news.
+    Soon(ResourceId),
     /// Report everything that is known: the control plane may have forgotten it.
     ReportAll,
+}
+
+/// What streams meet at resources, beside the checks. A stream alone proves little (a resource may have many ports and
+/// hosts, of which one is down), so what differs from the last check prompts the next one.
+pub struct Pulse {
+    wishes: mpsc::Sender<HealthWish>,
+    /// Those whose last check failed.
+    failing: RwLock<HashSet<ResourceId>>,
+}
+
+impl Pulse {
+    #[must_use]
+    pub fn new(wishes: mpsc::Sender<HealthWish>) -> Self {
+        Self { wishes, failing: RwLock::default() }
+    }
+
+    /// A resource was dialled for a stream. Never waits; when too many wishes wait, the next round of checks finds out.
+    pub fn dialled(&self, resource: ResourceId, connected: bool) {
+        let failing = self.failing.read().unwrap_or_else(PoisonError::into_inner).contains(&resource);
+        if connected == failing {
+            let _ = self.wishes.try_send(HealthWish::Soon(resource));
+        }
+    }
+
+    fn learn(&self, report: &HealthReport) {
+        let mut failing = self.failing.write().unwrap_or_else(PoisonError::into_inner);
+        match report.health {
+            Health::Unhealthy { .. } => failing.insert(report.resource),
+            Health::Healthy | Health::Unknown => failing.remove(&report.resource),
+        };
+    }
 }
 
 /// Checks until it is cancelled.
@@ -53,6 +90,7 @@ pub async fn run(
     dialer: Dialer,
     mut wishes: mpsc::Receiver<HealthWish>,
     outbox: mpsc::Sender<ClientFrame>,
+    pulse: Arc<Pulse>,
     stop: CancellationToken,
 ) {
     let mut board = HealthBoard::default();
@@ -76,6 +114,7 @@ pub async fn run(
                 None => return,
             },
             Some(Ok(report)) = checks.join_next() => {
+                pulse.learn(&report);
                 ready.extend(board.done(report, Instant::now(), rand::random()));
             }
             () = sleep_until(next.unwrap_or_else(Instant::now)), if next.is_some() => continue,
@@ -98,6 +137,7 @@ fn grant(board: &mut HealthBoard, wish: HealthWish) -> Vec<HealthReport> {
         }
         HealthWish::Forget(resources) => resources.into_iter().for_each(|resource| board.forget(resource)),
         HealthWish::Now(resource) => board.check_now(resource, now),
+        HealthWish::Soon(resource) => board.check_soon(resource, now),
         HealthWish::ReportAll => return board.report_all(),
     }
     Vec::new()

@@ -253,6 +253,20 @@ pub(super) const SEEN: Noun = Noun {
     ],
 };
 
+/// A node found a resource otherwise than before.
+pub(super) const TURN: Noun = Noun {
+    singular: "change",
+    plural: "changes",
+    collection: "health",
+    prefix: "",
+    names: &[],
+    columns: &[
+        column("SINCE", |it| instant(it, "/at")),
+        column("NODE", |it| text(it, "/node_name")),
+        column("HEALTH", |it| health(it, "/health")),
+    ],
+};
+
 fn plain(item: &Value, pointer: &str) -> String {
     super::show::plain(item.pointer(pointer).unwrap_or(&Value::Null))
 }

@@ -6,7 +6,7 @@ use super::{
     api::Api,
     body::Body,
     entity,
-    noun::{RESOURCE, SEEN},
+    noun::{RESOURCE, SEEN, TURN},
     show,
 };
 use crate::{
@@ -25,6 +25,7 @@ pub(super) async fn run(command: ResourcesCommand, api: &Api, context: &mut Cont
         ResourcesCommand::Update(args) => update(*args, api, context).await,
         ResourcesCommand::Delete(args) => entity::delete(&RESOURCE, &args, api, context).await,
         ResourcesCommand::Check(args) => check(args, api, context).await,
+        ResourcesCommand::Health(args) => health(args, api, context).await,
     }
 }
 
@@ -116,4 +117,24 @@ async fn check(args: ShowArgs, api: &Api, context: &mut Context) -> Result<(), F
         }
     }
     if state == "healthy" { Ok(()) } else { Err(Failure::silent(Exit::NotReady)) }
+}
+
+async fn health(args: ShowArgs, api: &Api, context: &mut Context) -> Result<(), Failure> {
+    let resource = entity::find(&RESOURCE, &args.reference, api).await?;
+    let answer = api.get(&format!("{}/health", entity::path(&RESOURCE, &resource))).await?;
+    if args.json {
+        return Ok(context.screen.json(&answer)?);
+    }
+    let list = |field: &str| answer.get(field).and_then(Value::as_array).cloned().unwrap_or_default();
+    let (seen, turns) = (list("gateways"), list("history"));
+    if seen.is_empty() {
+        context.screen.line(&Line::of("No node says how it is now."))?;
+    } else {
+        context.screen.grid(&show::grid(&SEEN, &seen))?;
+    }
+    if turns.is_empty() {
+        return Ok(());
+    }
+    context.screen.line(&Line::new())?;
+    Ok(context.screen.grid(&show::grid(&TURN, &turns))?)
 }

@@ -507,6 +507,22 @@ fn records_are_listed_shown_and_exported() {
 }
 
 #[test]
+fn the_health_of_a_resource_is_shown_with_its_past() {
+    let fake = control();
+    let seen = json!([{ "id": NOD, "name": "gw-1", "health": { "state": "healthy" }, "checked_at": AT, "connect_micros": 900 }]);
+    let turn = |health: Value| json!({ "at": AT, "node": NOD, "node_name": "gw-1", "health": health });
+    let down = json!({ "state": "unhealthy", "error": "connection refused" });
+    let history = [turn(json!({ "state": "healthy" })), turn(down)];
+    let answer = json!({ "id": RES, "name": "orders-db", "health": { "state": "healthy" }, "gateways": seen, "history": history });
+    fake.answer(&format!("GET /api/v1/resources/{RES}/health"), 200, answer.clone());
+    fake.run(&["admin", "resources", "health", "orders-db"])
+        .ends(0)
+        .says("gw-1     healthy")
+        .says("2026-11-21 01:20:00Z  gw-1  unhealthy: connection refused");
+    assert_eq!(fake.run(&["admin", "resources", "health", "orders-db", "--json"]).ends(0).json(), answer);
+}
+
+#[test]
 fn sessions_are_listed_with_names_sizes_and_ends() {
     let fake = control();
     let session = json!({ "id": "str_1", "account": ACC, "account_email": "ana@example.com", "device_name": "laptop",

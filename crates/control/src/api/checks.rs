@@ -16,13 +16,19 @@ use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{Admin, Answer, resources::find};
-use crate::state::AppState;
+use crate::{
+    health::history::{self, Turn},
+    state::AppState,
+};
 
 /// How long gateways may take: a TCP connect has 10 s.
 const PATIENCE: Duration = Duration::from_secs(12);
 
+/// Changes that are shown at most.
+const MOST_TURNS: usize = 500;
+
 pub(super) fn routes() -> OpenApiRouter<AppState> {
-    OpenApiRouter::new().routes(routes!(check))
+    OpenApiRouter::new().routes(routes!(check)).routes(routes!(health))
 }
 
 /// How a resource is, and what each gateway saw.
@@ -59,6 +65,59 @@ struct Seen {
 async fn check(State(state): State<AppState>, _: Admin, Path(id): Path<String>) -> Answer<Json<Check>> {
     let resource = find(&state.store.catalogue(), &id)?;
     let health = state.exchange.check(resource.id, PATIENCE).await;
+    let gateways = seen_by(&state, resource.id);
+    Ok(Json(Check { id: resource.id, name: resource.name.clone(), health, gateways }))
+}
+
+/// How a resource is and has been.
+#[derive(Debug, Serialize, ToSchema)]
+struct HealthView {
+    #[schema(value_type = String, example = "res_01JABCDEFGHJKMNPQRSTVWXYZ0")]
+    id: ResourceId,
+    name: String,
+    #[schema(value_type = Object, example = json!({"state": "healthy"}))]
+    health: Health,
+    /// What each node says now.
+    gateways: Vec<Seen>,
+    /// When nodes found it healthy and unhealthy, newest first, for a week; how each found it last stays longer.
+    history: Vec<TurnView>,
+}
+
+/// A node found the resource otherwise than before.
+#[derive(Debug, Serialize, ToSchema)]
+struct TurnView {
+    /// Milliseconds since 1970, by the node's clock.
+    #[schema(value_type = u64)]
+    at: UnixMillis,
+    #[schema(value_type = String)]
+    node: NodeId,
+    node_name: String,
+    #[schema(value_type = Object, example = json!({"state": "unhealthy", "error": "connection refused"}))]
+    health: Health,
+}
+
+#[utoipa::path(get, path = "/api/v1/resources/{id}/health", operation_id = "resource_health", tag = "resources",
+    params(("id" = String, Path,)), responses((status = 200, body = HealthView)))]
+/// Show how a resource is and has been, as each node sees it
+///
+/// Nodes check every half minute, and at once when a connection of somebody fails, or works though the check failed. The
+/// newest 500 changes are shown.
+async fn health(State(state): State<AppState>, _: Admin, Path(id): Path<String>) -> Answer<Json<HealthView>> {
+    let resource = find(&state.store.catalogue(), &id)?;
+    let turns = history::read(&state.store, resource.id, MOST_TURNS).await?;
+    let catalogue = state.store.catalogue();
+    let view = |turn: Turn| TurnView {
+        at: turn.at,
+        node: turn.node,
+        node_name: catalogue.nodes.get(&turn.node).map_or_else(|| turn.node.to_string(), |node| node.name.clone()),
+        health: turn.health,
+    };
+    let health = state.exchange.health(resource.id);
+    let (gateways, history) = (seen_by(&state, resource.id), turns.into_iter().map(view).collect());
+    Ok(Json(HealthView { id: resource.id, name: resource.name.clone(), health, gateways, history }))
+}
+
+fn seen_by(state: &AppState, resource: ResourceId) -> Vec<Seen> {
     let catalogue = state.store.catalogue();
     let seen = |(id, report): (NodeId, postern_proto::sync::HealthReport)| Seen {
         id,
@@ -67,6 +126,5 @@ async fn check(State(state): State<AppState>, _: Admin, Path(id): Path<String>) 
         checked_at: report.checked_at,
         connect_micros: report.connect_micros,
     };
-    let gateways = state.exchange.reports(resource.id).into_iter().map(seen).collect();
-    Ok(Json(Check { id: resource.id, name: resource.name.clone(), health, gateways }))
+    state.exchange.reports(resource).into_iter().map(seen).collect()
 }

@@ -32,6 +32,7 @@ use self::{
 use super::hub::{ConnectionId, Hub, Next, ORG, scopes_of};
 use crate::{
     catalogue::Leaving,
+    health::history::{History, HistoryWriter},
     secret::{self, NoEntropy},
     store::{Changes, Store, StoreError},
 };
@@ -53,6 +54,7 @@ pub struct Exchange {
 struct Shared {
     store: Store,
     state: Mutex<State>,
+    history: History,
     /// Wakes those who wait for a health report.
     reported: Notify,
     /// Connections between two long polls.
@@ -63,6 +65,7 @@ struct Shared {
 pub struct Follower {
     exchange: Exchange,
     changes: broadcast::Receiver<Arc<Changes>>,
+    history: HistoryWriter,
 }
 
 /// What is known of a node's connection.
@@ -94,9 +97,10 @@ impl Exchange {
         let org = store.org();
         let hub = Hub::new(org.id, epoch_of(&store, &org.epoch), first_revision(store.clock().now())?);
         let state = Mutex::new(State::new(hub, lease_keys, store.reader().is_shared()));
-        let shared = Shared { store, state, reported: Notify::new(), resting: Mutex::default() };
+        let (history, writer) = History::new(store.clone());
+        let shared = Shared { store, state, history, reported: Notify::new(), resting: Mutex::default() };
         let exchange = Self { shared: Arc::new(shared) };
-        Ok((exchange.clone(), Follower { exchange, changes }))
+        Ok((exchange.clone(), Follower { exchange, changes, history: writer }))
     }
 
     /// Takes over another epoch of the database.
@@ -214,7 +218,16 @@ impl Exchange {
         let known = |resource| catalogue.resources.contains_key(&resource);
         let mut state = self.lock();
         state.tell_reports(node, &reports);
+        let said = |state: &State, resource| {
+            state.health.reports(resource).find(|(of, _)| *of == node).map(|(_, report)| report.clone())
+        };
+        let before: Vec<_> = reports.iter().map(|report| (report.resource, said(&state, report.resource))).collect();
         let changed = state.health.report(node, reports, known, Instant::now());
+        for (resource, before) in before {
+            if let Some(report) = said(&state, resource) {
+                self.shared.history.note(node, before.as_ref().map(|before| &before.health), &report);
+            }
+        }
         state.resources_changed(&self.shared.store, changed);
         drop(state);
         self.shared.reported.notify_waiters();
@@ -311,8 +324,22 @@ impl Exchange {
 }
 
 impl Follower {
-    /// Follows the store until it is cancelled.
-    pub async fn run(mut self, cancel: CancellationToken) {
+    /// Follows the store, and writes what nodes find out, until it is cancelled.
+    pub async fn run(self, cancel: CancellationToken) {
+        let Self { exchange, changes, history } = self;
+        let followed = Followed { exchange, changes };
+        tokio::join!(followed.follow(cancel.clone()), history.run(cancel));
+    }
+}
+
+/// The part of a [`Follower`] that follows.
+struct Followed {
+    exchange: Exchange,
+    changes: broadcast::Receiver<Arc<Changes>>,
+}
+
+impl Followed {
+    async fn follow(mut self, cancel: CancellationToken) {
         let store = self.exchange.shared.store.clone();
         let mut sweeps = tokio::time::interval(SWEEP_EVERY);
         let mut heard = store.clock().now();

@@ -33,6 +33,7 @@ pub(super) const TABLES: &[&str] = &[
     "session_record",
     "node_chain",
     "session",
+    "health_turn",
 ];
 
 /// What is not: it is of the moment, or (the secrets) goes its own way.

@@ -243,6 +243,39 @@ async fn a_gateway_says_where_it_is_and_that_it_drains() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_past_of_a_resources_health_is_kept() {
+    let world = World::start().await;
+    let account = world.create_account("ada@example.org").await;
+    world.update_account(account, |account| account.admin = true).await;
+    let resource = world.create_resource("db").await;
+    let (gateway, admin) = (world.enrol_gateway("gw").await, world.sign_in("ada@example.org").await);
+    let mut node = gateway.follow().await;
+    node.settle().await;
+    let down = || Health::Unhealthy { error: "connection refused\n".to_owned() };
+    for (at, health) in [(1, Health::Healthy), (2, Health::Healthy), (3, down()), (4, down()), (5, Health::Healthy)] {
+        let report = HealthReport { resource, health, checked_at: UnixMillis(at), connect_micros: None };
+        node.send(&ClientFrame::Health { reports: vec![report] }).await;
+    }
+    let history = loop {
+        let view: Value = admin.get(&format!("/api/v1/resources/{resource}/health")).await.unwrap();
+        match view["history"].as_array() {
+            Some(history) if history.len() == 3 => break view,
+            _ => tokio::time::sleep(Duration::from_millis(10)).await,
+        }
+    };
+    let turns: Vec<_> = history["history"].as_array().into_iter().flatten().collect();
+    let told: Vec<_> = turns.iter().map(|turn| (turn["at"].as_u64(), turn["health"]["state"].as_str())).collect();
+    assert_eq!(told, [(Some(5), Some("healthy")), (Some(3), Some("unhealthy")), (Some(1), Some("healthy"))]);
+    assert_eq!((&turns[1]["health"]["error"], &turns[1]["node_name"]), (&"connection refused".into(), &"gw".into()));
+    assert_eq!(history["health"]["state"], "healthy");
+    // All of it is far in the past; how the node found it last stays.
+    postern_control::housekeeping::sweep(&world.state().store).await.unwrap();
+    let view: Value = admin.get(&format!("/api/v1/resources/{resource}/health")).await.unwrap();
+    let left: Vec<_> = view["history"].as_array().into_iter().flatten().map(|turn| turn["at"].as_u64()).collect();
+    assert_eq!(left, [Some(5)]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_node_that_is_drained_leaves_the_routes_at_once_and_comes_back() {
     let world = World::start().await;
     let account = world.create_account("ada@example.org").await;

@@ -28,9 +28,10 @@ use super::throttle::Throttle;
 use crate::{
     clock,
     contact::ContactRecord,
-    dial::{DialError, Dialer, Target},
+    dial::{DialError, Dialer},
     drain::Drain,
     egress::{Denial, Egress, Permit},
+    health::Pulse,
     live::{LiveSession, LiveSessions},
     metrics::Metrics,
     neighbours::NeighboursNow,
@@ -50,6 +51,7 @@ pub struct GatewayParts {
     pub dialer: Dialer,
     pub drain: Drain,
     pub metrics: Arc<Metrics>,
+    pub pulse: Arc<Pulse>,
     pub spool: Spool,
     pub node: NodeId,
     pub neighbours: NeighboursNow,
@@ -161,12 +163,11 @@ impl Gateway {
         let stream = request.request.stream();
         let control = StreamControl::new();
         let mut recording = self.take_up(request.request, &permit, &control)?;
-        let target = &permit.target;
         let start = start_record(&permit, stream, request.client);
         let parts = &self.0.parts;
         // Side by side: the disk is not on the path of a dial that takes longer.
         let (dialled, written) =
-            tokio::join!(dial(parts, target, &request), self.write_start(now, &permit, start.clone()));
+            tokio::join!(dial(parts, &permit, &request), self.write_start(now, &permit, start.clone()));
         if let Err(error) = written {
             tracing::error!(%error, "a stream is refused because its start cannot be recorded");
             return Err(error.problem().into());
@@ -234,16 +235,18 @@ enum Dialled {
     ClientGone,
 }
 
-async fn dial(parts: &GatewayParts, target: &Target, request: &OpenRequest<'_>) -> Dialled {
+async fn dial(parts: &GatewayParts, permit: &Permit, request: &OpenRequest<'_>) -> Dialled {
     let begun = Instant::now();
     tokio::select! {
-        dialled = parts.dialer.dial(target) => match dialled {
+        dialled = parts.dialer.dial(&permit.target) => match dialled {
             Ok((stream, address)) => {
                 parts.metrics.note_dial(begun.elapsed());
+                parts.pulse.dialled(permit.resource.id, true);
                 Dialled::Connected(stream, address)
             }
             Err(error) => {
                 parts.metrics.note_failed_dial(&error.problem().code);
+                parts.pulse.dialled(permit.resource.id, false);
                 Dialled::Failed(error)
             }
         },

@@ -42,7 +42,7 @@ use crate::{
     dial::Dialer,
     drain::Drain,
     egress::Egress,
-    health,
+    health::{self, Pulse},
     identity::{IdentityError, NodeIdentity, Validity, renewal_retry},
     live::LiveSessions,
     load::LoadMeter,
@@ -217,6 +217,8 @@ pub(crate) fn start(
     let live = Arc::new(LiveSessions::default());
     let contact = Arc::new(ContactRecord::new(heard));
     let dialer = Dialer::default();
+    let (wishes, wished) = mpsc::channel(health::WISHES);
+    let pulse = Arc::new(Pulse::new(wishes.clone()));
     let gateway = Gateway::new(GatewayParts {
         egress: Arc::clone(&egress),
         live: Arc::clone(&live),
@@ -224,6 +226,7 @@ pub(crate) fn start(
         dialer: dialer.clone(),
         drain: drain.clone(),
         metrics: monitor.counters(),
+        pulse: Arc::clone(&pulse),
         spool: spool.clone(),
         node: identity.node,
         neighbours: now.clone(),
@@ -245,7 +248,6 @@ pub(crate) fn start(
     let patience = if replica.items().next().is_some() { NEXT_SYNC } else { FIRST_SYNC };
     let agent = concat!("postern-node/", env!("CARGO_PKG_VERSION"));
     let (sync, handle) = SyncLoop::new(Arc::clone(client), agent, replica, SyncTiming::default());
-    let (wishes, wished) = mpsc::channel(health::WISHES);
     let watched = egress.resources().iter().map(|resource| resource.id).filter(|id| egress.dials(*id)).collect();
     let _ = wishes.try_send(health::HealthWish::Watch(watched));
     let (completed, complete) = watch::channel(false);
@@ -273,7 +275,7 @@ pub(crate) fn start(
     let mut tasks = JoinSet::new();
     tasks.spawn(sync.run(background.clone()));
     tasks.spawn(follower.run(background.clone()));
-    tasks.spawn(health::run(egress, dialer, wished, outbox, background.clone()));
+    tasks.spawn(health::run(egress, dialer, wished, outbox, pulse, background.clone()));
     tasks.spawn(until(background.clone(), drain.clone().stop_with(stop.clone(), options.drain())));
     tasks.spawn(until(background.clone(), drain.clone().enforce(Arc::clone(&live), parking)));
     tasks.spawn(upload::run(spool, Arc::clone(client), uploading.clone()));

@@ -14,6 +14,8 @@ const JITTER: Duration = Duration::from_secs(5);
 const FIRST_WITHIN: Duration = Duration::from_secs(1);
 /// What has not changed is reported again after this time.
 const REFRESH: Duration = Duration::from_secs(5 * 60);
+/// Between two checks of a resource, whatever its streams meet.
+const CALM: Duration = Duration::from_secs(3);
 /// Checks that run at the same time.
 pub const MAX_RUNNING: usize = 64;
 
@@ -30,6 +32,7 @@ struct Watched {
     due: Instant,
     last: Option<HealthReport>,
     reported_at: Option<Instant>,
+    checked_at: Option<Instant>,
     /// Somebody waits for the outcome, whatever it is.
     asked: bool,
 }
@@ -38,7 +41,7 @@ impl HealthBoard {
     /// Begins to watch a resource, or checks it again soon because it has changed.
     pub fn watch(&mut self, resource: ResourceId, now: Instant, random: u32) {
         let due = now + spread(FIRST_WITHIN, random);
-        let watched = Watched { due, last: None, reported_at: None, asked: false };
+        let watched = Watched { due, last: None, reported_at: None, checked_at: None, asked: false };
         let before = self.watched.insert(resource, watched);
         self.reschedule(resource, before.map(|before| before.due), due);
     }
@@ -56,6 +59,16 @@ impl HealthBoard {
         watched.asked = true;
         let before = std::mem::replace(&mut watched.due, now);
         self.reschedule(resource, Some(before), now);
+    }
+
+    /// Checks a resource at once, unless that was done a moment ago; one that is not watched is left alone.
+    pub fn check_soon(&mut self, resource: ResourceId, now: Instant) {
+        let Some(watched) = self.watched.get_mut(&resource) else { return };
+        let due = watched.checked_at.map_or(now, |at| now.max(at + CALM));
+        if due < watched.due {
+            let before = std::mem::replace(&mut watched.due, due);
+            self.reschedule(resource, Some(before), due);
+        }
     }
 
     /// The resources to check now. Each comes back through [`HealthBoard::done`] or [`HealthBoard::forget`].
@@ -93,6 +106,7 @@ impl HealthBoard {
         let stale = watched.reported_at.is_none_or(|at| now.duration_since(at) >= REFRESH);
         let worth = changed || stale || std::mem::take(&mut watched.asked);
         watched.last = Some(report.clone());
+        watched.checked_at = Some(now);
         if worth {
             watched.reported_at = Some(now);
         }
@@ -171,6 +185,20 @@ mod tests {
         board.check_now(resource(1), now);
         assert!(check(&mut board, now, down()).is_some());
         assert_eq!(board.report_all(), [report(1, down())]);
+    }
+
+    #[test]
+    fn what_streams_meet_brings_a_check_forward_and_no_flood() {
+        let (mut board, now) = (HealthBoard::default(), Instant::now());
+        board.watch(resource(1), now, 0);
+        assert!(check(&mut board, now, Health::Healthy).is_some());
+        (0..1000).for_each(|_| board.check_soon(resource(1), now));
+        assert!(board.due(now).is_empty(), "it was checked just now");
+        assert_eq!(board.next_due(), Some(now + CALM));
+        assert!(check(&mut board, now + CALM, Health::Healthy).is_none(), "no news, and nobody asked");
+        board.check_soon(resource(1), now + 3 * CALM);
+        assert!(check(&mut board, now + 3 * CALM, down()).is_some());
+        board.check_soon(resource(2), now);
     }
 
     #[test]

@@ -26,6 +26,8 @@ pub(crate) enum ResourcesCommand {
     Delete(DeleteArgs),
     /// Have the gateways check a resource now; the exit code says whether it is healthy
     Check(ShowArgs),
+    /// Show how each node sees a resource, and when that changed within the last week
+    Health(ShowArgs),
 }
 
 #[derive(Args, Debug)]
