@@ -37,7 +37,7 @@ struct Pattern(Vec<String>);
 /// Why a text is no filter.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FilterError {
-    #[error("a filter must not be longer than {MAX_LENGTH} bytes")]
+    #[error("a filter must not be longer than {MAX_LENGTH} bytes, with all quotes that it needs")]
     TooLong,
     #[error("a filter must not have more than {MAX_TERMS} terms")]
     TooManyTerms,
@@ -213,7 +213,12 @@ impl FromStr for Filter {
             }
             terms.push(term);
         }
-        Ok(Self { terms })
+        let filter = Self { terms };
+        // Quotes make the canonical form longer, and that is what is kept and read again.
+        if filter.to_string().len() > MAX_LENGTH {
+            return Err(FilterError::TooLong);
+        }
+        Ok(filter)
     }
 }
 

@@ -92,6 +92,11 @@ fn what_is_no_filter_says_why() {
         assert_eq!(text.parse::<Filter>(), Err(error), "{text}");
     }
     assert_eq!("x".repeat(MAX_LENGTH + 1).parse::<Filter>(), Err(FilterError::TooLong));
+    // Each colon is written with quotes around it.
+    let grows = |parts| format!("x:{}", ":*".repeat(parts)).parse::<Filter>();
+    let longest = grows(MAX_LENGTH / 4 - 1).unwrap();
+    assert_eq!(longest.to_string().parse(), Ok(longest));
+    assert_eq!(grows(MAX_LENGTH / 4), Err(FilterError::TooLong), "what is kept could not be read again");
     assert_eq!("x ".repeat(MAX_TERMS + 1).parse::<Filter>(), Err(FilterError::TooManyTerms));
     let unknown = Filter::parse("colour:red", &["name", "kind"]).unwrap_err();
     assert_eq!(
