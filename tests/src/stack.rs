@@ -15,6 +15,7 @@ mod control;
 mod gateway;
 mod relay;
 mod user;
+mod worker;
 
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
@@ -32,6 +33,7 @@ pub use control::ControlPlane;
 pub use gateway::{Gateway, How};
 pub use relay::Relay;
 pub use user::User;
+pub use worker::{ClusterKey, Worker};
 
 use crate::{
     api::{Api, ControlAddress},

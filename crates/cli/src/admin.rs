@@ -6,6 +6,7 @@ use crate::{args::admin::AdminCommand, context::Context, failure::Failure};
 mod accounts;
 mod api;
 mod body;
+mod clusters;
 mod devices;
 mod entity;
 mod gateways;
@@ -29,6 +30,7 @@ pub(crate) async fn run(command: AdminCommand, context: &mut Context) -> Result<
         AdminCommand::Members(command) => roles::members(command, &api, context).await,
         AdminCommand::Grants(command) => grants::run(command, &api, context).await,
         AdminCommand::Resources(command) => resources::run(command, &api, context).await,
+        AdminCommand::Clusters(command) => clusters::run(command, &api, context).await,
         AdminCommand::Gateways(command) => gateways::run(command, &api, context).await,
         AdminCommand::Nodes(command) => nodes::run(command, &api, context).await,
         AdminCommand::Network(command) => network::run(command, &api, context).await,

@@ -101,6 +101,7 @@ mod tests {
             "postern-node.8",
             "postern-node-gateway.8",
             "postern-node-relay.8",
+            "postern-node-worker.8",
             "postern-netd.8",
             "postern-dns-stub.8",
         ] {

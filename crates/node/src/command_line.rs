@@ -2,7 +2,7 @@
 
 use clap::{Parser, Subcommand};
 
-use crate::{gateway::GatewayOptions, relay::RelayOptions};
+use crate::{gateway::GatewayOptions, relay::RelayOptions, worker::WorkerOptions};
 
 /// Carries authorised connections to private resources and records them
 #[derive(Parser)]
@@ -18,4 +18,6 @@ pub enum Role {
     Gateway(Box<GatewayOptions>),
     /// Listens nowhere: parks links at gateways, and dials resources for clients that come through those
     Relay(Box<RelayOptions>),
+    /// Listens for clients that come to the address of a proxy cluster, and dials the resources of that
+    Worker(Box<WorkerOptions>),
 }

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use aws_lc_rs::digest::{SHA256, digest};
 use postern_proto::{
     head::Request,
-    id::{NodeId, ResourceId},
+    id::{ClusterId, NodeId, ResourceId},
     lease::{Claims, Contact, Holder, Refusal, Revocation, StreamSubject},
     problem::Problem,
     replica::Change,
@@ -35,6 +35,8 @@ pub struct Egress {
     revocations: Mutex<Revocations>,
     /// Which node this is; `None` dials whatever it knows.
     node: Option<NodeId>,
+    /// The cluster that this node is a worker of.
+    cluster: Option<ClusterId>,
 }
 
 /// A stream that may be opened.
@@ -57,6 +59,8 @@ pub enum Denial {
     UnknownResource,
     #[error("resource {name} is reached over other nodes")]
     Elsewhere { name: String, nodes: Vec<NodeId> },
+    #[error("the resource is reached over {over}, and not here")]
+    OtherDoor { over: String },
     #[error("of resource {name}, {why}")]
     OutOfReach { name: String, why: OutOfReach },
 }
@@ -69,6 +73,7 @@ impl Egress {
             leases: Mutex::new(LeaseCache::new(CACHED_LEASES)),
             revocations: Mutex::new(revocations),
             node: None,
+            cluster: None,
         }
     }
 
@@ -76,6 +81,12 @@ impl Egress {
     #[must_use]
     pub fn at(self, node: NodeId) -> Self {
         Self { node: Some(node), ..self }
+    }
+
+    /// The same as that of a worker.
+    #[must_use]
+    pub fn of(self, cluster: Option<ClusterId>) -> Self {
+        Self { cluster, ..self }
     }
 
     /// Whether `holder` may open the stream that is asked for, which shows its lease.
@@ -91,7 +102,7 @@ impl Egress {
         let strict = known.as_ref().is_some_and(|resource| resource.strict);
         claims.check(holder, request.resource(), strict, contact, now)?;
         self.not_revoked(&claims)?;
-        let resource = known.ok_or(Denial::UnknownResource)?;
+        let resource = known.ok_or_else(|| self.unknown(&claims))?;
         self.is_meant(&resource, self.node)?;
         let target = reach(&resource, request)?;
         Ok(Permit { claims, resource, target })
@@ -114,6 +125,15 @@ impl Egress {
         self.not_revoked(&claims)?;
         self.is_meant(&*known.ok_or(Denial::UnknownResource)?, Some(relay))?;
         Ok(claims.issued_at)
+    }
+
+    /// Why the control plane tells this node nothing of the resource of a lease that it has signed.
+    fn unknown(&self, claims: &Claims) -> Denial {
+        match claims.cluster {
+            cluster if cluster == self.cluster => Denial::UnknownResource,
+            Some(cluster) => Denial::OtherDoor { over: format!("cluster {cluster}") },
+            None => Denial::OtherDoor { over: "gateways".to_owned() },
+        }
     }
 
     /// Whether this node dials the resource.
@@ -221,6 +241,7 @@ impl Denial {
     pub fn problem(&self) -> Problem {
         let (status, code, title) = match self {
             Self::Revoked(_) => (401, "lease_revoked", "Your access was changed"),
+            Self::OtherDoor { .. } => (421, "other_door", "The resource is reached another way"),
             Self::Elsewhere { .. } => (421, "other_node", "The resource is reached over another node"),
             Self::UnknownResource => (404, "unknown_resource", "This gateway knows no such resource"),
             Self::OutOfReach { why: OutOfReach::Port { .. }, .. } => {

@@ -14,19 +14,22 @@ use std::{
 use http::Method;
 use postern_proto::{
     api::{CertificateRequest, CertificateResponse, EnrolRequest, EnrolResponse, NodeKind},
-    id::{NodeId, OrgId},
+    id::{AccessKeyId, ClusterId, NodeId, OrgId},
     sync::Peer,
     time::UnixMillis,
 };
 use postern_tunnel::{
     control::{BadIdentity, CallError, ClientIdentity, ControlClient},
-    tls::{ClientTls, Identity, ServerTls, TlsError, Trust},
+    tls::{ClientTls, Identity, OuterServerTls, ServerTls, TlsError, Trust},
 };
 use rcgen::{CertificateParams, KeyPair, PKCS_ECDSA_P256_SHA256};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-use crate::state::{StateError, StateFolder};
+use crate::{
+    state::{StateError, StateFolder},
+    worker::ClusterKey,
+};
 
 /// Certificate and key in one file, so that a crash cannot part them.
 const FILE: &str = "identity.json";
@@ -37,12 +40,24 @@ pub struct NodeIdentity {
     pub org: OrgId,
     pub node: NodeId,
     pub name: String,
+    /// Of a worker: its cluster, and what it enrolled with.
+    #[serde(default)]
+    pub cluster: Option<ClusterId>,
+    #[serde(default)]
+    pub access_key: Option<AccessKeyId>,
     certificate: String,
     issued_at: UnixMillis,
     pub not_after: UnixMillis,
     key: Zeroizing<String>,
     /// The organisation's CA in PEM.
     ca: String,
+}
+
+/// By what a node enrols.
+pub enum Credential<'a> {
+    /// A one-time token.
+    Token(&'a str),
+    KeyPair(&'a ClusterKey),
 }
 
 /// Why a node has no identity.
@@ -70,21 +85,28 @@ impl NodeIdentity {
         Ok(Some(identity))
     }
 
-    /// Enrols as a node of this kind with a one-time token; the identity is on disk when this returns.
+    /// Enrols as a node of this kind; the identity is on disk when this returns.
     pub async fn enrol(
         state: &StateFolder,
         client: &ControlClient,
-        (kind, token): (NodeKind, &str),
+        (kind, credential): (NodeKind, &Credential<'_>),
         advertise: Option<String>,
         now: UnixMillis,
     ) -> Result<Self, IdentityError> {
         let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
-        let request = EnrolRequest { token: token.to_owned(), key_pair: None, kind, csr: request(&key)?, advertise };
+        let (token, pair) = match credential {
+            Credential::Token(token) => ((*token).to_owned(), None),
+            Credential::KeyPair(pair) => (String::new(), Some(pair.shown())),
+        };
+        let access_key = pair.as_ref().map(|pair| pair.access_key);
+        let request = EnrolRequest { token, key_pair: pair, kind, csr: request(&key)?, advertise };
         let answer: EnrolResponse = client.call(Method::POST, "/api/v1/nodes/enrol", Some(&request)).await?;
         let identity = Self {
             org: answer.ca.org,
             node: answer.node,
             name: answer.name,
+            cluster: answer.cluster,
+            access_key,
             certificate: answer.certificate.certificate,
             issued_at: now,
             not_after: answer.certificate.not_after,
@@ -131,6 +153,11 @@ impl NodeIdentity {
         let trust = Trust::from_pem(self.org, &self.ca)?;
         let identity = Identity::from_pem(self.org, &self.certificate, &self.key)?;
         Ok(ServerTls::new(&trust, &identity)?)
+    }
+
+    /// How strangers are met where clients prove themselves within a WebSocket.
+    pub fn outer_tls(&self) -> Result<OuterServerTls, IdentityError> {
+        Ok(OuterServerTls::from_pem(&self.certificate, &self.key)?)
     }
 
     /// How other nodes are dialled.

@@ -29,3 +29,4 @@ pub mod revocations;
 pub mod spool;
 pub mod state;
 pub mod upload;
+pub mod worker;

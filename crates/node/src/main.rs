@@ -10,7 +10,7 @@ use clap::Parser as _;
 use postern_node::{
     command_line::{CommandLine, Role},
     gateway::{self, GatewayError},
-    relay,
+    relay, worker,
 };
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -53,6 +53,9 @@ async fn run(role: Role, stop: CancellationToken, stop_now: CancellationToken) -
     };
     match role {
         Role::Gateway(options) => told("gateway", gateway::run(*options, stop, stop_now, announce).await),
+        Role::Worker(options) => {
+            worker::run(*options, stop, stop_now, announce).await.context("the worker does not run")
+        }
         Role::Relay(options) => told("relay", relay::run(*options, stop, stop_now, announce).await),
     }
 }

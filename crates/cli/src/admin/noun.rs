@@ -145,6 +145,39 @@ pub(super) const GATEWAY: Noun = Noun {
     ],
 };
 
+pub(super) const CLUSTER: Noun = Noun {
+    singular: "cluster",
+    plural: "clusters",
+    collection: "clusters",
+    prefix: "clu_",
+    names: &["name"],
+    columns: &[
+        column("NAME", |it| text(it, "/name")),
+        column("ADDRESS", |it| text(it, "/advertise")),
+        column("CARRIER", |it| text(it, "/carrier")),
+        column(">WORKERS", |it| number(it, "/workers")),
+        column(">CONNECTED", |it| number(it, "/connected")),
+        column(">RESOURCES", |it| number(it, "/resources")),
+        column("TAGS", |it| tags(it, "/tags")),
+        column("ID", id),
+    ],
+};
+
+/// A key pair of a cluster.
+pub(super) const CLUSTER_KEY: Noun = Noun {
+    singular: "key pair",
+    plural: "key pairs",
+    collection: "keys",
+    prefix: "key_",
+    names: &[],
+    columns: &[
+        column("ACCESS KEY", id),
+        column("CREATED", |it| instant(it, "/created_at")),
+        column("ROTATED", |it| instant(it, "/rotated_at")),
+        column("LAST USED", |it| instant(it, "/last_used_at")),
+    ],
+};
+
 /// A gateway or a relay, as those see it who run it.
 pub(super) const NODE: Noun = Noun {
     singular: "node",

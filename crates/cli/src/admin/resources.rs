@@ -6,7 +6,7 @@ use super::{
     api::Api,
     body::Body,
     entity,
-    noun::{RESOURCE, SEEN, TURN},
+    noun::{CLUSTER, RESOURCE, SEEN, TURN},
     show,
 };
 use crate::{
@@ -30,6 +30,7 @@ pub(super) async fn run(command: ResourcesCommand, api: &Api, context: &mut Cont
 }
 
 async fn create(args: ResourceCreate, api: &Api, context: &mut Context) -> Result<(), Failure> {
+    let cluster = bound_to(args.cluster.as_deref(), api).await?;
     let body = Body::new()
         .set("name", &args.name)
         .set("kind", args.kind)
@@ -41,7 +42,8 @@ async fn create(args: ResourceCreate, api: &Api, context: &mut Context) -> Resul
         .set_if("bind", bind(&args.bind))
         .flag("allow_local", args.allow_local)
         .flag("strict", args.strict)
-        .set_if("egress", args.egress);
+        .set_if("egress", args.egress)
+        .set_if("cluster", cluster);
     let failed = |f: Failure| f.while_(&format!("cannot create resource {}", args.name));
     let resource = api.post(RESOURCE.collection, body.finish()).await.map_err(failed)?;
     report("Created", &resource, args.output.json, context)
@@ -49,6 +51,7 @@ async fn create(args: ResourceCreate, api: &Api, context: &mut Context) -> Resul
 
 async fn update(args: ResourceUpdate, api: &Api, context: &mut Context) -> Result<(), Failure> {
     let resource = entity::find(&RESOURCE, &args.reference, api).await?;
+    let cluster = bound_to(args.cluster.as_deref(), api).await?;
     let body = Body::new()
         .set_if("name", args.name)
         .set_if("kind", args.kind)
@@ -61,6 +64,7 @@ async fn update(args: ResourceUpdate, api: &Api, context: &mut Context) -> Resul
         .set_if("allow_local", args.allow_local)
         .set_if("strict", args.strict)
         .set_if("egress", args.egress)
+        .set_if("cluster", cluster)
         .not_empty()?;
     let failed = |f: Failure| f.while_(&format!("cannot change resource {}", resource.name));
     let resource = api.patch(&entity::path(&RESOURCE, &resource), body).await.map_err(failed)?;
@@ -98,6 +102,15 @@ fn report(verb: &str, resource: &Value, as_json: bool, context: &mut Context) ->
         (_, true) => String::new(),
     };
     Ok(context.screen.line(&Line::new().styled(DIM, format!("  it appears at {ip}:{port}{name}{second}")))?)
+}
+
+/// The id of a cluster, or null for none.
+async fn bound_to(cluster: Option<&str>, api: &Api) -> Result<Option<Value>, Failure> {
+    match cluster {
+        None => Ok(None),
+        Some("") => Ok(Some(Value::Null)),
+        Some(name) => Ok(Some(entity::find(&CLUSTER, name, api).await?.id.into())),
+    }
 }
 
 async fn check(args: ShowArgs, api: &Api, context: &mut Context) -> Result<(), Failure> {

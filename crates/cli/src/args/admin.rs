@@ -8,10 +8,11 @@ use crate::text;
 
 mod access;
 mod accounts;
+mod clusters;
 mod infrastructure;
 mod nodes;
 
-pub(crate) use self::{access::*, accounts::*, infrastructure::*, nodes::*};
+pub(crate) use self::{access::*, accounts::*, clusters::*, infrastructure::*, nodes::*};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum AdminCommand {
@@ -42,6 +43,9 @@ pub(crate) enum AdminCommand {
     /// Gateways and relays as those see them who run them: how they are, and taking them out of service
     #[command(subcommand, arg_required_else_help = true, visible_alias = "node")]
     Nodes(NodesCommand),
+    /// Proxy clusters: workers behind one address
+    #[command(subcommand, arg_required_else_help = true, visible_alias = "cluster")]
+    Clusters(ClustersCommand),
     /// Where resources appear on users' machines
     #[command(subcommand, arg_required_else_help = true)]
     Network(NetworkCommand),

@@ -11,6 +11,8 @@ const RUL: &str = "rul_01JABCDEFGHJKMNPQRSTVWXYZ0";
 const GRT: &str = "grt_01JABCDEFGHJKMNPQRSTVWXYZ0";
 const RES: &str = "res_01JABCDEFGHJKMNPQRSTVWXYZ0";
 const NOD: &str = "nod_01JABCDEFGHJKMNPQRSTVWXYZ0";
+const CLU: &str = "clu_01JABCDEFGHJKMNPQRSTVWXYZ8";
+const KEY: &str = "key_01JABCDEFGHJKMNPQRSTVWXYZ9";
 const DEV: &str = "dev_01JABCDEFGHJKMNPQRSTVWXYZ0";
 const TOK: &str = "tok_01JABCDEFGHJKMNPQRSTVWXYZ0";
 /// 2026-11-21 01:20:00Z.
@@ -38,6 +40,12 @@ fn control() -> Fake {
             NOD,
             json!({ "id": NOD, "name": "gw-1", "role": "gateway", "group": "", "state": "draining", "version": "0.1.0", "streams": 7,
                 "cpu_permille": 125, "drain_ends_at": AT, "last_seen_at": AT }),
+        ),
+        (
+            "clusters",
+            CLU,
+            json!({ "id": CLU, "name": "eu", "advertise": "eu.example.org:443", "carrier": "direct", "authority": null,
+                "tags": {}, "workers": 2, "connected": 1, "resources": 7 }),
         ),
         ("grants", GRT, json!({ "id": GRT, "account": ACC, "resource": RES, "ends_at": AT, "reason": "incident 7" })),
         (
@@ -413,6 +421,38 @@ fn a_node_is_taken_out_of_service_and_put_back() {
     let changes = changes(&fake);
     assert_eq!(changes[0].1, json!({ "deadline": 600 }));
     assert!(changes[1].0.starts_with("DELETE "), "{changes:?}");
+}
+
+#[test]
+fn clusters_are_made_and_their_key_pairs_shown_once_as_what_workers_take() {
+    let fake = control();
+    fake.run(&["admin", "clusters", "list"]).ends(0).says("eu.example.org:443  direct ");
+    fake.run(&["admin", "clusters", "create", "eu", "--advertise", "eu.example.org:443", "--tag", "env=prod"])
+        .ends(0)
+        .says("Created cluster eu")
+        .warns("postern admin clusters keys create eu");
+    let pair = json!({ "id": KEY, "access_key": KEY, "secret_key": "postern_cluster_s3cret", "created_at": AT });
+    fake.answer(&format!("POST /api/v1/clusters/{CLU}/keys"), 201, pair.clone());
+    fake.answer(&format!("POST /api/v1/clusters/{CLU}/keys/{KEY}/rotate"), 200, pair);
+    fake.answer(&format!("DELETE /api/v1/clusters/{CLU}/keys/{KEY}"), 204, Value::Null);
+    let kept = json!([{ "id": KEY, "created_at": AT, "rotated_at": null, "last_used_at": AT }]);
+    fake.answer(&format!("GET /api/v1/clusters/{CLU}/keys"), 200, page(&kept));
+    for made in [&["create", "eu"][..], &["rotate", "eu", KEY]] {
+        fake.run(&[&["admin", "clusters", "keys"], made].concat())
+            .ends(0)
+            .says(&format!("POSTERN_PROXY_CLUSTER_ACCESS_KEY={KEY}"))
+            .says("POSTERN_PROXY_CLUSTER_SECRET_KEY=postern_cluster_s3cret")
+            .warns("not shown again");
+    }
+    fake.run(&["admin", "clusters", "keys", "create", "eu", "--json"]).ends(0).says("\"secret_key\"");
+    fake.run(&["admin", "clusters", "keys", "list", "eu"]).ends(0).says("LAST USED").says(KEY);
+    fake.run(&["admin", "clusters", "keys", "revoke", "eu", KEY, "--yes"]).ends(0).says("Deleted key pair");
+    fake.run(&["admin", "resources", "update", "orders-db", "--cluster", "eu"]).ends(0);
+    fake.run(&["admin", "resources", "update", "orders-db", "--cluster", ""]).ends(0);
+    let changes = changes(&fake);
+    let (made, bound) = (&changes[0].1, &changes[changes.len() - 2..]);
+    assert_eq!(*made, json!({ "name": "eu", "advertise": "eu.example.org:443", "tags": { "env": "prod" } }));
+    assert_eq!((&bound[0].1, &bound[1].1), (&json!({ "cluster": CLU }), &json!({ "cluster": null })));
 }
 
 #[test]

@@ -17,7 +17,7 @@ use postern_proto::{
 };
 use postern_tunnel::{
     control::{Backoff, CallError, ControlClient, SyncLoop, SyncTiming},
-    node::{Arrival, Server},
+    node::{Arrival, Balancers, Carrier, Server},
     tls::ClientTls,
 };
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -29,6 +29,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
+use zeroize::Zeroizing;
 
 use super::{
     Gateway, GatewayOptions, GatewayParts, NodeOptions,
@@ -43,7 +44,7 @@ use crate::{
     drain::Drain,
     egress::Egress,
     health::{self, Pulse},
-    identity::{IdentityError, NodeIdentity, Validity, renewal_retry},
+    identity::{Credential, IdentityError, NodeIdentity, Validity, renewal_retry},
     live::LiveSessions,
     load::LoadMeter,
     metrics::{Parts, Role},
@@ -54,6 +55,7 @@ use crate::{
     spool::{Spool, SpoolConfig, SpoolOpenError},
     state::{StateError, StateFolder},
     upload,
+    worker::ClusterKey,
 };
 
 /// File descriptors kept for everything that is not a stream.
@@ -99,6 +101,10 @@ pub enum GatewayError {
         "the certificate of this gateway has ended; enrol it again with a new token from `postern admin gateways token`"
     )]
     CertificateEnded,
+    #[error(
+        "this worker is not enrolled, and no key pair is given: set POSTERN_PROXY_CLUSTER_ACCESS_KEY and POSTERN_PROXY_CLUSTER_SECRET_KEY to one from `postern admin clusters keys create`"
+    )]
+    NoKeyPair,
     #[error(transparent)]
     Records(#[from] SpoolOpenError),
     #[error("the control plane does not say which session records it has: {0}")]
@@ -113,15 +119,58 @@ pub async fn run(
     stop_now: CancellationToken,
     ready: impl FnOnce(&Ready) + Send,
 ) -> Result<(), GatewayError> {
-    let common = &options.node;
+    let front = Front {
+        kind: NodeKind::Gateway,
+        listen: options.listen,
+        advertise: options.advertise.clone(),
+        carrier: Some(Carrier::Direct),
+        balancers: options.arrival.balancers(),
+        proof: Proof::Token(options.node.enrol_token()?),
+    };
+    serve(&options.node, front, stop, stop_now, ready).await
+}
+
+/// What nodes that listen for clients differ in: what they are, where clients come, and by what they became one.
+pub(crate) struct Front {
+    pub(crate) kind: NodeKind,
+    pub(crate) listen: SocketAddr,
+    /// Of a gateway: where clients dial it, when that is not what the control plane knows.
+    pub(crate) advertise: Option<String>,
+    /// `None`: WebSocket frames within a TLS session that is met with the node's own certificate.
+    pub(crate) carrier: Option<Carrier>,
+    pub(crate) balancers: Balancers,
+    pub(crate) proof: Proof,
+}
+
+/// By what a node enrols, when it is given; once enrolled a node needs it no more.
+pub(crate) enum Proof {
+    Token(Option<Zeroizing<String>>),
+    KeyPair(Option<ClusterKey>),
+}
+
+/// Runs a node that listens for clients.
+pub(crate) async fn serve(
+    common: &NodeOptions,
+    front: Front,
+    stop: CancellationToken,
+    stop_now: CancellationToken,
+    ready: impl FnOnce(&Ready) + Send,
+) -> Result<(), GatewayError> {
+    let role = front.kind.as_str();
     let state = Arc::new(StateFolder::open(&common.state)?);
     let client = Arc::new(ControlClient::new(common.control.clone(), common.trust()?));
     let monitor = Monitor::start(common.liveness, common.metrics)?;
-    let listener = listen(options.listen)?;
-    let address = listener.local_addr().map_err(|source| GatewayError::Listen { listen: options.listen, source })?;
-    let advertise = advertised(&options, address, &client).await;
+    let listener = listen(front.listen)?;
+    let address = listener.local_addr().map_err(|source| GatewayError::Listen { listen: front.listen, source })?;
+    let (place, advertise) = match front.kind {
+        NodeKind::Worker => (Place::Worker, None),
+        NodeKind::Gateway | NodeKind::Relay => {
+            let advertise = advertised(&front, address, &client).await;
+            (Place::Gateway { advertise: advertise.clone() }, advertise)
+        }
+    };
     let Some(identity) =
-        stop.run_until_cancelled(identify(common, &state, &client, NodeKind::Gateway, advertise.clone())).await
+        stop.run_until_cancelled(identify(&state, &client, (front.kind, front.proof), advertise)).await
     else {
         return Ok(());
     };
@@ -129,14 +178,16 @@ pub async fn run(
     client.set_identity(Some(identity.client_identity()?));
     let spool = resume_records(common, &state, &client, identity.node).await?;
 
-    let running =
-        start(common, &state, &client, &identity, spool.clone(), Place::Gateway { advertise }, (&monitor, &stop))?;
+    let running = start(common, &state, &client, &identity, spool.clone(), place, (&monitor, &stop))?;
     let Running { server, live, validity, mut complete, patience, tls, mut tasks, background, uploading, .. } = running;
     let _ = timeout(patience, stop.run_until_cancelled(complete.wait_for(|complete| *complete))).await;
+    let (outer, own) = watch::channel(identity.outer_tls()?);
+    let carrier = front.carrier.unwrap_or(Carrier::WebSocket(own));
     let renewed = {
         let server = Arc::clone(&server);
         move |identity: &NodeIdentity| {
             server.set_tls(identity.server_tls()?);
+            outer.send_replace(identity.outer_tls()?);
             *tls.write().unwrap_or_else(PoisonError::into_inner) = identity.client_tls()?;
             validity.renew(identity);
             Ok(())
@@ -145,15 +196,15 @@ pub async fn run(
     let renewals = renew(identity.clone(), Arc::clone(&state), Arc::clone(&client), renewed);
     tasks.spawn(until(background.clone(), renewals));
 
-    tracing::info!(node = %identity.node, name = ?identity.name, listen = %address, "gateway is ready");
+    tracing::info!(node = %identity.node, name = ?identity.name, listen = %address, "{role} is ready");
     ready(&Ready { ready: true, node: identity.node, listen: address, monitor: monitor.places() });
-    let arrival = Arrival { balancers: options.arrival.balancers(), ..Arrival::default() };
+    let arrival = Arrival { carrier, balancers: front.balancers, ..Arrival::default() };
     let serving = server.serve_arrivals(listener, arrival, stop, common.drain());
     tokio::pin!(serving);
     tokio::select! {
         () = &mut serving => {}
         () = stop_now.cancelled() => {
-            let cut = live.cut_all(ResetCode::Draining, "the gateway was stopped at once");
+            let cut = live.cut_all(ResetCode::Draining, "the node was stopped at once");
             tracing::warn!(cut, "stopping at once");
             let _ = timeout(LAST_WORDS, serving).await;
         }
@@ -166,6 +217,7 @@ pub async fn run(
 pub(crate) enum Place {
     Gateway { advertise: Option<String> },
     Relay,
+    Worker,
 }
 
 /// What runs beside the server.
@@ -203,7 +255,8 @@ pub(crate) fn start(
     let replica = if replica.org().is_none_or(|org| org == identity.org) { replica } else { Replica::default() };
     let revocations = kept::<StoredRevocations>(state, REVOCATIONS_FILE).map_or_else(Revocations::default, Into::into);
     let heard = kept::<UnixMillis>(state, HEARD_FILE).unwrap_or_default();
-    let egress = Arc::new(Egress::new(Catalogue::new(replica.items()), revocations).at(identity.node));
+    let egress = Egress::new(Catalogue::new(replica.items()), revocations).at(identity.node);
+    let egress = Arc::new(egress.of(identity.cluster));
     let drain = Drain::new(Drain::order_of(replica.items()));
     let (neighbours, now) = watch::channel(Arc::new(Neighbours::of(replica.items())));
     let (role, advertise, parking) = match place {
@@ -211,6 +264,7 @@ pub(crate) fn start(
             (Role::Gateway, advertise, Some(Arc::new(Parking::new(now.clone(), drain.clone()))))
         }
         Place::Relay => (Role::Relay, None, None),
+        Place::Worker => (Role::Worker, None, None),
     };
     let validity = Validity::of(identity);
     let tls = Arc::new(RwLock::new(identity.client_tls()?));
@@ -317,15 +371,18 @@ pub(crate) async fn finish(
 
 /// Who this node is: from the disk, or by enrolment.
 pub(crate) async fn identify(
-    options: &NodeOptions,
     state: &StateFolder,
     client: &ControlClient,
-    kind: NodeKind,
+    (kind, proof): (NodeKind, Proof),
     advertise: Option<String>,
 ) -> Result<NodeIdentity, GatewayError> {
     let known = NodeIdentity::load(state)?;
     let over = known.as_ref().is_some_and(|identity| identity.is_over(clock::now()));
-    match (known, options.enrol_token()?) {
+    let token = match proof {
+        Proof::Token(token) => token,
+        Proof::KeyPair(pair) => return identify_worker(state, client, known.filter(|_| !over), pair).await,
+    };
+    match (known, token) {
         (Some(identity), token) if !over => {
             if token.is_some() {
                 tracing::info!(node = %identity.node, "enrolled already; the enrolment token is not used");
@@ -334,7 +391,49 @@ pub(crate) async fn identify(
         }
         (None, None) => Err(GatewayError::NotEnrolled),
         (Some(_), None) => Err(GatewayError::CertificateEnded),
-        (_, Some(token)) => enrol(state, client, (kind, &token), advertise).await,
+        (_, Some(token)) => enrol(state, client, (kind, &Credential::Token(&token)), advertise).await,
+    }
+}
+
+/// Who this worker is. One that enrolled with another key pair than it is given, or that the control plane does not know
+/// any more, enrols again, as another node.
+async fn identify_worker(
+    state: &StateFolder,
+    client: &ControlClient,
+    known: Option<NodeIdentity>,
+    pair: Option<ClusterKey>,
+) -> Result<NodeIdentity, GatewayError> {
+    let given = pair.as_ref().map(|pair| pair.access_key);
+    if let Some(identity) = known.filter(|identity| given.is_none() || identity.access_key == given) {
+        client.set_identity(Some(identity.client_identity()?));
+        match identity.renew(state, client, clock::now()).await {
+            Ok(renewed) => return Ok(renewed),
+            Err(IdentityError::Call(error)) if error.problem().is_some_and(|problem| problem.status == 401) => {
+                tracing::warn!(node = %identity.node, "the control plane does not know this worker any more");
+            }
+            Err(error) => {
+                tracing::warn!(%error, "going on with the certificate that is here");
+                return Ok(identity);
+            }
+        }
+    }
+    let pair = pair.ok_or(GatewayError::NoKeyPair)?;
+    client.set_identity(None);
+    forget(state);
+    enrol(state, client, (NodeKind::Worker, &Credential::KeyPair(&pair)), None).await
+}
+
+/// Puts aside what another node has left: its records go on nobody else's chain, and what it dialled may be not for this
+/// one.
+fn forget(state: &StateFolder) {
+    let aside = state.file(&format!("records-{}", clock::now()));
+    for done in [std::fs::rename(state.file("records"), aside), std::fs::remove_file(state.file(REPLICA_FILE))] {
+        match done {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                tracing::warn!(%error, "what an earlier worker left here cannot be put aside");
+            }
+            _ => {}
+        }
     }
 }
 
@@ -342,12 +441,12 @@ pub(crate) async fn identify(
 async fn enrol(
     state: &StateFolder,
     client: &ControlClient,
-    (kind, token): (NodeKind, &str),
+    (kind, credential): (NodeKind, &Credential<'_>),
     advertise: Option<String>,
 ) -> Result<NodeIdentity, GatewayError> {
     let mut backoff = Backoff::default();
     loop {
-        match NodeIdentity::enrol(state, client, (kind, token), advertise.clone(), clock::now()).await {
+        match NodeIdentity::enrol(state, client, (kind, credential), advertise.clone(), clock::now()).await {
             Err(IdentityError::Call(error @ CallError::Unreachable { .. })) => {
                 let wait = backoff.next(rand::random());
                 tracing::warn!(%error, ?wait, "cannot enrol yet");
@@ -469,9 +568,9 @@ fn listen(listen: SocketAddr) -> Result<TcpListener, GatewayError> {
 
 /// Where clients dial: as given; else, with a port from the kernel, the address that was bound; else as the
 /// administrator said.
-async fn advertised(options: &GatewayOptions, bound: SocketAddr, client: &ControlClient) -> Option<String> {
-    if options.advertise.is_some() || options.listen.port() != 0 {
-        return options.advertise.clone();
+async fn advertised(front: &Front, bound: SocketAddr, client: &ControlClient) -> Option<String> {
+    if front.advertise.is_some() || front.listen.port() != 0 {
+        return front.advertise.clone();
     }
     let seen = if bound.ip().is_unspecified() { source_towards(client).await } else { None };
     Some(seen.map_or(bound, |ip| SocketAddr::new(ip, bound.port())).to_string())

@@ -19,6 +19,7 @@ use crate::{
 pub enum Role {
     Gateway,
     Relay,
+    Worker,
 }
 
 impl Role {
@@ -27,6 +28,7 @@ impl Role {
         match self {
             Self::Gateway => "gateway",
             Self::Relay => "relay",
+            Self::Worker => "worker",
         }
     }
 }

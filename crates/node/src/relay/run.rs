@@ -49,7 +49,8 @@ pub async fn run(
     let state = Arc::new(StateFolder::open(&options.state)?);
     let client = Arc::new(ControlClient::new(options.control.clone(), options.trust()?));
     let monitor = Monitor::start(options.liveness, options.metrics)?;
-    let identifying = common::identify(&options, &state, &client, NodeKind::Relay, None);
+    let proof = common::Proof::Token(options.enrol_token()?);
+    let identifying = common::identify(&state, &client, (NodeKind::Relay, proof), None);
     let Some(identity) = stop.run_until_cancelled(identifying).await else { return Ok(()) };
     let identity = identity?;
     client.set_identity(Some(identity.client_identity()?));

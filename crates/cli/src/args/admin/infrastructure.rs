@@ -58,6 +58,9 @@ pub(crate) struct ResourceCreate {
     /// Which nodes dial it, as a filter over nodes: 'kind:relay tags:site=fra'
     #[arg(long, value_name = "FILTER")]
     pub(crate) egress: Option<String>,
+    /// Name or id of the cluster over which alone it is reached
+    #[arg(long, value_name = "CLUSTER")]
+    pub(crate) cluster: Option<String>,
     #[command(flatten)]
     pub(crate) output: Output,
 }
@@ -94,6 +97,9 @@ pub(crate) struct ResourceUpdate {
     /// Which nodes dial it, as a filter over nodes: 'kind:relay tags:site=fra'; "" for all
     #[arg(long, value_name = "FILTER")]
     pub(crate) egress: Option<String>,
+    /// Name or id of the cluster over which alone it is reached; "" for gateways and relays
+    #[arg(long, value_name = "CLUSTER")]
+    pub(crate) cluster: Option<String>,
     #[command(flatten)]
     pub(crate) output: Output,
 }

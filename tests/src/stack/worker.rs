@@ -1,0 +1,101 @@
+//! `postern-node worker`.
+
+use std::net::SocketAddr;
+
+use anyhow::Context as _;
+use postern_proto::id::{ClusterId, NodeId};
+use rustix::process::Signal;
+use serde_json::{Value, json};
+
+use super::Stack;
+use crate::process::Process;
+
+/// A key pair of a cluster.
+#[derive(Clone)]
+pub struct ClusterKey {
+    pub access_key: String,
+    pub secret_key: String,
+}
+
+/// A worker with a state folder of its own.
+pub struct Worker {
+    process: Process,
+    id: NodeId,
+    listens: SocketAddr,
+}
+
+impl Stack {
+    /// Makes a proxy cluster that clients dial there.
+    pub async fn create_cluster(&self, name: &str, advertise: SocketAddr) -> anyhow::Result<ClusterId> {
+        let body = json!({"name": name, "advertise": advertise.to_string()});
+        super::id(&self.api().post("/api/v1/clusters", body).await?)
+    }
+
+    /// Makes a key pair.
+    pub async fn create_key(&self, cluster: ClusterId) -> anyhow::Result<ClusterKey> {
+        key(&self.api().post(&format!("/api/v1/clusters/{cluster}/keys"), json!({})).await?)
+    }
+
+    /// Makes the secret key of a pair anew.
+    pub async fn rotate_key(&self, cluster: ClusterId, key_pair: &ClusterKey) -> anyhow::Result<ClusterKey> {
+        let path = format!("/api/v1/clusters/{cluster}/keys/{}/rotate", key_pair.access_key);
+        key(&self.api().post(&path, json!({})).await?)
+    }
+
+    /// Starts a worker with a key pair; one of the same name has the same state folder.
+    pub async fn start_worker(&self, name: &str, key: &ClusterKey) -> anyhow::Result<Worker> {
+        let setting = &self.setting;
+        let state = setting.folder.path().join(format!("{name}.state"));
+        let control = self.control.address();
+        let ca_file = setting.folder.path().join(format!("{name}.ca.pem"));
+        std::fs::write(&ca_file, &control.ca)?;
+        let mut command = crate::command::launched(&[], setting.binaries.node());
+        command.args(["worker", "--control", &format!("https://{}", control.address)]).arg("--ca").arg(ca_file);
+        command.arg("--state").arg(state).args(["--bind-address", "127.0.0.1:0"]);
+        command.env("RUST_LOG", &setting.log);
+        command.env("POSTERN_PROXY_CLUSTER_ACCESS_KEY", &key.access_key);
+        command.env("POSTERN_PROXY_CLUSTER_SECRET_KEY", &key.secret_key);
+        let mut process = Process::spawn(name, &mut command, setting.folder.path())?;
+        let ready = process.ready().await?;
+        let text = |field: &str| ready.get(field).and_then(Value::as_str).with_context(|| format!("no {field}"));
+        Ok(Worker { id: text("node")?.parse()?, listens: text("listen")?.parse()?, process })
+    }
+}
+
+fn key(answer: &Value) -> anyhow::Result<ClusterKey> {
+    let text = |field: &str| answer.get(field).and_then(Value::as_str).map(str::to_owned);
+    Ok(ClusterKey {
+        access_key: text("access_key").context("no access key")?,
+        secret_key: text("secret_key").context("no secret key")?,
+    })
+}
+
+impl Worker {
+    #[must_use]
+    pub const fn id(&self) -> NodeId {
+        self.id
+    }
+
+    /// Where it listens itself.
+    #[must_use]
+    pub const fn listens(&self) -> SocketAddr {
+        self.listens
+    }
+
+    #[must_use]
+    pub fn log(&self) -> String {
+        self.process.log()
+    }
+
+    pub fn signal(&mut self, signal: Signal) -> anyhow::Result<()> {
+        self.process.signal(signal)
+    }
+
+    pub async fn kill(&mut self) -> anyhow::Result<()> {
+        self.process.kill().await
+    }
+
+    pub async fn stop(&mut self) -> anyhow::Result<()> {
+        super::stop_in_order(&mut self.process).await
+    }
+}

@@ -1,0 +1,172 @@
+//! Proxy clusters: workers that stand for each other behind one address.
+
+use std::time::{Duration, Instant};
+
+use postern_proto::resource::Kind;
+use postern_tests::{
+    balancer::Balancer,
+    client::{self, End},
+    stack::Stack,
+    target::{Behaviour, Target},
+};
+use serde_json::json;
+
+/// Tries until a stream goes through: routes and bindings travel.
+async fn until_answered(address: std::net::SocketAddr) -> anyhow::Result<()> {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    loop {
+        match client::exchange(address, b"hello").await {
+            Ok(answer) if answer == b"hello" => return Ok(()),
+            other if Instant::now() > deadline => anyhow::bail!("no stream goes through: {other:?}"),
+            _ => tokio::time::sleep(Duration::from_millis(50)).await,
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn workers_behind_a_balancer_carry_what_is_bound_to_their_cluster_and_nothing_else() -> anyhow::Result<()> {
+    let target = Target::start(Behaviour::Echo).await?;
+    let builder = Stack::builder().resource("bound", Kind::Tcp, target.address());
+    let stack = builder.resource("free", Kind::Tcp, target.address()).start().await?;
+    let balancer = Balancer::start().await?;
+    let cluster = stack.create_cluster("eu", balancer.entrance().address()).await?;
+    let (one_key, other_key) = (stack.create_key(cluster).await?, stack.create_key(cluster).await?);
+    let mut one = stack.start_worker("one", &one_key).await?;
+    let mut other = stack.start_worker("other", &other_key).await?;
+    for worker in [&one, &other] {
+        balancer.entrance().add(worker.listens());
+        assert!(!worker.log().contains("postern_cluster_"), "the secret key is in the log");
+    }
+    let bound = stack.resource("bound").await?;
+    stack.api().patch(&format!("/api/v1/resources/{bound}"), json!({"cluster": cluster})).await?;
+    let address = stack.user().connect("bound").await?;
+    let free = stack.user().connect("free").await?;
+    until_answered(address).await?;
+
+    // Held open side by side they are spread.
+    let mut streams = Vec::new();
+    for _ in 0..8 {
+        let mut stream = client::open(address).await?;
+        client::ask(&mut stream, b"over a worker").await?;
+        streams.push(stream);
+    }
+    let sessions = stack.user().client().sessions().await?;
+    let over: Vec<_> = sessions.iter().filter(|session| session.resource_name == "bound").collect();
+    assert!(over.iter().all(|session| session.gateway == Some(cluster.into())), "{over:?}");
+    let named = |session: &&_| {
+        let session: &postern_local_api::message::LiveSession = session;
+        session.route.as_ref().is_some_and(|route| route.hops.iter().any(|hop| hop.name == "eu"))
+    };
+    assert!(over.iter().any(|session| named(&session)), "{over:?}");
+    assert_eq!(client::exchange(free, b"over the gateway").await?, b"over the gateway");
+
+    // One dies: its streams are reset, new ones go on.
+    one.kill().await?;
+    let (mut reset, mut alive) = (0, 0);
+    for stream in &mut streams {
+        match tokio::time::timeout(Duration::from_secs(2), client::end(stream)).await {
+            Ok(end) => {
+                assert_eq!(end?, End::Reset, "a broken stream looked complete");
+                reset += 1;
+            }
+            Err(_) => {
+                client::ask(stream, b"still here").await?;
+                alive += 1;
+            }
+        }
+    }
+    assert!(reset > 0 && alive > 0, "{reset} were reset and {alive} live on: they were not spread");
+    until_answered(address).await?;
+
+    // Its state is there: it comes back as the same node. Without it, it enrols again.
+    let again = stack.start_worker("one", &one_key).await?;
+    assert_eq!(again.id(), one.id());
+    let rotated = stack.rotate_key(cluster, &one_key).await?;
+    assert!(stack.start_worker("third", &one_key).await.is_err(), "the secret key before enrols nobody");
+    let mut third = stack.start_worker("third", &rotated).await?;
+    assert_ne!(third.id(), one.id());
+    third.stop().await?;
+
+    // Revoked: the worker that lives is cut off, and its streams end at once.
+    let path = format!("/api/v1/clusters/{cluster}/keys/{}", other_key.access_key);
+    let revoked = Instant::now();
+    stack.api().delete(&path).await?;
+    let mut ended = 0;
+    for stream in &mut streams {
+        if let Ok(end) = tokio::time::timeout(Duration::from_secs(10), client::end(stream)).await {
+            assert_eq!(end?, End::Reset);
+            ended += 1;
+        }
+    }
+    assert_eq!(ended, streams.len(), "no stream of the revoked worker lives on");
+    postern_tests::figure::say(&format!("streams of a revoked worker were over after {:?}", revoked.elapsed()));
+    assert!(other.log().contains("removed from the control plane"));
+    other.stop().await?;
+    drop(again);
+    stack.stop().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_resource_moves_between_clusters_and_gateways_and_no_other_door_opens_to_it() -> anyhow::Result<()> {
+    let target = Target::start(Behaviour::Echo).await?;
+    let stack = Stack::builder().resource("echo", Kind::Tcp, target.address()).start().await?;
+    let (eu_balancer, us_balancer) = (Balancer::start().await?, Balancer::start().await?);
+    let eu = stack.create_cluster("eu", eu_balancer.entrance().address()).await?;
+    let us = stack.create_cluster("us", us_balancer.entrance().address()).await?;
+    let mut in_eu = stack.start_worker("in-eu", &stack.create_key(eu).await?).await?;
+    let mut in_us = stack.start_worker("in-us", &stack.create_key(us).await?).await?;
+    eu_balancer.entrance().add(in_eu.listens());
+    us_balancer.entrance().add(in_us.listens());
+    let resource = stack.resource("echo").await?;
+    let path = format!("/api/v1/resources/{resource}");
+    let address = stack.user().connect("echo").await?;
+    for cluster in [Some(eu), Some(us), None] {
+        let mut open = client::open(address).await?;
+        client::ask(&mut open, b"before it moves").await?;
+        stack.api().patch(&path, json!({"cluster": cluster})).await?;
+        let ended = tokio::time::timeout(Duration::from_secs(10), client::end(&mut open)).await;
+        assert_eq!(ended??, End::Reset, "a stream lived on over a door that does not open any more");
+        until_answered(address).await?;
+    }
+    // Behind the address of one cluster stands a worker of the other one: it is not spoken to.
+    stack.api().patch(&path, json!({"cluster": eu})).await?;
+    until_answered(address).await?;
+    let wrong = Balancer::start().await?;
+    wrong.entrance().add(in_us.listens());
+    let moved = json!({"advertise": wrong.entrance().address().to_string()});
+    stack.api().patch(&format!("/api/v1/clusters/{eu}"), moved).await?;
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while client::exchange(address, b"hello").await.is_ok_and(|answer| answer == b"hello") {
+        assert!(Instant::now() < deadline, "a worker of another cluster is taken");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    in_eu.stop().await?;
+    in_us.stop().await?;
+    stack.stop().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn strangers_get_404_from_a_worker_and_options_that_cannot_work_are_refused_with_the_reason() -> anyhow::Result<()>
+{
+    let stack = Stack::builder().start().await?;
+    let balancer = Balancer::start().await?;
+    let cluster = stack.create_cluster("eu", balancer.entrance().address()).await?;
+    let mut worker = stack.start_worker("one", &stack.create_key(cluster).await?).await?;
+    let curl = tokio::process::Command::new("curl")
+        .args(["-sk", "-o", "/dev/null", "-w", "%{http_code}", &format!("https://{}/", worker.listens())])
+        .output()
+        .await;
+    match curl {
+        Ok(answered) => assert_eq!(String::from_utf8_lossy(&answered.stdout), "404"),
+        Err(_) => eprintln!("SKIPPED: curl is not installed"),
+    }
+    let refused = tokio::process::Command::new(stack.binaries().node())
+        .args(["worker", "--control", "https://127.0.0.1:1", "--system-roots", "--state", "/nonexistent/worker"])
+        .env("POSTERN_TLS_CERT_SOURCE", "none")
+        .output()
+        .await?;
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(!refused.status.success() && said.contains("POSTERN_TLS_CLIENT_AUTH=none"), "{said}");
+    worker.stop().await?;
+    stack.stop().await
+}
