@@ -7,6 +7,7 @@
 
 pub mod address;
 pub mod arrival;
+pub mod bridge;
 pub mod catalogue;
 mod clock;
 pub mod command_line;

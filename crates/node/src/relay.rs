@@ -4,9 +4,9 @@
 //! A relay is an egress node: it decides about each stream by the client's own certificate and lease, which reach it
 //! within a TLS session that the gateways between cannot read.
 
-mod berth;
+pub(crate) mod berth;
 mod choice;
-mod moorings;
+pub(crate) mod moorings;
 mod options;
 mod run;
 

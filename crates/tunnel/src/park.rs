@@ -7,6 +7,7 @@
 use std::{future::poll_fn, io, net::SocketAddr, time::Duration};
 
 use postern_proto::{
+    door::Door,
     frame::{Kind, MAX_TEXT, Piece, Reader},
     head::{Head, Passage, Refused, Reply},
     id::NodeId,
@@ -57,9 +58,9 @@ pub enum OpenError {
     Dead(#[from] io::Error),
 }
 
-/// Dials a gateway to park a link there. `tls` is from [`ClientTls::for_parking`].
-pub async fn dial(address: &str, gateway: NodeId, tls: &ClientTls) -> Result<ParkedLink, DialError> {
-    let link = dial_node(address, &name(address, gateway)?, tls, None).await?;
+/// Dials a gateway, or a bridge of a cluster, to park a link there. `tls` is from [`ClientTls::for_parking`].
+pub async fn dial(address: &str, door: impl Into<Door>, tls: &ClientTls) -> Result<ParkedLink, DialError> {
+    let link = dial_node(address, &name(address, door.into())?, tls, None).await?;
     Ok(ParkedLink::new(link))
 }
 
@@ -70,7 +71,7 @@ pub async fn forward(
     tls: &ClientTls,
     passage: &Passage,
 ) -> Result<OpenPassage, ForwardError> {
-    let link = dial_node(address, &name(address, gateway)?, tls, None).await?;
+    let link = dial_node(address, &name(address, gateway.into())?, tls, None).await?;
     Ok(ParkedLink::new(link).open(passage).await?)
 }
 
@@ -193,7 +194,7 @@ impl ParkedLink {
     }
 }
 
-fn name(address: &str, node: NodeId) -> Result<ServerName<'static>, DialError> {
+fn name(address: &str, door: Door) -> Result<ServerName<'static>, DialError> {
     let bad = |error| DialError::Handshake { address: address.to_owned(), source: io::Error::other(error) };
-    server_name(node.into()).map_err(bad)
+    server_name(door).map_err(bad)
 }

@@ -21,7 +21,8 @@ pub struct ClusterKey {
 pub struct Worker {
     process: Process,
     id: NodeId,
-    listens: SocketAddr,
+    /// Not of an inner worker.
+    listens: Option<SocketAddr>,
 }
 
 impl Stack {
@@ -44,6 +45,16 @@ impl Stack {
 
     /// Starts a worker with a key pair; one of the same name has the same state folder.
     pub async fn start_worker(&self, name: &str, key: &ClusterKey) -> anyhow::Result<Worker> {
+        self.start_worker_with(name, key, &[]).await
+    }
+
+    /// The same with these variables.
+    pub async fn start_worker_with(
+        &self,
+        name: &str,
+        key: &ClusterKey,
+        environment: &[(&str, &str)],
+    ) -> anyhow::Result<Worker> {
         let setting = &self.setting;
         let state = setting.folder.path().join(format!("{name}.state"));
         let control = self.control.address();
@@ -55,10 +66,12 @@ impl Stack {
         command.env("RUST_LOG", &setting.log);
         command.env("POSTERN_PROXY_CLUSTER_ACCESS_KEY", &key.access_key);
         command.env("POSTERN_PROXY_CLUSTER_SECRET_KEY", &key.secret_key);
+        command.envs(environment.iter().copied());
         let mut process = Process::spawn(name, &mut command, setting.folder.path())?;
         let ready = process.ready().await?;
         let text = |field: &str| ready.get(field).and_then(Value::as_str).with_context(|| format!("no {field}"));
-        Ok(Worker { id: text("node")?.parse()?, listens: text("listen")?.parse()?, process })
+        let listens = ready.get("listen").and_then(Value::as_str).map(str::parse).transpose()?;
+        Ok(Worker { id: text("node")?.parse()?, listens, process })
     }
 }
 
@@ -78,8 +91,20 @@ impl Worker {
 
     /// Where it listens itself.
     #[must_use]
-    pub const fn listens(&self) -> SocketAddr {
-        self.listens
+    pub fn listens(&self) -> SocketAddr {
+        // Inner workers are not asked.
+        self.listens.unwrap_or_else(|| unreachable!("an inner worker listens nowhere"))
+    }
+
+    /// Whether it listens nowhere.
+    #[must_use]
+    pub const fn is_inner(&self) -> bool {
+        self.listens.is_none()
+    }
+
+    #[must_use]
+    pub fn process_id(&self) -> u32 {
+        self.process.id()
     }
 
     #[must_use]

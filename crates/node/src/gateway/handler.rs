@@ -8,7 +8,7 @@ use std::{
 
 use postern_proto::{
     head::{Refused, Request, Route, Wanted},
-    id::{NodeId, StreamId},
+    id::{ClusterId, NodeId, StreamId},
     lease::Holder,
     problem::Problem,
     record::{EndReason, Event, SessionEnd, SessionStart, StreamRefused},
@@ -45,6 +45,8 @@ pub struct Gateway(pub(super) Arc<Inner>);
 
 /// The parts of a [`Gateway`].
 pub struct GatewayParts {
+    /// Of a worker.
+    pub cluster: Option<ClusterId>,
     pub egress: Arc<Egress>,
     pub live: Arc<LiveSessions>,
     pub contact: Arc<ContactRecord>,
@@ -219,7 +221,10 @@ impl StreamHandler for Gateway {
 
     async fn park(&self, peer: &PeerIdentity, link: ParkedLink) {
         match (&self.0.parts.parking, peer.peer) {
-            (Some(parking), Peer::Node { node }) => parking.admit(node, link).await,
+            // Neither a worker at a gateway, nor one of another cluster at a bridge.
+            (Some(parking), Peer::Node { node }) if peer.cluster == self.0.parts.cluster => {
+                parking.admit(node, link).await
+            }
             _ => link.close(),
         }
     }

@@ -2,6 +2,7 @@
 
 use std::{
     net::{IpAddr, SocketAddr, UdpSocket},
+    pin::Pin,
     sync::{Arc, PoisonError, RwLock},
     time::{Duration, Instant},
 };
@@ -37,6 +38,7 @@ use super::{
     options::BadOption,
 };
 use crate::{
+    bridge::{self, Bridge},
     catalogue::Catalogue,
     clock,
     contact::ContactRecord,
@@ -51,6 +53,7 @@ use crate::{
     monitor::{Monitor, MonitorError, MonitorPlaces},
     neighbours::{Neighbours, NeighboursNow},
     parking::Parking,
+    relay::moorings::Shared,
     revocations::{Revocations, StoredRevocations},
     spool::{Spool, SpoolConfig, SpoolOpenError},
     state::{StateError, StateFolder},
@@ -74,7 +77,9 @@ const BACKLOG: u32 = 4096;
 pub struct Ready {
     pub ready: bool,
     pub node: NodeId,
-    pub listen: SocketAddr,
+    /// Not of an inner worker, which listens nowhere.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub listen: Option<SocketAddr>,
     /// Where liveness and metrics are served, when they are.
     #[serde(flatten)]
     pub monitor: MonitorPlaces,
@@ -126,6 +131,7 @@ pub async fn run(
         carrier: Some(Carrier::Direct),
         balancers: options.arrival.balancers(),
         proof: Proof::Token(options.node.enrol_token()?),
+        bridge: None,
     };
     serve(&options.node, front, stop, stop_now, ready).await
 }
@@ -140,6 +146,8 @@ pub(crate) struct Front {
     pub(crate) carrier: Option<Carrier>,
     pub(crate) balancers: Balancers,
     pub(crate) proof: Proof,
+    /// Of a worker.
+    pub(crate) bridge: Option<Bridge>,
 }
 
 /// By what a node enrols, when it is given; once enrolled a node needs it no more.
@@ -160,11 +168,16 @@ pub(crate) async fn serve(
     let state = Arc::new(StateFolder::open(&common.state)?);
     let client = Arc::new(ControlClient::new(common.control.clone(), common.trust()?));
     let monitor = Monitor::start(common.liveness, common.metrics)?;
-    let listener = listen(front.listen)?;
-    let address = listener.local_addr().map_err(|source| GatewayError::Listen { listen: front.listen, source })?;
-    let (place, advertise) = match front.kind {
-        NodeKind::Worker => (Place::Worker, None),
-        NodeKind::Gateway | NodeKind::Relay => {
+    let (bridges, parks_at) = match front.bridge.clone() {
+        Some(Bridge::At(addresses)) => (false, Some(addresses)),
+        bridge => (bridge.is_some(), None),
+    };
+    let listener = if parks_at.is_some() { None } else { Some(listen(front.listen)?) };
+    let address = listener.as_ref().map(TcpListener::local_addr).transpose();
+    let address = address.map_err(|source| GatewayError::Listen { listen: front.listen, source })?;
+    let (place, advertise) = match (front.kind, address) {
+        (NodeKind::Worker, _) | (_, None) => (Place::Worker { bridges }, None),
+        (NodeKind::Gateway | NodeKind::Relay, Some(address)) => {
             let advertise = advertised(&front, address, &client).await;
             (Place::Gateway { advertise: advertise.clone() }, advertise)
         }
@@ -179,14 +192,20 @@ pub(crate) async fn serve(
     let spool = resume_records(common, &state, &client, identity.node).await?;
 
     let running = start(common, &state, &client, &identity, spool.clone(), place, (&monitor, &stop))?;
-    let Running { server, live, validity, mut complete, patience, tls, mut tasks, background, uploading, .. } = running;
+    let Running {
+        server, live, drain, validity, mut complete, patience, tls, mut tasks, background, uploading, ..
+    } = running;
     let _ = timeout(patience, stop.run_until_cancelled(complete.wait_for(|complete| *complete))).await;
     let (outer, own) = watch::channel(identity.outer_tls()?);
     let carrier = front.carrier.unwrap_or(Carrier::WebSocket(own));
+    let (incoming, came) = mpsc::channel(bridge::INCOMING);
+    let parking_tls = RwLock::new(identity.client_tls()?.for_parking());
+    let moored = Arc::new(Shared { node: identity.node, tls: parking_tls, incoming, live: Arc::clone(&live), drain });
     let renewed = {
-        let server = Arc::clone(&server);
+        let (server, moored) = (Arc::clone(&server), Arc::clone(&moored));
         move |identity: &NodeIdentity| {
             server.set_tls(identity.server_tls()?);
+            moored.set_tls(identity.client_tls()?.for_parking());
             outer.send_replace(identity.outer_tls()?);
             *tls.write().unwrap_or_else(PoisonError::into_inner) = identity.client_tls()?;
             validity.renew(identity);
@@ -196,28 +215,43 @@ pub(crate) async fn serve(
     let renewals = renew(identity.clone(), Arc::clone(&state), Arc::clone(&client), renewed);
     tasks.spawn(until(background.clone(), renewals));
 
-    tracing::info!(node = %identity.node, name = ?identity.name, listen = %address, "{role} is ready");
+    tracing::info!(node = %identity.node, name = ?identity.name, listen = ?address, "{role} is ready");
     ready(&Ready { ready: true, node: identity.node, listen: address, monitor: monitor.places() });
-    let arrival = Arrival { carrier, balancers: front.balancers, ..Arrival::default() };
-    let serving = server.serve_arrivals(listener, arrival, stop, common.drain());
-    tokio::pin!(serving);
+    let arrival = Arrival { carrier, balancers: front.balancers, bridges };
+    // Its links outlive the word that the node stops: streams run on them.
+    let mooring = CancellationToken::new();
+    let moorings = mooring.clone().drop_guard();
+    let mut serving: Pin<Box<dyn Future<Output = ()> + Send>> = match (listener, parks_at, identity.cluster) {
+        (Some(listener), _, _) => Box::pin(server.serve_arrivals(listener, arrival, stop, common.drain())),
+        (None, Some(addresses), Some(cluster)) => {
+            tasks.spawn(until(mooring, bridge::moor(addresses, cluster, moored)));
+            Box::pin(server.serve_parked_arrivals(came, arrival, stop, common.drain()))
+        }
+        (None, ..) => return Err(GatewayError::NoKeyPair),
+    };
     tokio::select! {
         () = &mut serving => {}
         () = stop_now.cancelled() => {
             let cut = live.cut_all(ResetCode::Draining, "the node was stopped at once");
             tracing::warn!(cut, "stopping at once");
-            let _ = timeout(LAST_WORDS, serving).await;
+            let _ = timeout(LAST_WORDS, &mut serving).await;
         }
     }
+    drop(moorings);
     finish(spool, tasks, &background, &uploading).await;
     Ok(())
 }
 
 /// What kind of node runs.
 pub(crate) enum Place {
-    Gateway { advertise: Option<String> },
+    Gateway {
+        advertise: Option<String>,
+    },
     Relay,
-    Worker,
+    /// Whether it passes clients on to others of its cluster.
+    Worker {
+        bridges: bool,
+    },
 }
 
 /// What runs beside the server.
@@ -264,7 +298,7 @@ pub(crate) fn start(
             (Role::Gateway, advertise, Some(Arc::new(Parking::new(now.clone(), drain.clone()))))
         }
         Place::Relay => (Role::Relay, None, None),
-        Place::Worker => (Role::Worker, None, None),
+        Place::Worker { bridges } => (Role::Worker, None, bridges.then(|| Arc::new(Parking::at_bridge(drain.clone())))),
     };
     let validity = Validity::of(identity);
     let tls = Arc::new(RwLock::new(identity.client_tls()?));
@@ -274,6 +308,7 @@ pub(crate) fn start(
     let (wishes, wished) = mpsc::channel(health::WISHES);
     let pulse = Arc::new(Pulse::new(wishes.clone()));
     let gateway = Gateway::new(GatewayParts {
+        cluster: identity.cluster,
         egress: Arc::clone(&egress),
         live: Arc::clone(&live),
         contact: Arc::clone(&contact),

@@ -1,13 +1,13 @@
-//! One gateway at which links are parked: its control link, and the idle links beside it.
+//! One gateway or bridge at which links are parked: its control link, and the idle links beside it.
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use postern_proto::{
+    door::Door,
     head::Refused,
     id::NodeId,
     park::{GatewayMessage, RelayMessage},
     problem::Problem,
-    sync::GatewayInfo,
 };
 use postern_tunnel::{
     client::DialError,
@@ -25,9 +25,20 @@ use tokio_util::sync::CancellationToken;
 use super::moorings::{Moored, Shared};
 use crate::parking::{BEAT, MOST_IDLE, SILENCE};
 
+/// Where links are parked.
+#[derive(Clone, Debug)]
+pub(crate) struct Place {
+    /// Who must answer there.
+    pub(crate) door: Door,
+    /// As `host:port`.
+    pub(crate) address: String,
+    /// For people.
+    pub(crate) name: String,
+}
+
 /// Why links are parked there no longer.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum BerthEnd {
+pub(crate) enum BerthEnd {
     #[error(transparent)]
     Dial(#[from] DialError),
     #[error("the control link ended: {0}")]
@@ -35,27 +46,27 @@ pub(super) enum BerthEnd {
 }
 
 /// Parks links until the control link ends. What runs through the gateway then is broken off.
-pub(super) async fn run(gateway: GatewayInfo, shared: Arc<Shared>, moored: mpsc::Sender<Moored>) -> BerthEnd {
+pub(crate) async fn run(place: Place, shared: Arc<Shared>, moored: mpsc::Sender<Moored>) -> BerthEnd {
     let gone = CancellationToken::new();
     let _guard = gone.clone().drop_guard();
-    match moor(&gateway, &shared, &moored, gone).await {
+    match moor(&place, &shared, &moored, gone).await {
         Ok(never) => match never {},
         Err(end) => end,
     }
 }
 
 async fn moor(
-    gateway: &GatewayInfo,
+    place: &Place,
     shared: &Arc<Shared>,
     moored: &mpsc::Sender<Moored>,
     gone: CancellationToken,
 ) -> Result<std::convert::Infallible, BerthEnd> {
     let begun = Instant::now();
-    let mut control = park::dial(&gateway.address, gateway.id, &shared.tls()).await?;
+    let mut control = park::dial(&place.address, place.door, &shared.tls()).await?;
     // TCP and TLS each take one way there and back.
     let latency = begun.elapsed() / 2;
     control.say_as_relay(&RelayMessage::State(shared.state())).await?;
-    let mut up = Some(Moored::Up { gateway: gateway.id, latency });
+    let mut up = Some(Moored::Up { door: place.door, latency });
     let (mut parked, mut wanted) = (JoinSet::new(), 0);
     let (mut backoff, mut park_at) = (Backoff::default(), Instant::now());
     let mut silent_at = Instant::now() + SILENCE;
@@ -65,7 +76,7 @@ async fn moor(
     loop {
         let leaving = leave.borrow_and_update().is_on();
         while !leaving && parked.len() < wanted && park_at <= Instant::now() {
-            parked.spawn(park_one(gateway.clone(), Arc::clone(shared), gone.clone()));
+            parked.spawn(park_one(place.clone(), Arc::clone(shared), gone.clone()));
         }
         tokio::select! {
             heard = timeout_at(silent_at, control.hear::<GatewayMessage>()) => {
@@ -80,17 +91,17 @@ async fn moor(
                     }
                     GatewayMessage::Ping { n } => speak(&mut control, &RelayMessage::Pong { n }).await?,
                     GatewayMessage::Draining => {
-                        let _ = moored.send(Moored::Leaving { gateway: gateway.id, leaving: true }).await;
+                        let _ = moored.send(Moored::Leaving { door: place.door, leaving: true }).await;
                     }
                     GatewayMessage::Serving => {
-                        let _ = moored.send(Moored::Leaving { gateway: gateway.id, leaving: false }).await;
+                        let _ = moored.send(Moored::Leaving { door: place.door, leaving: false }).await;
                     }
                 }
             }
             Some(ended) = parked.join_next() => match ended {
                 Ok(Ok(())) => backoff = Backoff::default(),
                 Ok(Err(error)) => {
-                    tracing::debug!(gateway = gateway.name, %error, "a parked link ended unused");
+                    tracing::debug!(at = place.name, %error, "a parked link ended unused");
                     park_at = Instant::now() + backoff.next(rand::random());
                 }
                 Err(_) => {}
@@ -103,8 +114,8 @@ async fn moor(
 }
 
 /// Parks one link and hands it on when it is used. Returns then, so that the next one can take its place.
-async fn park_one(gateway: GatewayInfo, shared: Arc<Shared>, gone: CancellationToken) -> Result<(), BerthEnd> {
-    let mut link = park::dial(&gateway.address, gateway.id, &shared.tls()).await?;
+async fn park_one(place: Place, shared: Arc<Shared>, gone: CancellationToken) -> Result<(), BerthEnd> {
+    let mut link = park::dial(&place.address, place.door, &shared.tls()).await?;
     link.say_as_relay(&RelayMessage::Park).await?;
     let passage = link.wait().await?;
     if passage.relay() != shared.node {

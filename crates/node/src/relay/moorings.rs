@@ -7,6 +7,7 @@ use std::{
 };
 
 use postern_proto::{
+    door::Door,
     id::NodeId,
     park::RelayState,
     sync::{GatewayInfo, ParkedAt},
@@ -19,29 +20,29 @@ use tokio::{
 };
 
 use super::{
-    berth::{self, BerthEnd, Tls, rounded},
+    berth::{self, BerthEnd, Place, Tls, rounded},
     choice::Choice,
 };
 use crate::{drain::Drain, live::LiveSessions, neighbours::NeighboursNow};
 
 /// What berths work with.
-pub(super) struct Shared {
-    pub(super) node: NodeId,
-    pub(super) tls: Tls,
-    pub(super) incoming: mpsc::Sender<IncomingPassage>,
-    pub(super) live: Arc<LiveSessions>,
-    pub(super) drain: Drain,
+pub(crate) struct Shared {
+    pub(crate) node: NodeId,
+    pub(crate) tls: Tls,
+    pub(crate) incoming: mpsc::Sender<IncomingPassage>,
+    pub(crate) live: Arc<LiveSessions>,
+    pub(crate) drain: Drain,
 }
 
 /// What a berth tells of itself.
-pub(super) enum Moored {
+pub(crate) enum Moored {
     Up {
-        gateway: NodeId,
+        door: Door,
         latency: Duration,
     },
     /// Whether the gateway is about to stop: what runs goes on, and another one is to be taken beside it.
     Leaving {
-        gateway: NodeId,
+        door: Door,
         leaving: bool,
     },
 }
@@ -53,15 +54,15 @@ struct Held {
 }
 
 impl Shared {
-    pub(super) fn tls(&self) -> ClientTls {
+    pub(crate) fn tls(&self) -> ClientTls {
         self.tls.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    pub(super) fn set_tls(&self, tls: ClientTls) {
+    pub(crate) fn set_tls(&self, tls: ClientTls) {
         *self.tls.write().unwrap_or_else(PoisonError::into_inner) = tls;
     }
 
-    pub(super) fn state(&self) -> RelayState {
+    pub(crate) fn state(&self) -> RelayState {
         RelayState { draining: self.drain.is_on(), streams: self.live.len() as u64 }
     }
 }
@@ -81,7 +82,7 @@ pub(super) async fn run(shared: Arc<Shared>, mut neighbours: NeighboursNow, park
             held.insert(gateway.id, Held::default());
             let (shared, told) = (Arc::clone(&shared), told.clone());
             berths.spawn(async move {
-                let end = berth::run(gateway.clone(), shared, told).await;
+                let end = berth::run(place_of(&gateway), shared, told).await;
                 (gateway, end)
             });
         }
@@ -96,7 +97,7 @@ pub(super) async fn run(shared: Arc<Shared>, mut neighbours: NeighboursNow, park
                 choice.set(now.own.iter().filter_map(|id| now.gateways.get(id)));
             }
             Some(news) = moored.recv() => match news {
-                Moored::Up { gateway, latency } => {
+                Moored::Up { door: Door::Node(gateway), latency } => {
                     choice.note_latency(gateway, latency);
                     backoffs.remove(&gateway);
                     if let Some(held) = held.get_mut(&gateway) {
@@ -104,11 +105,13 @@ pub(super) async fn run(shared: Arc<Shared>, mut neighbours: NeighboursNow, park
                     }
                     tracing::info!(%gateway, ?latency, "links are parked");
                 }
-                Moored::Leaving { gateway, leaving } => {
+                Moored::Leaving { door: Door::Node(gateway), leaving } => {
                     if let Some(held) = held.get_mut(&gateway) {
                         held.leaving = leaving;
                     }
                 }
+                // Only gateways are moored at here.
+                Moored::Up { .. } | Moored::Leaving { .. } => {}
             },
             Some(ended) = berths.join_next() => if let Ok((gateway, end)) = ended {
                 held.remove(&gateway.id);
@@ -121,6 +124,10 @@ pub(super) async fn run(shared: Arc<Shared>, mut neighbours: NeighboursNow, park
             () = sleep_until(again.unwrap_or_else(Instant::now).into()), if again.is_some() => {}
         }
     }
+}
+
+fn place_of(gateway: &GatewayInfo) -> Place {
+    Place { door: gateway.id.into(), address: gateway.address.clone(), name: gateway.name.clone() }
 }
 
 fn tell(held: &BTreeMap<NodeId, Held>, parked: &watch::Sender<Vec<ParkedAt>>) {

@@ -8,7 +8,7 @@ use clap::{Args, ValueEnum};
 use postern_proto::{api::KeyPair, id::AccessKeyId};
 use zeroize::Zeroizing;
 
-use crate::{arrival::ArrivalOptions, gateway::NodeOptions};
+use crate::{arrival::ArrivalOptions, bridge::Bridge, gateway::NodeOptions};
 
 /// Where the secret key is looked for. There is no flag for it: arguments can be seen by others on the machine.
 const SECRET_KEY: &str = "POSTERN_PROXY_CLUSTER_SECRET_KEY";
@@ -43,6 +43,10 @@ pub struct WorkerOptions {
     pub tls_client_auth: ClientAuth,
     #[command(flatten)]
     pub arrival: ArrivalOptions,
+    /// "local": this worker is a bridge, which passes clients on to inner workers of its cluster. Or the addresses of bridges:
+    /// then this is an inner worker, which listens nowhere and parks links there
+    #[arg(long, env = "POSTERN_BRIDGE", value_name = "local|HOST:PORT,…")]
+    pub bridge: Option<Bridge>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

@@ -56,6 +56,7 @@ pub async fn run(
         carrier,
         balancers: options.arrival.balancers(),
         proof: Proof::KeyPair(key_pair),
+        bridge: options.bridge,
     };
     let ran = common::serve(&options.node, front, stop, stop_now, ready).await;
     ended.cancel();

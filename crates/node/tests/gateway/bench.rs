@@ -408,8 +408,8 @@ impl Device {
         Self { account, device, tls: ClientTls::new(&trust, &identity).unwrap(), cnf }
     }
 
-    pub(crate) fn entry(&self, gateway: SocketAddr) -> Arc<Entry> {
-        Entry::new(node(), gateway.to_string(), self.tls.clone()).unwrap()
+    pub(crate) fn entry(&self, gateway: impl Into<Option<SocketAddr>>) -> Arc<Entry> {
+        Entry::new(node(), gateway.into().unwrap().to_string(), self.tls.clone()).unwrap()
     }
 
     pub(crate) fn claims(&self, resource: u128) -> Claims {

@@ -188,7 +188,7 @@ async fn one_stream_identifier_runs_once() {
 #[tokio::test]
 async fn a_node_opens_no_streams_for_itself() {
     let bench = Bench::start().await;
-    let mut plain = tokio::net::TcpStream::connect(bench.gateway.ready.listen).await.unwrap();
+    let mut plain = tokio::net::TcpStream::connect(bench.gateway.ready.listen.unwrap()).await.unwrap();
     tokio::io::AsyncWriteExt::write_all(&mut plain, b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
     let mut answer = Vec::new();
     let _ = bench::within(plain.read_to_end(&mut answer)).await;
@@ -219,7 +219,7 @@ async fn health_is_checked_reported_and_checked_again_when_asked() {
 #[tokio::test]
 async fn a_gateway_on_a_port_from_the_kernel_says_where_it_is() {
     let bench = Bench::start().await;
-    let address = Some(bench.gateway.ready.listen.to_string());
+    let address = Some(bench.gateway.ready.listen.unwrap().to_string());
     until(|| bench.control.shared.presence.lock().unwrap().contains(&(address.clone(), false))).await;
     bench.gateway.finish().await;
     assert!(bench.control.shared.presence.lock().unwrap().contains(&(address, true)), "it says that it drains");

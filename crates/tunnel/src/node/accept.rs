@@ -135,6 +135,8 @@ async fn connection<H: StreamHandler>(
     let accepted = Box::pin(timeout(HANDSHAKE, handshake(stream, &tls, arrived))).await;
     match accepted {
         Ok(Ok((Came::Link(link), client))) => serve_established(&server, link, &tls, (client, begun), &stop).await,
+        // A bridge that stops passes nobody on any more.
+        Ok(Ok((Came::Client(_), _))) if stop.is_cancelled() => {}
         Ok(Ok((Came::Client(stream), client))) => {
             Box::pin(bridge::pass_on(&server, stream, client)).await;
         }

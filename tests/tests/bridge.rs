@@ -1,0 +1,93 @@
+//! Bridges: inner workers that listen nowhere, and a worker of their cluster that passes clients on to them.
+
+use std::{
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
+
+use anyhow::Context as _;
+use postern_proto::resource::Kind;
+use postern_tests::{
+    balancer::Balancer,
+    client::{self, End},
+    stack::{Stack, Worker},
+    target::{Behaviour, Target},
+};
+use serde_json::json;
+
+/// Tries until a stream goes through: routes and bindings travel, and links are parked.
+async fn until_answered(address: SocketAddr) -> anyhow::Result<()> {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    loop {
+        match client::exchange(address, b"hello").await {
+            Ok(answer) if answer == b"hello" => return Ok(()),
+            other if Instant::now() > deadline => anyhow::bail!("no stream goes through: {other:?}"),
+            _ => tokio::time::sleep(Duration::from_millis(50)).await,
+        }
+    }
+}
+
+/// A cluster of a bridge and two inner workers, and where its one resource appears.
+async fn bridged(target: &Target) -> anyhow::Result<(Stack, Worker, Vec<Worker>, SocketAddr)> {
+    let stack = Stack::builder().resource("db", Kind::Tcp, target.address()).start().await?;
+    let balancer = Balancer::start().await?;
+    let cluster = stack.create_cluster("eu", balancer.entrance().address()).await?;
+    let key = stack.create_key(cluster).await?;
+    let bridge = stack.start_worker_with("bridge", &key, &[("POSTERN_BRIDGE", "local")]).await?;
+    let address = bridge.listens().to_string();
+    // Clients come to the bridge itself.
+    let change = json!({"advertise": address});
+    stack.api().patch(&format!("/api/v1/clusters/{cluster}"), change).await?;
+    let mut inner = Vec::new();
+    for name in ["inner-1", "inner-2"] {
+        let worker = stack.start_worker_with(name, &key, &[("POSTERN_BRIDGE", address.as_str())]).await?;
+        anyhow::ensure!(worker.is_inner(), "{name} listens");
+        inner.push(worker);
+    }
+    let resource = stack.resource("db").await?;
+    stack.api().patch(&format!("/api/v1/resources/{resource}"), json!({"cluster": cluster})).await?;
+    let appears = stack.user().connect("db").await?;
+    until_answered(appears).await?;
+    Ok((stack, bridge, inner, appears))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn clients_reach_inner_workers_over_a_bridge_and_one_that_dies_is_left_out() -> anyhow::Result<()> {
+    let target = Target::start(Behaviour::Echo).await?;
+    let (stack, mut bridge, mut inner, address) = bridged(&target).await?;
+    let mut streams = Vec::new();
+    for _ in 0..8 {
+        let mut stream = client::open(address).await?;
+        client::ask(&mut stream, &[7; 200_000]).await?;
+        streams.push(stream);
+    }
+    // Each record is that of the inner worker that dialled.
+    let recorded = stack.sessions_when(|sessions| sessions.len() >= 9).await?;
+    let inner_ids: Vec<String> = inner.iter().map(|worker| worker.id().to_string()).collect();
+    let nodes: Vec<_> = recorded.iter().filter_map(|session| session.get("node")?.as_str()).collect();
+    assert!(!nodes.is_empty() && nodes.iter().all(|node| inner_ids.iter().any(|id| id == node)), "{nodes:?}");
+
+    let mut first = inner.remove(0);
+    first.kill().await?;
+    until_answered(address).await?;
+    let (mut reset, mut alive) = (0, 0);
+    for stream in &mut streams {
+        match tokio::time::timeout(Duration::from_secs(2), client::end(stream)).await {
+            Ok(end) => {
+                assert_eq!(end?, End::Reset, "a broken stream looked complete");
+                reset += 1;
+            }
+            Err(_) => {
+                client::ask(stream, b"still here").await.context("over the other one")?;
+                alive += 1;
+            }
+        }
+    }
+    assert!(reset > 0 && alive > 0, "{reset} were reset and {alive} live on: they were not spread");
+    drop(streams);
+    for worker in &mut inner {
+        worker.stop().await?;
+    }
+    bridge.stop().await?;
+    stack.stop().await
+}
