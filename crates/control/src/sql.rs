@@ -8,7 +8,7 @@ mod database;
 mod place;
 mod statement;
 
-use futures_util::TryStreamExt as _;
+use futures_util::{StreamExt as _, TryStreamExt as _, stream::BoxStream};
 use sqlx::{
     Column as _, Decode, Postgres, Row as _, SqlSafeStr, SqlStr, Sqlite, Type,
     postgres::{PgConnection, PgRow},
@@ -135,31 +135,18 @@ impl Query {
         }
     }
 
-    /// Hands over each row of its answer as it comes, so that an answer of any length takes little memory.
-    pub async fn each<E: From<sqlx::Error>>(
-        self,
-        connection: &mut Connection,
-        mut take: impl AsyncFnMut(Row) -> Result<(), E>,
-    ) -> Result<(), E> {
+    /// The rows of its answer as they come, so that an answer of any length takes little memory.
+    pub fn rows(self, connection: &mut Connection) -> BoxStream<'_, Result<Row, sqlx::Error>> {
         match connection {
             Connection::Sqlite(held) => {
                 let held: &mut SqliteConnection = held;
-                let query = filled!(self, Sqlite);
-                let mut rows = query.fetch(held);
-                while let Some(row) = rows.try_next().await? {
-                    take(Row::Sqlite(row)).await?;
-                }
+                filled!(self, Sqlite).fetch(held).map_ok(Row::Sqlite).boxed()
             }
             Connection::Postgres(held) => {
                 let held: &mut PgConnection = held;
-                let query = filled!(self, Postgres);
-                let mut rows = query.fetch(held);
-                while let Some(row) = rows.try_next().await? {
-                    take(Row::Postgres(row)).await?;
-                }
+                filled!(self, Postgres).fetch(held).map_ok(Row::Postgres).boxed()
             }
         }
-        Ok(())
     }
 
     /// The first row of its answer, if there is one; the statement should ask for no more.

@@ -9,6 +9,7 @@ mod tests;
 
 use std::{collections::BTreeMap, io, path::PathBuf};
 
+use futures_util::TryStreamExt as _;
 use postern_proto::id::OrgId;
 
 pub use self::{
@@ -69,8 +70,10 @@ pub async fn copy(from: &End, to: &End, clock: &Clock) -> Result<Counts, Transfe
     for table in tables::TABLES {
         let columns = tables::columns(&mut source.connection, table).await?;
         target.begin(table, &columns).await?;
-        let rows = tables::select(table, &columns);
-        rows.each(&mut source.connection, async |row| target.put(tables::values(&row, &columns)?).await).await?;
+        let mut rows = tables::select(table, &columns).rows(&mut source.connection);
+        while let Some(row) = rows.try_next().await? {
+            target.put(tables::values(&row, &columns)?).await?;
+        }
     }
     target.finish(clock).await
 }

@@ -1,5 +1,7 @@
 //! Lists: `?limit&cursor&filter`, an answer of items and the cursor of the next page.
 
+use std::collections::BTreeMap;
+
 use axum::{
     extract::{FromRequestParts, RawQuery},
     http::request::Parts,
@@ -103,16 +105,25 @@ impl List {
         key: impl Fn(&T) -> String,
     ) -> Answer<Page<T>> {
         let filter = self.filter(known)?;
-        let mut keyed: Vec<(String, T)> = items
-            .filter(|item| filter.matches(item))
-            .map(|item| (key(&item), item))
-            .filter(|(key, _)| self.after.as_ref().is_none_or(|after| key > after))
-            .collect();
-        keyed.sort_by(|(a, _), (b, _)| a.cmp(b));
-        let more = keyed.len() > self.limit;
-        keyed.truncate(self.limit);
-        let next_cursor = keyed.last().filter(|_| more).map(|(key, _)| encode(key));
-        Ok(Page { items: keyed.into_iter().map(|(_, item)| item).collect(), next_cursor })
+        let mut first: BTreeMap<String, T> = BTreeMap::new();
+        let mut more = false;
+        for item in items.filter(|item| filter.matches(item)) {
+            let key = key(&item);
+            let full = first.len() == self.limit;
+            let behind = first.last_key_value().filter(|_| full).is_some_and(|(last, _)| key > *last);
+            if self.after.as_ref().is_some_and(|after| key <= *after) {
+                continue;
+            }
+            more |= full;
+            if !behind {
+                first.insert(key, item);
+            }
+            if first.len() > self.limit {
+                first.pop_last();
+            }
+        }
+        let next_cursor = first.last_key_value().filter(|_| more).map(|(key, _)| encode(key));
+        Ok(Page { items: first.into_values().collect(), next_cursor })
     }
 }
 

@@ -85,9 +85,18 @@ impl ResourceView {
     }
 }
 
-impl Subject for ResourceView {
+/// A resource that may be on a page: how it is, is looked up only where a filter asks.
+struct Candidate<'a> {
+    state: &'a AppState,
+    resource: &'a Resource,
+}
+
+impl Subject for Candidate<'_> {
     fn value(&self, field: &str) -> Value<'_> {
-        if field == "health" { self.health.as_str().into() } else { self.resource.value(field) }
+        match field {
+            "health" => self.state.exchange.health(self.resource.id).as_str().to_owned().into(),
+            _ => self.resource.value(field),
+        }
     }
 }
 
@@ -96,8 +105,9 @@ impl Subject for ResourceView {
 /// List resources, by name
 async fn list(State(state): State<AppState>, _: Admin, list: List) -> Answer<Json<Page<ResourceView>>> {
     let catalogue = state.store.catalogue();
-    let resources = catalogue.resources.values().map(|resource| ResourceView::of(&state, resource));
-    Ok(Json(list.page(resources, FIELDS, |view| name_key(&view.resource.name))?))
+    let resources = catalogue.resources.values().map(|resource| Candidate { state: &state, resource });
+    let page = list.page(resources, FIELDS, |found| name_key(&found.resource.name))?;
+    Ok(Json(page.map(|found| ResourceView::of(&state, found.resource))))
 }
 
 #[utoipa::path(get, path = "/api/v1/resources/{id}", operation_id = "show_resource", tag = "resources",

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use futures_util::TryStreamExt as _;
 use imbl::OrdMap;
 use postern_proto::{
     bind::zone_for,
@@ -72,12 +73,14 @@ pub(super) async fn catalogue(connection: &mut Connection) -> Result<Catalogue, 
 
 async fn fill<E: Entity>(connection: &mut Connection, catalogue: &mut Catalogue) -> Result<(), StoreError> {
     let statement = format!("SELECT {} FROM {}", E::ROWS.columns, E::ROWS.table);
-    let rows = sql::query(AssertSqlSafe(statement)).fetch_all(connection).await?;
     let mut table = OrdMap::new();
-    for row in &rows {
-        let entity = E::read(row)?;
+    // One row after the other: a million rows at once are larger than what is read from them.
+    let mut rows = sql::query(AssertSqlSafe(statement)).rows(connection);
+    while let Some(row) = rows.try_next().await? {
+        let entity = E::read(&row)?;
         table.insert(entity.id(), Arc::new(entity));
     }
+    drop(rows);
     *E::table_mut(catalogue) = table;
     Ok(())
 }

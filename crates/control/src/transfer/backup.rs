@@ -11,6 +11,7 @@ use std::{
 
 use aws_lc_rs::digest::{Context, SHA256};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
+use futures_util::TryStreamExt as _;
 use postern_proto::{id::OrgId, record::hex, time::UnixMillis};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
@@ -55,12 +56,12 @@ pub async fn backup(from: &End, file: &Path, clock: &Clock) -> Result<Counts, Tr
         let columns = tables::columns(&mut source.connection, table).await?;
         out.line(&Line::Table { name: (*table).to_owned(), columns: columns.clone() })?;
         let mut count = 0;
-        let rows = tables::select(table, &columns);
-        rows.each(&mut source.connection, async |row| {
+        let mut rows = tables::select(table, &columns).rows(&mut source.connection);
+        while let Some(row) = rows.try_next().await? {
             count += 1;
-            out.line(&tables::values(&row, &columns)?.iter().map(to_json).collect::<Vec<_>>())
-        })
-        .await?;
+            out.line(&tables::values(&row, &columns)?.iter().map(to_json).collect::<Vec<_>>())?;
+        }
+        drop(rows);
         counts.insert((*table).to_owned(), count);
     }
     out.finish(&counts)?;
