@@ -13,23 +13,39 @@ const CHECKS: &[(&str, &str, CheckGroup, &str)] = &[
     ("control", "Control plane answers", CheckGroup::Identity, "64 ms"),
     ("gateway_fra", "gw-fra-1", CheckGroup::Gateways, "TCP, TLS, IPv4 and IPv6"),
     ("gateway_ams", "gw-ams-2", CheckGroup::Gateways, "TCP, TLS, IPv4"),
-    ("gateway_iad", "gw-iad-1", CheckGroup::Gateways, "no reply on port 5000 in 3 s"),
+    ("gateway_iad", "gw-iad-1", CheckGroup::Gateways, "TCP, TLS, IPv4"),
     ("interface", "Interface and route", CheckGroup::NamesAndRoutes, "postern0, 100.72.0.0/16"),
-    ("names", "Names are asked here", CheckGroup::NamesAndRoutes, "162.159.36.1 answers for .northwind"),
+    ("names", "Names are asked here", CheckGroup::NamesAndRoutes, "100.72.0.2 answers for .northwind"),
+];
+
+/// What is found where something is wrong: the check, what it says, what to do, and the command that shows it.
+const TROUBLES: &[(&str, &str, &str, &str)] = &[
+    (
+        "gateway_iad",
+        "no reply on port 5000 in 3 s",
+        "The other gateways are used meanwhile. Ask your admin whether gw-iad-1 runs.",
+        "nc -vz gw-iad-1.northwind.example 5000",
+    ),
+    (
+        "names",
+        "162.159.36.1 answers for .northwind",
+        "Register our names again, or tell your admin.",
+        "resolvectl query orders.northwind",
+    ),
 ];
 
 pub(super) fn doctor(troubled: bool) -> Vec<DoctorLine> {
     let mut lines = Vec::new();
     for (n, (id, title, group, detail)) in (1_u64..).zip(CHECKS) {
         lines.push(DoctorLine::Started { id: (*id).to_owned(), title: (*title).to_owned(), group: *group });
-        let bad = troubled && matches!(*id, "gateway_iad" | "names");
+        let trouble = TROUBLES.iter().find(|(check, ..)| troubled && check == id);
         lines.push(DoctorLine::Finished(Check {
             id: (*id).to_owned(),
             title: (*title).to_owned(),
-            verdict: if bad { Verdict::Failed } else { Verdict::Ok },
-            detail: (*detail).to_owned(),
-            advice: bad.then(|| "Register our names again, or tell your admin.".to_owned()),
-            commands: if bad { vec!["resolvectl query orders.northwind".to_owned()] } else { Vec::new() },
+            verdict: if trouble.is_some() { Verdict::Failed } else { Verdict::Ok },
+            detail: trouble.map_or(*detail, |(_, found, ..)| *found).to_owned(),
+            advice: trouble.map(|(_, _, advice, _)| (*advice).to_owned()),
+            commands: trouble.iter().map(|(.., command)| (*command).to_owned()).collect(),
             group: *group,
             took_micros: Some(n * 3_000),
         }));
