@@ -123,6 +123,7 @@ impl Api {
 
     async fn exchange(&self, method: &str, path: &str, body: Option<Value>) -> anyhow::Result<Answer> {
         let stream = TcpStream::connect(self.address).await.context("the control plane cannot be reached")?;
+        stream.set_nodelay(true)?;
         let name = ServerName::from(self.address.ip());
         let stream = self.connector.connect(name, stream).await.context("no TLS with the control plane")?;
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;

@@ -27,6 +27,7 @@ pub mod polkit;
 pub mod ports;
 pub mod process;
 pub mod resolver;
+pub mod scale;
 pub mod servers;
 pub mod session_bus;
 #[cfg(target_os = "linux")]

@@ -73,6 +73,8 @@ enum What {
     Dns(dns::Args),
     /// The desktop app: start to usable, search over 10,000 resources, memory, idle CPU
     Desktop(crate::desktop::BenchArgs),
+    /// The control plane with a million resources and a hundred thousand accounts and devices
+    Scale(crate::scale::Args),
 }
 
 #[derive(Debug, clap::Args)]
@@ -140,6 +142,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         What::Vnm(options) => (Suite::Vnm, options),
         What::Dns(args) => return dns::run(args),
         What::Desktop(args) => return crate::desktop::bench(args),
+        What::Scale(args) => return crate::scale::bench(args),
     };
     if options.measure { measure(suite, options) } else { prepare(suite, options) }
 }

@@ -20,6 +20,7 @@ mod packages;
 mod process;
 mod prove;
 mod release;
+mod scale;
 mod stack;
 mod test;
 mod workspace;

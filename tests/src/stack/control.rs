@@ -123,6 +123,11 @@ impl ControlPlane {
         self.process.log()
     }
 
+    #[must_use]
+    pub fn process_id(&self) -> u32 {
+        self.process.id()
+    }
+
     pub async fn kill(&mut self) -> anyhow::Result<()> {
         self.process.kill().await
     }
