@@ -12,7 +12,7 @@ use tokio::{
     net::{TcpListener, TcpStream},
     pin,
     task::JoinSet,
-    time::{sleep, timeout},
+    time::{sleep, sleep_until, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -60,11 +60,16 @@ pub(super) async fn run<H: StreamHandler>(
     let mut tasks = JoinSet::new();
     let drained = async {
         stop.cancelled().await;
-        let goodbye = sleep(GOODBYE);
-        if timeout(drain, server.live.ended()).await.is_err() {
+        let goodbye = tokio::time::Instant::now() + GOODBYE;
+        // What was being opened when the node was stopped begins a little later, and has the same time to end.
+        let quiet = async {
+            sleep_until(goodbye).await;
+            server.live.ended().await;
+        };
+        if timeout(drain, quiet).await.is_err() {
             server.live.cut_all(ResetCode::Draining);
         }
-        goodbye.await;
+        sleep_until(goodbye).await;
     };
     pin!(drained);
     let mut stopping = false;
