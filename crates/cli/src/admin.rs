@@ -31,6 +31,7 @@ pub(crate) async fn run(command: AdminCommand, context: &mut Context) -> Result<
         AdminCommand::Grants(command) => grants::run(command, &api, context).await,
         AdminCommand::Resources(command) => resources::run(command, &api, context).await,
         AdminCommand::Clusters(command) => clusters::run(command, &api, context).await,
+        AdminCommand::ClusterKeys(command) => clusters::run_keys(command, &api, context).await,
         AdminCommand::Gateways(command) => gateways::run(command, &api, context).await,
         AdminCommand::Nodes(command) => nodes::run(command, &api, context).await,
         AdminCommand::Network(command) => network::run(command, &api, context).await,

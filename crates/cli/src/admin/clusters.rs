@@ -28,12 +28,15 @@ pub(super) async fn run(command: ClustersCommand, api: &Api, context: &mut Conte
         ClustersCommand::Create(args) => create(args, api, context).await,
         ClustersCommand::Update(args) => update(args, api, context).await,
         ClustersCommand::Delete(args) => entity::delete(&CLUSTER, &args, api, context).await,
-        ClustersCommand::Keys(command) => match command {
-            ClusterKeysCommand::List(args) => list_keys(args, api, context).await,
-            ClusterKeysCommand::Create(args) => create_key(args, api, context).await,
-            ClusterKeysCommand::Rotate(args) => rotate_key(args, api, context).await,
-            ClusterKeysCommand::Revoke(args) => revoke_key(args, api, context).await,
-        },
+    }
+}
+
+pub(super) async fn run_keys(command: ClusterKeysCommand, api: &Api, context: &mut Context) -> Result<(), Failure> {
+    match command {
+        ClusterKeysCommand::List(args) => list_keys(args, api, context).await,
+        ClusterKeysCommand::Create(args) => create_key(args, api, context).await,
+        ClusterKeysCommand::Rotate(args) => rotate_key(args, api, context).await,
+        ClusterKeysCommand::Revoke(args) => revoke_key(args, api, context).await,
     }
 }
 
@@ -48,7 +51,7 @@ async fn create(args: ClusterCreate, api: &Api, context: &mut Context) -> Result
     let cluster = api.post(CLUSTER.collection, body.finish()).await.map_err(failed)?;
     entity::report("Created", &CLUSTER, &cluster, args.output.json, context)?;
     if !args.output.json {
-        let next = format!("next: `postern admin clusters keys create {}`, and start workers with that", args.name);
+        let next = format!("next: `postern admin cluster-keys create {}`, and start workers with that", args.name);
         context.note(Line::new().styled(DIM, next));
     }
     Ok(())

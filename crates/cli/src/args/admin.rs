@@ -46,6 +46,9 @@ pub(crate) enum AdminCommand {
     /// Proxy clusters: workers behind one address
     #[command(subcommand, arg_required_else_help = true, visible_alias = "cluster")]
     Clusters(ClustersCommand),
+    /// Key pairs with which workers of proxy clusters enrol
+    #[command(subcommand, arg_required_else_help = true, visible_alias = "cluster-key")]
+    ClusterKeys(ClusterKeysCommand),
     /// Where resources appear on users' machines
     #[command(subcommand, arg_required_else_help = true)]
     Network(NetworkCommand),

@@ -430,7 +430,7 @@ fn clusters_are_made_and_their_key_pairs_shown_once_as_what_workers_take() {
     fake.run(&["admin", "clusters", "create", "eu", "--advertise", "eu.example.org:443", "--tag", "env=prod"])
         .ends(0)
         .says("Created cluster eu")
-        .warns("postern admin clusters keys create eu");
+        .warns("postern admin cluster-keys create eu");
     let pair = json!({ "id": KEY, "access_key": KEY, "secret_key": "postern_cluster_s3cret", "created_at": AT });
     fake.answer(&format!("POST /api/v1/clusters/{CLU}/keys"), 201, pair.clone());
     fake.answer(&format!("POST /api/v1/clusters/{CLU}/keys/{KEY}/rotate"), 200, pair);
@@ -438,15 +438,15 @@ fn clusters_are_made_and_their_key_pairs_shown_once_as_what_workers_take() {
     let kept = json!([{ "id": KEY, "created_at": AT, "rotated_at": null, "last_used_at": AT }]);
     fake.answer(&format!("GET /api/v1/clusters/{CLU}/keys"), 200, page(&kept));
     for made in [&["create", "eu"][..], &["rotate", "eu", KEY]] {
-        fake.run(&[&["admin", "clusters", "keys"], made].concat())
+        fake.run(&[&["admin", "cluster-keys"], made].concat())
             .ends(0)
             .says(&format!("POSTERN_PROXY_CLUSTER_ACCESS_KEY={KEY}"))
             .says("POSTERN_PROXY_CLUSTER_SECRET_KEY=postern_cluster_s3cret")
             .warns("not shown again");
     }
-    fake.run(&["admin", "clusters", "keys", "create", "eu", "--json"]).ends(0).says("\"secret_key\"");
-    fake.run(&["admin", "clusters", "keys", "list", "eu"]).ends(0).says("LAST USED").says(KEY);
-    fake.run(&["admin", "clusters", "keys", "revoke", "eu", KEY, "--yes"]).ends(0).says("Deleted key pair");
+    fake.run(&["admin", "cluster-keys", "create", "eu", "--json"]).ends(0).says("\"secret_key\"");
+    fake.run(&["admin", "cluster-keys", "list", "eu"]).ends(0).says("LAST USED").says(KEY);
+    fake.run(&["admin", "cluster-keys", "revoke", "eu", KEY, "--yes"]).ends(0).says("Deleted key pair");
     fake.run(&["admin", "resources", "update", "orders-db", "--cluster", "eu"]).ends(0);
     fake.run(&["admin", "resources", "update", "orders-db", "--cluster", ""]).ends(0);
     let changes = changes(&fake);

@@ -107,7 +107,7 @@ pub enum GatewayError {
     )]
     CertificateEnded,
     #[error(
-        "this worker is not enrolled, and no key pair is given: set POSTERN_PROXY_CLUSTER_ACCESS_KEY and POSTERN_PROXY_CLUSTER_SECRET_KEY to one from `postern admin clusters keys create`"
+        "this worker is not enrolled, and no key pair is given: set POSTERN_PROXY_CLUSTER_ACCESS_KEY and POSTERN_PROXY_CLUSTER_SECRET_KEY to one from `postern admin cluster-keys create`"
     )]
     NoKeyPair,
     #[error(transparent)]

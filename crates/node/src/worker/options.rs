@@ -90,7 +90,7 @@ pub enum BadWorkerOption {
     NeedlessFile { given: &'static str },
     #[error(
         "no key pair is given: set POSTERN_PROXY_CLUSTER_ACCESS_KEY and POSTERN_PROXY_CLUSTER_SECRET_KEY (or \
-         --secret-key-file) to one from `postern admin clusters keys create`"
+         --secret-key-file) to one from `postern admin cluster-keys create`"
     )]
     NoKeyPair,
     #[error("the secret key in {}: {source}", path.display())]

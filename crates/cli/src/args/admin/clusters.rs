@@ -18,9 +18,6 @@ pub(crate) enum ClustersCommand {
     Update(ClusterUpdate),
     /// Delete clusters; their workers are cut off. No resource may be bound to them
     Delete(DeleteArgs),
-    /// Key pairs with which workers enrol
-    #[command(subcommand, arg_required_else_help = true, visible_alias = "key")]
-    Keys(ClusterKeysCommand),
 }
 
 #[derive(Args, Debug)]
