@@ -39,6 +39,7 @@ use crate::{
     api::{Api, ControlAddress},
     balancer::{Balancer, Entrance},
     binaries::{Binaries, binaries},
+    command::PATIENCE,
     device::Device,
     ports::own_loopback,
     servers::{Folder, folder},
@@ -288,6 +289,20 @@ impl Stack {
                 return Ok(sessions);
             }
             tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+
+    /// Waits until the control plane has every gateway and relay.
+    pub async fn nodes_are_connected(&self) -> anyhow::Result<()> {
+        let deadline = Instant::now() + PATIENCE;
+        let connected = |node: &Value| node.get("state").and_then(Value::as_str) == Some("connected");
+        loop {
+            let nodes = self.api().list("/api/v1/gateways").await?;
+            if nodes.iter().all(connected) {
+                return Ok(());
+            }
+            anyhow::ensure!(Instant::now() < deadline, "the control plane does not have every node: {nodes:?}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
 

@@ -101,6 +101,14 @@ struct Side {
     accepted: watch::Receiver<u64>,
 }
 
+/// How many of a side's streams pass what fails.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Hit {
+    Not,
+    Partly,
+    Wholly,
+}
+
 /// How `pgbench` ended, and the rows that it was told of, by client.
 type Benched = (Output, BTreeMap<u32, u64>);
 
@@ -214,7 +222,9 @@ impl Bed {
         let ended = struck.elapsed();
         self.heal(failure).await?;
         for (side, account) in self.sides.iter().zip(&accounts) {
-            self.judge(failure, side, account, hit.contains(&side.name)).await.with_context(|| side.name)?;
+            self.judge(failure, side, account, hit.get(side.name).copied().unwrap_or(Hit::Not))
+                .await
+                .with_context(|| side.name)?;
         }
         self.everybody_works().await.context("afterwards")?;
         figure::say(&format!(
@@ -224,18 +234,25 @@ impl Bed {
         Ok(())
     }
 
-    /// The sides whose streams pass what will fail.
-    async fn hit(&self, failure: Failure) -> anyhow::Result<Vec<&'static str>> {
-        let Some(node) = failure.node() else { return Ok(Vec::new()) };
+    /// How much of each side passes what will fail. Each stream has a way of its own, so it may be some of them.
+    async fn hit(&self, failure: Failure) -> anyhow::Result<BTreeMap<&'static str, Hit>> {
+        let Some(node) = failure.node() else { return Ok(BTreeMap::new()) };
         let sessions = self.stack.user().client().sessions().await?;
-        let passes = |side: &&Side| {
-            sessions.iter().any(|session| {
-                let own = session.resource_name.ends_with(side.name);
-                own && session.route.as_ref().is_some_and(|route| route.hops.iter().any(|hop| hop.name == node))
-            })
+        let of = |side: &Side| {
+            let own = sessions.iter().filter(|session| session.resource_name.ends_with(side.name));
+            let routes = own.map(|session| session.route.as_ref());
+            let passes: Vec<Option<bool>> =
+                routes.map(|route| Some(route?.hops.iter().any(|hop| hop.name == node))).collect();
+            let hit = match passes.as_slice() {
+                [] => Hit::Partly,
+                all if all.iter().all(|passes| *passes == Some(true)) => Hit::Wholly,
+                all if all.iter().all(|passes| *passes == Some(false)) => Hit::Not,
+                _ => Hit::Partly,
+            };
+            (side.name, hit)
         };
-        let hit: Vec<_> = self.sides.iter().filter(passes).map(|side| side.name).collect();
-        anyhow::ensure!(hit.contains(&node), "nothing passes {node}");
+        let hit: BTreeMap<_, _> = self.sides.iter().map(of).collect();
+        anyhow::ensure!(hit.get(node) == Some(&Hit::Wholly), "not everything over {node} passes it");
         Ok(hit)
     }
 
@@ -259,7 +276,7 @@ impl Bed {
         }
     }
 
-    async fn judge(&self, failure: Failure, side: &Side, account: &Account, hit: bool) -> anyhow::Result<()> {
+    async fn judge(&self, failure: Failure, side: &Side, account: &Account, hit: Hit) -> anyhow::Result<()> {
         let written = self.written(side).await?;
         let (mut acknowledged, mut stored) = (0, 0);
         for client in 0..CLIENTS {
@@ -277,17 +294,26 @@ impl Bed {
             "{failure:?}, {}{}: {acknowledged} rows acknowledged, {stored} stored; clients of pgbench broken off: {}; \
              {} MiB down {down:?}, up {up:?}",
             side.name,
-            if hit { " (hit)" } else { "" },
+            match hit {
+                Hit::Not => "",
+                Hit::Partly => " (hit in part)",
+                Hit::Wholly => " (hit)",
+            },
             account.pgbench.stderr.matches("aborted in").count(),
             mib(),
         ));
         anyhow::ensure!(down != Outcome::Lie && up != Outcome::Lie, "a transfer looks complete and is not");
-        if hit {
-            anyhow::ensure!(!account.pgbench.status.success(), "pgbench has not noticed");
-            anyhow::ensure!((down, up) == (Outcome::Broken, Outcome::Broken), "more than half came over what is dead");
-        } else {
-            anyhow::ensure!(account.pgbench.status.success(), "pgbench: {}", account.pgbench.stderr);
-            anyhow::ensure!((down, up) == (Outcome::Whole, Outcome::Whole), "a stream elsewhere was cut");
+        match hit {
+            Hit::Wholly => {
+                anyhow::ensure!(!account.pgbench.status.success(), "pgbench has not noticed");
+                let broken = (down, up) == (Outcome::Broken, Outcome::Broken);
+                anyhow::ensure!(broken, "more than half came over what is dead");
+            }
+            Hit::Partly => {}
+            Hit::Not => {
+                anyhow::ensure!(account.pgbench.status.success(), "pgbench: {}", account.pgbench.stderr);
+                anyhow::ensure!((down, up) == (Outcome::Whole, Outcome::Whole), "a stream elsewhere was cut");
+            }
         }
         Ok(())
     }

@@ -164,6 +164,8 @@ async fn a_restart_of_the_control_plane_is_survived() -> anyhow::Result<()> {
     stack.control.restart().await?;
     stack.user().status_when(|status| matches!(status.control, ControlLink::Connected { .. })).await?;
     client::ask(&mut stream, b"still here").await?;
+    // A gateway that is not back yet does not know what is made now.
+    stack.nodes_are_connected().await?;
     let resource = stack.create_resource("late", Kind::Tcp, target.address()).await?;
     stack.add_rule(stack.role, &[resource]).await?;
     stack.user().knows("late").await.context("what is granted after the restart")?;

@@ -46,7 +46,7 @@ async fn a_device_gets_a_snapshot_then_deltas_and_after_a_break_only_the_differe
 
     let role = world.create_role("second", &[two], account).await;
     socket.item_when(ItemKey::Access { id: two }, |item| item.is_some()).await;
-    assert_eq!(snapshots(&socket), 2);
+    assert_eq!(snapshots(&socket), 3);
 
     let replica = std::mem::take(&mut socket.replica);
     drop(socket);
