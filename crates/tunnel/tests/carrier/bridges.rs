@@ -99,13 +99,7 @@ async fn carries(entry: &Arc<Entry>) {
     for length in [5, 8 << 20, 0, 100_000] {
         let sent = noise(length as u64 + 1, length);
         let mut local = Local::connect(Route::to(&[entry])).await;
-        let (mut read, mut write) = local.app.split();
-        let mut received = Vec::new();
-        let writing = async {
-            write.write_all(&sent).await.unwrap();
-            write.shutdown().await.unwrap();
-        };
-        within(async { tokio::join!(writing, async { read.read_to_end(&mut received).await.unwrap() }) }).await;
+        let received = local.echo(&sent).await;
         assert!(received == sent, "{length} bytes came back changed");
         assert_eq!(local.end().await.cause, EndCause::Done);
     }

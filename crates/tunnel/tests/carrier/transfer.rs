@@ -53,13 +53,7 @@ async fn large_transfers_both_ways_at_once_are_identical() {
         tasks.push(tokio::spawn(async move {
             let sent = noise(seed, 24 << 20);
             let mut local = Local::connect(route).await;
-            let (mut read, mut write) = local.app.split();
-            let mut received = Vec::new();
-            let writing = async {
-                write.write_all(&sent).await.unwrap();
-                write.shutdown().await.unwrap();
-            };
-            within(async { tokio::join!(writing, async { read.read_to_end(&mut received).await.unwrap() }) }).await;
+            let received = local.echo(&sent).await;
             assert!(received == sent, "stream {seed} came back changed");
             assert_eq!(local.end().await.up, 24 << 20);
         }));
@@ -78,13 +72,7 @@ async fn one_connection_carries_one_stream_after_another() {
     for seed in 1..200 {
         let sent = noise(seed, (seed as usize * 7919) % 300_000);
         let mut local = Local::connect(Route::to(&[&entry])).await;
-        let (mut read, mut write) = local.app.split();
-        let mut received = Vec::new();
-        let writing = async {
-            write.write_all(&sent).await.unwrap();
-            write.shutdown().await.unwrap();
-        };
-        within(async { tokio::join!(writing, async { read.read_to_end(&mut received).await.unwrap() }) }).await;
+        let received = local.echo(&sent).await;
         assert!(received == sent, "stream {seed} came back changed");
         local.end().await;
     }

@@ -92,13 +92,7 @@ async fn carries(entry: &Arc<postern_tunnel::client::Entry>, lengths: &[usize]) 
     for (seed, length) in lengths.iter().enumerate() {
         let sent = noise(seed as u64 + 1, *length);
         let mut local = Local::connect(Route::to(&[entry])).await;
-        let (mut read, mut write) = local.app.split();
-        let mut received = Vec::new();
-        let writing = async {
-            write.write_all(&sent).await.unwrap();
-            write.shutdown().await.unwrap();
-        };
-        within(async { tokio::join!(writing, async { read.read_to_end(&mut received).await.unwrap() }) }).await;
+        let received = local.echo(&sent).await;
         assert!(received == sent, "stream {seed} came back changed");
         assert_eq!(local.end().await.cause, EndCause::Done);
     }

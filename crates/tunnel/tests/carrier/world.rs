@@ -318,6 +318,18 @@ impl Local {
         Self { app, control, task }
     }
 
+    /// Sends this to its end while it reads to the end, and gives what came.
+    pub(crate) async fn echo(&mut self, sent: &[u8]) -> Vec<u8> {
+        let (mut read, mut write) = self.app.split();
+        let mut received = Vec::new();
+        let writing = async {
+            write.write_all(sent).await.unwrap();
+            write.shutdown().await.unwrap();
+        };
+        within(async { tokio::join!(writing, async { read.read_to_end(&mut received).await.unwrap() }) }).await;
+        received
+    }
+
     pub(crate) async fn end(self) -> StreamEnd {
         drop(self.app);
         within(self.task).await.unwrap()
