@@ -87,6 +87,14 @@ pub async fn run_with_input(
     })
 }
 
+/// The variables that a command of one of our programs reads, as its help names them.
+pub fn variables(program: &Path, command: &str) -> anyhow::Result<Vec<String>> {
+    let help = std::process::Command::new(program).args([command, "--help"]).output().context("no help is told")?;
+    // Lines are broken anywhere.
+    let help = String::from_utf8_lossy(&help.stdout).split_whitespace().collect::<Vec<_>>().join(" ");
+    Ok(help.split("[env: ").skip(1).filter_map(|rest| Some(rest.split(['=', ']']).next()?.to_owned())).collect())
+}
+
 /// Finds a program: among Debian's versioned PostgreSQL folders (newest first; the ones in `PATH` are scripts that
 /// choose a version by configuration), in `PATH`, or in the folders of administrators.
 #[must_use]

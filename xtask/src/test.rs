@@ -12,6 +12,7 @@ use crate::{consent::Consent, workspace::Workspace};
 
 mod other_systems;
 mod postgres;
+mod python;
 mod stage;
 mod summary;
 mod tally;

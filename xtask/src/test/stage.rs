@@ -8,7 +8,7 @@ use std::{
 use anyhow::Context;
 use clap::ValueEnum;
 
-use super::{Outcome, Setting, other_systems, postgres, tally, tally::Tally};
+use super::{Outcome, Setting, other_systems, postgres, python, tally, tally::Tally};
 use crate::{
     front_end::{self, Node},
     packages::{self, Installed},
@@ -116,6 +116,10 @@ fn install_packages(setting: &Setting) -> Ran {
         }
         Installed::Declined { line } => Outcome::Skipped(format!("packages are missing; install them with: {line}")),
     };
+    // Tests that need these announce it where they are missing.
+    if let Err(reason) = python::install(setting, &setting.workspace.root().join("tests/python-packages.txt"))? {
+        anstream::println!("{reason}");
+    }
     Ok((outcome, None))
 }
 
