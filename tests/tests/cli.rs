@@ -85,6 +85,45 @@ async fn an_administrator_gives_and_a_user_takes_with_the_command_line_alone() -
     stack.stop().await
 }
 
+/// Every call goes through `posternd`, which passes on what people may ask and nothing else.
+#[tokio::test(flavor = "multi_thread")]
+async fn all_that_can_be_listed_is_listed_and_a_node_is_drained_with_the_command_line() -> anyhow::Result<()> {
+    let stack = Stack::builder().start().await?;
+    let mut admin = stack.add_user("admin", None, &[]).await?;
+    let (email, _) = stack.control.first_admin().context("no administrator")?;
+    admin.login_with_cli(email, PASSWORD).await?;
+
+    let help = admin.postern(&["admin", "--help"]).await?;
+    let commands = help.lines().skip_while(|line| *line != "Commands:").skip(1).take_while(|line| !line.is_empty());
+    let names = commands.filter(|line| line.starts_with("  ") && !line.starts_with("   "));
+    let mut listed = Vec::new();
+    for name in names.filter_map(|line| line.split_whitespace().next()).filter(|name| *name != "help") {
+        let verbs = admin.postern(&["admin", name, "--help"]).await?;
+        let list = verbs.lines().find(|line| line.starts_with("  list "));
+        // What belongs to one account, role or cluster asks for its name.
+        if list.is_none() || admin.postern(&["admin", name, "list", "--help"]).await?.contains("Arguments:") {
+            continue;
+        }
+        json(&admin, &["admin", name, "list", "--json"]).await.with_context(|| format!("admin {name} list"))?;
+        listed.push(name.to_owned());
+    }
+    for name in ["accounts", "roles", "resources", "gateways", "nodes", "clusters", "devices", "sessions", "activities"]
+    {
+        assert!(listed.iter().any(|listed| listed == name), "{name} was not listed: {listed:?}");
+    }
+
+    let nodes = json(&admin, &["admin", "nodes", "list", "--json"]).await?;
+    let node = nodes["items"][0]["name"].as_str().with_context(|| format!("no node: {nodes}"))?.to_owned();
+    admin.postern(&["admin", "nodes", "drain", &node, "--deadline", "60"]).await?;
+    let shown = json(&admin, &["admin", "nodes", "show", &node, "--json"]).await?;
+    assert!(shown["drain_ends_at"].as_u64().is_some(), "{shown}");
+    admin.postern(&["admin", "nodes", "drain", &node, "--cancel"]).await?;
+    let shown = json(&admin, &["admin", "nodes", "show", &node, "--json"]).await?;
+    assert!(shown["drain_ends_at"].is_null(), "{shown}");
+    admin.stop().await?;
+    stack.stop().await
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn errors_say_what_failed_and_what_to_do_and_have_codes_of_their_own() -> anyhow::Result<()> {
     let target = Target::start(Behaviour::Echo).await?;

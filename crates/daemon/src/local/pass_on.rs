@@ -10,8 +10,18 @@ use crate::sign_in::control_problem;
 
 const PREFIX: &str = "/api/v1/";
 const METHODS: [Method; 5] = [Method::GET, Method::POST, Method::PATCH, Method::PUT, Method::DELETE];
-/// Paths that hand out what belongs to this service alone: tokens, certificates, leases, sync.
-const OWN: [&str; 6] = ["login", "logout", "leases", "sync", "nodes", "devices/certificate"];
+/// Paths of machines (`postern_proto::api`): what they hand out or take in belongs to the service or the node alone.
+const OWN: [&str; 9] = [
+    "login",
+    "logout",
+    "leases",
+    "sync",
+    "nodes/enrol",
+    "nodes/certificate",
+    "nodes/records",
+    "devices/certificate",
+    "devices/events",
+];
 
 /// Makes the call and hands back the answer as it is.
 ///
@@ -71,7 +81,13 @@ mod tests {
 
     #[test]
     fn the_administration_api_is_passed_on() {
-        for path in ["/api/v1/accounts", "/api/v1/roles/rol_1/members?limit=5&filter=a%20b", "/api/v1/audit/verify"] {
+        for path in [
+            "/api/v1/accounts",
+            "/api/v1/roles/rol_1/members?limit=5&filter=a%20b",
+            "/api/v1/audit/verify",
+            "/api/v1/nodes",
+            "/api/v1/nodes/nod_1/drain",
+        ] {
             assert!(is_allowed("GET", path), "{path}");
         }
         for method in ["POST", "PATCH", "PUT", "DELETE"] {
@@ -111,8 +127,9 @@ mod tests {
 
     #[test]
     fn tokens_certificates_and_leases_stay_with_the_service() {
-        for path in ["login", "logout", "leases", "sync", "nodes/enrol", "devices/certificate"] {
+        for path in OWN {
             assert!(!is_allowed("POST", &format!("/api/v1/{path}")), "{path}");
+            assert!(!is_allowed("GET", &format!("/api/v1/{path}/more")), "{path}");
         }
         assert!(is_allowed("GET", "/api/v1/devices"));
         assert!(is_allowed("GET", "/api/v1/leases-report"));
