@@ -240,7 +240,12 @@ fn answer(page: Page, shared: &Shared, method: &Method, path: &str) -> Response<
     match (page, path) {
         (Page::Liveness, "/" | "/liveness" | "/readiness") => {
             let liveness = shared.liveness();
-            let status = if liveness.serving { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+            let status = match (liveness.reasons.as_slice(), path) {
+                ([], _) => StatusCode::OK,
+                // To haproxy: gets nothing new, and keeps what it has (`http-check disable-on-404`).
+                (["draining"], "/readiness") => StatusCode::NOT_FOUND,
+                _ => StatusCode::SERVICE_UNAVAILABLE,
+            };
             text(status, "application/json", serde_json::to_string(&liveness).unwrap_or_default() + "\n")
         }
         (Page::Liveness, "/alive") => text(StatusCode::OK, "text/plain", "alive\n".to_owned()),

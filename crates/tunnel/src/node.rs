@@ -8,7 +8,9 @@ mod accept;
 mod admission;
 mod arrival;
 mod bridge;
+mod entrance;
 mod handshakes;
+mod leave;
 mod live;
 mod opened;
 mod parked;
@@ -33,6 +35,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 pub use self::arrival::{Arrival, Balancers, Carrier};
+pub use self::entrance::listen;
 pub use self::handshakes::{Handshakes, Outcome};
 use self::{live::Live, opened::OpenedLately};
 use crate::{

@@ -7,7 +7,7 @@ use postern_proto::{
     problem::Problem,
 };
 use postern_tunnel::client::{Attempt, DialError, Entry, Failure, StreamGuide};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, sleep, timeout_at};
 
 use super::{Carriage, Destination, Lease, error_text};
 use crate::{
@@ -20,8 +20,11 @@ use crate::{
 /// How long a stream waits for a lease, its first or a fresh one. Programs give up on a connection that does nothing
 /// after a while; a sentence in the status is worth more than a longer wait.
 const LEASE_WAIT: Duration = Duration::from_secs(10);
-/// A cluster whose worker does not answer is tried again: the balancer may know better meanwhile.
-const CLUSTER_TRIES: u32 = 4;
+/// A cluster whose worker does not answer is tried again: the balancer may lead to another one, or know better meanwhile.
+const CLUSTER_TRIES: u32 = 8;
+/// The first tries go out at once, each later one after twice the pause of the one before: in all a second and a half.
+const CLUSTER_TRIES_AT_ONCE: u32 = 3;
+const CLUSTER_PAUSE: Duration = Duration::from_millis(50);
 /// Tries at most, whatever gateways say.
 const MAX_TRIES: u32 = 12;
 
@@ -39,6 +42,8 @@ pub(super) struct Guide {
     next: Option<Arc<Entry>>,
     /// How often a worker of a cluster did not take the stream.
     unserved: u32,
+    /// Before the next try.
+    pause: Duration,
     /// A connection that broke before an answer is made again once.
     lost_once: bool,
     last: Option<Problem>,
@@ -61,6 +66,7 @@ impl Guide {
             used: None,
             next: None,
             unserved: 0,
+            pause: Duration::ZERO,
             lost_once: false,
             last: None,
         }
@@ -137,7 +143,11 @@ impl Guide {
         }
         self.unserved += 1;
         self.last = Some(problem.clone());
-        self.unserved < CLUSTER_TRIES
+        let again = self.unserved < CLUSTER_TRIES;
+        if let Some(doublings) = self.unserved.checked_sub(CLUSTER_TRIES_AT_ONCE).filter(|_| again) {
+            self.pause = CLUSTER_PAUSE * (1 << doublings);
+        }
+        again
     }
 
     fn give_up_on(&mut self, entry: &Entry, problem: Problem) {
@@ -231,6 +241,7 @@ impl StreamGuide for Guide {
     async fn next_attempt(&mut self, number: u32, failure: Option<&Failure>) -> Result<Attempt, Problem> {
         if let Some(failure) = failure {
             self.learn(failure)?;
+            sleep(std::mem::take(&mut self.pause)).await;
         }
         if number >= MAX_TRIES {
             return Err(self.last.take().unwrap_or_else(|| unreachable("too many tries")));

@@ -18,13 +18,13 @@ use postern_proto::{
 };
 use postern_tunnel::{
     control::{Backoff, CallError, ControlClient, SyncLoop, SyncTiming},
-    node::{Arrival, Balancers, Carrier, Server},
+    node::{self, Arrival, Balancers, Carrier, Server},
     tls::ClientTls,
 };
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde::Serialize;
 use tokio::{
-    net::{TcpListener, TcpSocket},
+    net::TcpListener,
     sync::{mpsc, watch},
     task::JoinSet,
     time::{sleep, timeout},
@@ -69,8 +69,6 @@ const FIRST_SYNC: Duration = Duration::from_secs(10);
 const NEXT_SYNC: Duration = Duration::from_secs(2);
 /// How long records and the last frames have when everything else has ended.
 const LAST_WORDS: Duration = Duration::from_secs(5);
-/// Connections that may wait to be accepted.
-const BACKLOG: u32 = 4096;
 
 /// The line on stdout when the gateway is ready.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -217,7 +215,9 @@ pub(crate) async fn serve(
 
     tracing::info!(node = %identity.node, name = ?identity.name, listen = ?address, "{role} is ready");
     ready(&Ready { ready: true, node: identity.node, listen: address, monitor: monitor.places() });
-    let arrival = Arrival { carrier, balancers: front.balancers, bridges };
+    // Balancers find a worker by its port. Clients know gateways by their names, and are told.
+    let shut = (front.kind == NodeKind::Worker).then(|| shut_while(&moored.drain, &mut tasks, &background));
+    let arrival = Arrival { carrier, balancers: front.balancers, bridges, shut };
     // Its links outlive the word that the node stops: streams run on them.
     let mooring = CancellationToken::new();
     let moorings = mooring.clone().drop_guard();
@@ -240,6 +240,19 @@ pub(crate) async fn serve(
     drop(moorings);
     finish(spool, tasks, &background, &uploading).await;
     Ok(())
+}
+
+/// Says `true` while the node takes nothing new.
+fn shut_while(drain: &Drain, tasks: &mut JoinSet<()>, background: &CancellationToken) -> watch::Receiver<bool> {
+    let mut leave = drain.watch();
+    let (told, shut) = watch::channel(leave.borrow_and_update().is_on());
+    let telling = async move {
+        while leave.changed().await.is_ok() {
+            told.send_replace(leave.borrow_and_update().is_on());
+        }
+    };
+    tasks.spawn(until(background.clone(), telling));
+    shut
 }
 
 /// What kind of node runs.
@@ -592,13 +605,7 @@ fn kept<T: serde::de::DeserializeOwned>(state: &StateFolder, name: &str) -> Opti
 }
 
 fn listen(listen: SocketAddr) -> Result<TcpListener, GatewayError> {
-    let bind = || {
-        let socket = if listen.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
-        socket.set_reuseaddr(true)?;
-        socket.bind(listen)?;
-        socket.listen(BACKLOG)
-    };
-    bind().map_err(|source| GatewayError::Listen { listen, source })
+    node::listen(listen).map_err(|source| GatewayError::Listen { listen, source })
 }
 
 /// Where clients dial: as given; else, with a port from the kernel, the address that was bound; else as the

@@ -8,6 +8,7 @@ use std::{
 };
 
 use postern_proto::{
+    frame::ResetCode,
     head::{Refused, Request},
     id::NodeId,
     problem::Problem,
@@ -23,7 +24,7 @@ use crate::{
 };
 
 /// No stream is tried more often, whatever the guide says.
-const MOST_ATTEMPTS: u32 = 6;
+const MOST_ATTEMPTS: u32 = 12;
 /// How often a connection may close without an answer while bytes are under way.
 const MOST_LOSSES: u32 = 4;
 /// A node dials for up to 10 s before it answers; one that says nothing for this long is not waited for.
@@ -52,8 +53,8 @@ pub async fn carry(local: impl LocalEnd, mut guide: impl StreamGuide, control: S
             Ok(()) => break EndCause::Done,
             Err(Stop::Ended(cause)) => break cause,
             Err(Stop::Refused(refused)) => {
-                if refused.problem.status == 503 && node.is_some() {
-                    // Another worker may take it; this one would be asked first on its other connections.
+                if refused.problem.status == 503 {
+                    // Another one may take it; this one would be asked first on its other connections.
                     entry.rest_at(node);
                 }
                 opening.on_refused(entry, refused)
@@ -284,6 +285,8 @@ async fn transfer(
         {
             Err(Stop::Silent)
         }
+        // It says so where it waited for a head, so it has not seen this one.
+        Err(Break::Peer(ResetCode::Draining)) if !answered => Err(Stop::Refused(leaves())),
         Err(Break::Peer(_)) if !answered => Err(Stop::Unseen),
         Err(Break::Link(LinkError::Tls(error @ rustls::Error::AlertReceived(_)))) if !answered => {
             Err(Stop::Unwelcome(error))
@@ -310,6 +313,11 @@ fn proves_unanswered(error: &io::Error) -> bool {
 
 fn silence() -> Break {
     Break::Link(LinkError::Closed(io::ErrorKind::TimedOut.into()))
+}
+
+/// What a node that stops would have said.
+fn leaves() -> Refused {
+    Problem::new(503, "draining", "The gateway takes no new connections").into()
 }
 
 fn no_gateway() -> Problem {

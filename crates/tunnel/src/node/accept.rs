@@ -20,7 +20,10 @@ use super::{
     Outcome, Server, StreamHandler,
     admission::{Admission, Admitted},
     arrival::{Arrival, announced},
-    bridge, session,
+    bridge,
+    entrance::Entrance,
+    leave::Leave,
+    session,
     session::Caller,
     stranger,
 };
@@ -58,25 +61,23 @@ pub(super) async fn run<H: StreamHandler>(
         Lanes::none()
     });
     let mut tasks = JoinSet::new();
-    let drained = async {
-        stop.cancelled().await;
-        let goodbye = tokio::time::Instant::now() + GOODBYE;
-        // What was being opened when the node was stopped begins a little later, and has the same time to end.
-        let quiet = async {
-            sleep_until(goodbye).await;
-            server.live.ended().await;
-        };
-        if timeout(drain, quiet).await.is_err() {
-            server.live.cut_all(ResetCode::Draining);
+    let leave = Leave::after(stop);
+    let mut entrance = Entrance::new(listener, arrival.shut.clone());
+    let serve = |tasks: &mut JoinSet<()>, (stream, client): (std::net::TcpStream, SocketAddr)| {
+        let behind = arrival.balancers.contains(client);
+        let admitted = if behind { admission.admit_balancer() } else { admission.admit(client.ip()) };
+        if let Some(admitted) = admitted {
+            let arrived = Arrived { client, behind, admitted, arrival: Arc::clone(&arrival) };
+            tasks.spawn_on(connection(server.clone(), stream, arrived, leave.clone()), &lanes.next());
         }
-        sleep_until(goodbye).await;
     };
+    let drained = drained(&server, &leave, drain);
     pin!(drained);
     let mut stopping = false;
     loop {
         tokio::select! {
             () = &mut drained => break,
-            () = stop.cancelled(), if !stopping => {
+            () = leave.stop.cancelled(), if !stopping => {
                 stopping = true;
                 if tasks.is_empty() {
                     // Nobody is connected, so nobody is about to ask for something.
@@ -84,17 +85,8 @@ pub(super) async fn run<H: StreamHandler>(
                 }
             }
             Some(_) = tasks.join_next() => {}
-            accepted = listener.accept() => match accepted {
-                Ok((stream, client)) => {
-                    let behind = arrival.balancers.contains(client);
-                    let admitted = if behind { admission.admit_balancer() } else { admission.admit(client.ip()) };
-                    if let Some(admitted) = admitted {
-                        let Ok(stream) = stream.into_std() else { continue };
-                        let arrived = Arrived { client, behind, admitted, arrival: Arc::clone(&arrival) };
-                        let serving = connection(server.clone(), stream, arrived, stop.clone());
-                        tasks.spawn_on(serving, &lanes.next());
-                    }
-                }
+            accepted = entrance.next() => match accepted {
+                Ok(came) => serve(&mut tasks, came),
                 Err(error) => {
                     tracing::warn!(%error, "cannot accept");
                     if !concerns_one(&error) {
@@ -104,9 +96,32 @@ pub(super) async fn run<H: StreamHandler>(
             },
         }
     }
-    drop(listener);
+    for came in entrance.close() {
+        serve(&mut tasks, came);
+    }
+    part(&server, &leave, tasks).await;
+}
+
+/// Completes when a node that stops has nothing left to do, or no time.
+pub(super) async fn drained<H>(server: &Server<H>, leave: &Leave, drain: Duration) {
+    leave.stop.cancelled().await;
+    let goodbye = tokio::time::Instant::now() + GOODBYE;
+    // What was being opened when the node was stopped begins a little later, and has the same time to end.
+    let quiet = async {
+        sleep_until(goodbye).await;
+        server.live.ended().await;
+    };
+    if timeout(drain, quiet).await.is_err() {
+        server.live.cut_all(ResetCode::Draining);
+    }
+    sleep_until(goodbye).await;
+}
+
+/// Ends what is left, so that nobody has to wonder what became of what it has sent.
+pub(super) async fn part<H>(server: &Server<H>, leave: &Leave, mut tasks: JoinSet<()>) {
     server.live.cut_all(ResetCode::Draining);
-    let _ = timeout(LAST_WORDS, server.live.ended()).await;
+    leave.over.cancel();
+    let _ = timeout(LAST_WORDS, async { while tasks.join_next().await.is_some() {} }).await;
     tasks.shutdown().await;
 }
 
@@ -129,7 +144,7 @@ async fn connection<H: StreamHandler>(
     server: Arc<Server<H>>,
     stream: std::net::TcpStream,
     arrived: Arrived,
-    stop: CancellationToken,
+    leave: Leave,
 ) {
     let begun = Instant::now();
     let seen = arrived.client;
@@ -137,11 +152,11 @@ async fn connection<H: StreamHandler>(
     let Ok(stream) = TcpStream::from_std(stream) else { return };
     let tls = server.tls();
     // Boxed, so that what a handshake takes up is freed when it is over.
-    let accepted = Box::pin(timeout(HANDSHAKE, handshake(stream, &tls, arrived))).await;
+    let accepted = Box::pin(timeout(HANDSHAKE, handshake(stream, &tls, arrived, &leave))).await;
     match accepted {
-        Ok(Ok((Came::Link(link), client))) => serve_established(&server, link, &tls, (client, begun), &stop).await,
+        Ok(Ok((Came::Link(link), client))) => serve_established(&server, link, &tls, (client, begun), &leave).await,
         // A bridge that stops passes nobody on any more.
-        Ok(Ok((Came::Client(_), _))) if stop.is_cancelled() => {}
+        Ok(Ok((Came::Client(_), _))) if leave.stop.is_cancelled() => {}
         Ok(Ok((Came::Client(stream), client))) => {
             Box::pin(bridge::pass_on(&server, stream, client)).await;
         }
@@ -162,7 +177,7 @@ pub(super) async fn serve_established<H: StreamHandler>(
     established: Established,
     tls: &ServerTls,
     (client, begun): (SocketAddr, Instant),
-    stop: &CancellationToken,
+    leave: &Leave,
 ) {
     let Established { link, leaf, alpn } = established;
     let speaks = |protocol: &[u8]| alpn.as_deref() == Some(protocol);
@@ -175,13 +190,16 @@ pub(super) async fn serve_established<H: StreamHandler>(
     match peer {
         Some(Ok(peer)) if speaks(tls::ALPN) => {
             let caller = Caller { peer: &peer, address: client, begun };
-            session::run(server, link, caller, stop).await;
+            session::run(server, link, caller, leave).await;
         }
         Some(Ok(peer)) if speaks(park::ALPN) && matches!(peer.peer, Peer::Node { .. }) => {
-            Box::pin(server.handler.park(&peer, ParkedLink::new(link))).await;
+            let parked = Box::pin(server.handler.park(&peer, ParkedLink::new(link)));
+            let _ = leave.over.run_until_cancelled(parked).await;
         }
         Some(Err(error)) => tracing::debug!(%client, %error, "no identity"),
-        _ => Box::pin(stranger::refuse(link)).await,
+        _ => {
+            let _ = leave.over.run_until_cancelled(Box::pin(stranger::refuse(link))).await;
+        }
     }
 }
 
@@ -193,10 +211,19 @@ enum Came {
 }
 
 /// The link, and where its client's connection comes from. What is admitted counts until then.
-async fn handshake(mut stream: TcpStream, tls: &ServerTls, arrived: Arrived) -> Result<(Came, SocketAddr), LinkError> {
+async fn handshake(
+    mut stream: TcpStream,
+    tls: &ServerTls,
+    arrived: Arrived,
+    leave: &Leave,
+) -> Result<(Came, SocketAddr), LinkError> {
     let Arrived { mut client, behind, admitted, arrival } = arrived;
     // Nothing is set up for a connection that says nothing.
-    stream.readable().await?;
+    tokio::select! {
+        biased;
+        readable = stream.readable() => readable?,
+        () = leave.over.cancelled() => return Err(io::Error::from(io::ErrorKind::ConnectionAborted).into()),
+    }
     socket::tune(&stream)?;
     if behind && let Some(announced) = announced(&mut stream).await? {
         client = announced;

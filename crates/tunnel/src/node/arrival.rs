@@ -20,6 +20,9 @@ pub struct Arrival {
     pub balancers: Balancers,
     /// This node is a bridge: it passes every client on as it comes, whatever the carrier, and lets nodes park links.
     pub bridges: bool,
+    /// While it says `true` nobody is let in and the port is closed, so that a balancer sends its clients elsewhere. Those who
+    /// had come are served.
+    pub shut: Option<watch::Receiver<bool>>,
 }
 
 /// What lies between TCP and the mutual TLS session of the carrier.

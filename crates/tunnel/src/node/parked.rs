@@ -5,18 +5,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use postern_proto::frame::ResetCode;
-use tokio::{
-    pin,
-    sync::mpsc,
-    task::JoinSet,
-    time::{sleep_until, timeout},
-};
+use tokio::{pin, sync::mpsc, task::JoinSet, time::timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::{
     Arrival, Outcome, Server, StreamHandler,
-    accept::{GOODBYE, HANDSHAKE, LAST_WORDS, serve_established},
+    accept::{HANDSHAKE, drained, part, serve_established},
+    leave::Leave,
 };
 use crate::park::IncomingPassage;
 
@@ -31,25 +26,14 @@ pub(super) async fn run<H: StreamHandler>(
     drain: Duration,
 ) {
     let mut tasks = JoinSet::new();
-    let drained = async {
-        stop.cancelled().await;
-        let goodbye = tokio::time::Instant::now() + GOODBYE;
-        // What was being opened when the node was stopped begins a little later, and has the same time to end.
-        let quiet = async {
-            sleep_until(goodbye).await;
-            server.live.ended().await;
-        };
-        if timeout(drain, quiet).await.is_err() {
-            server.live.cut_all(ResetCode::Draining);
-        }
-        sleep_until(goodbye).await;
-    };
+    let leave = Leave::after(stop);
+    let drained = drained(&server, &leave, drain);
     pin!(drained);
     let mut stopping = false;
     loop {
         tokio::select! {
             () = &mut drained => break,
-            () = stop.cancelled(), if !stopping => {
+            () = leave.stop.cancelled(), if !stopping => {
                 stopping = true;
                 if tasks.is_empty() {
                     break;
@@ -58,27 +42,24 @@ pub(super) async fn run<H: StreamHandler>(
             Some(_) = tasks.join_next() => {}
             passage = incoming.recv(), if tasks.len() < MOST => match passage {
                 Some(passage) => {
-                    tasks.spawn(connection(Arc::clone(&server), passage, arrival.clone(), stop.clone()));
+                    tasks.spawn(connection(Arc::clone(&server), passage, arrival.clone(), leave.clone()));
                 }
                 // No more can come; those that run end by themselves or with the drain.
                 None => {
-                    stop.cancelled().await;
                     (&mut drained).await;
                     break;
                 }
             },
         }
     }
-    server.live.cut_all(ResetCode::Draining);
-    let _ = timeout(LAST_WORDS, server.live.ended()).await;
-    tasks.shutdown().await;
+    part(&server, &leave, tasks).await;
 }
 
 async fn connection<H: StreamHandler>(
     server: Arc<Server<H>>,
     passage: IncomingPassage,
     arrival: Arrival,
-    stop: CancellationToken,
+    leave: Leave,
 ) {
     let IncomingPassage { through, client, gone } = passage;
     let begun = Instant::now();
@@ -86,7 +67,7 @@ async fn connection<H: StreamHandler>(
         let tls = server.tls();
         let accepted = Box::pin(timeout(HANDSHAKE, arrival.handshake(through, &tls))).await;
         match accepted {
-            Ok(Ok(established)) => serve_established(&server, established, &tls, (client, begun), &stop).await,
+            Ok(Ok(established)) => serve_established(&server, established, &tls, (client, begun), &leave).await,
             Ok(Err(error)) => {
                 server.handshakes.note(Outcome::Failed);
                 tracing::debug!(%client, %error, "no TLS session over a relay's link");

@@ -13,10 +13,10 @@ use postern_proto::{
     problem::Problem,
     time::UnixMillis,
 };
-use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
-use super::{OpenRequest, Opened, PassRequest, Passed, Server, StreamHandler, passage};
+use super::{OpenRequest, Opened, PassRequest, Passed, Server, StreamHandler, leave::Leave, passage};
 use crate::{
     identity::PeerIdentity,
     link::Link,
@@ -29,19 +29,12 @@ use crate::{
 const HEAD: Duration = Duration::from_secs(10);
 /// A link without a stream for so long is closed. Clients close theirs after minutes.
 const IDLE: Duration = Duration::from_secs(20 * 60);
-/// How long a stopping node waits for heads on idle links.
-const LAST_CALL: Duration = Duration::from_secs(1);
 /// What a client may have sent before the reply: its data, and a frame that ends it.
 const MOST_HELD: usize = MAX_UNANSWERED + 16;
 
 /// Serves `link` until it closes, breaks, or the node stops.
-pub(super) async fn run<H: StreamHandler>(
-    server: &Server<H>,
-    link: Box<Link>,
-    caller: Caller<'_>,
-    stop: &CancellationToken,
-) {
-    let mut session = Session { link, inbox: Inbox::default(), caller, stop };
+pub(super) async fn run<H: StreamHandler>(server: &Server<H>, link: Box<Link>, caller: Caller<'_>, leave: &Leave) {
+    let mut session = Session { link, inbox: Inbox::default(), caller, leave };
     let quit = loop {
         if let Err(quit) = session.stream(server).await {
             break quit;
@@ -76,7 +69,7 @@ struct Session<'a> {
     /// What was received and not looked at yet.
     inbox: Inbox,
     caller: Caller<'a>,
-    stop: &'a CancellationToken,
+    leave: &'a Leave,
 }
 
 impl Session<'_> {
@@ -116,12 +109,13 @@ impl Session<'_> {
                 Ok(None) => {}
                 Ok(Some(_)) | Err(_) => return Err(Quit::Reset(ResetCode::Protocol)),
             }
-            let stop = self.stop;
+            let leave = self.leave;
             if self.inbox.is_empty() {
                 tokio::select! {
                     biased;
                     filled = timeout(IDLE, self.fill()) => filled.unwrap_or(Err(Quit::Over))?,
-                    () = last_call(stop) => return Err(Quit::Over),
+                    // Whoever has just sent one is told by this that nobody has seen it.
+                    () = leave.last_call() => return Err(Quit::Reset(ResetCode::Draining)),
                 }
             } else {
                 let deadline = *deadline.get_or_insert_with(|| Instant::now() + HEAD);
@@ -172,7 +166,7 @@ impl Session<'_> {
 
     /// Why nothing new may begin on this link.
     fn standing(&self) -> Option<Refused> {
-        if self.stop.is_cancelled() {
+        if self.leave.stop.is_cancelled() {
             let problem = Problem::new(503, "draining", "The gateway is shutting down");
             return Some(problem.with_detail("It takes no new connections. Another gateway may.").into());
         }
@@ -314,12 +308,6 @@ impl Session<'_> {
 fn repeated() -> Refused {
     let problem = Problem::new(409, "stream_repeated", "The connection broke while it was opened");
     problem.with_detail("What was sent first may have arrived, so it is not sent again. Connect again.").into()
-}
-
-/// Completes a moment after the node was told to stop: a head that is on its way gets its answer.
-async fn last_call(stop: &CancellationToken) {
-    stop.cancelled().await;
-    sleep(LAST_CALL).await;
 }
 
 /// Receives while a handler is asked: ready when the client is gone or sent more than it may.

@@ -185,8 +185,16 @@ async fn haproxy_passes_tls_on_and_tells_workers_whose_connections_they_are() {
     let org = Org::new();
     let arrival = Arrival { balancers: behind_own(), ..Arrival::default() };
     let (workers, seen) = workers(&org, cluster(), &arrival).await;
-    let source = format!("default-server source {OWN} ");
-    let changes = [("maxconn 20000", "maxconn 200"), (":443", "LISTEN"), ("default-server ", source.as_str())];
+    let source = format!("default-server source {OWN} check-send-proxy ");
+    let changes = [
+        ("maxconn 20000", "maxconn 200"),
+        (":443", "LISTEN"),
+        ("default-server ", source.as_str()),
+        // These have no liveness port: their own answers.
+        ("option httpchk GET /readiness", "option tcp-check"),
+        ("http-check disable-on-404", ""),
+        (" port 9090", ""),
+    ];
     let addresses = workers.each_ref().map(|worker| worker.address);
     let balancer = Running::start("haproxy-tcp.cfg", addresses, &changes, haproxy(program)).await;
     carries_over_both(&org, balancer.address, None, &seen).await;

@@ -11,6 +11,7 @@ mod balancers;
 mod bridges;
 mod clusters;
 mod ends;
+mod leaving;
 mod model;
 mod opening;
 mod proxied;

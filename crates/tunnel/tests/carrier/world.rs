@@ -395,13 +395,23 @@ pub(crate) async fn tls(
     node: NodeId,
     address: SocketAddr,
 ) -> std::io::Result<TlsStream<TcpStream>> {
+    tls_over(TcpStream::connect(address).await?, trust, identity, alpn, node).await
+}
+
+/// The same over a connection that is there.
+pub(crate) async fn tls_over(
+    stream: TcpStream,
+    trust: &Trust,
+    identity: Option<&Identity>,
+    alpn: &[&[u8]],
+    node: NodeId,
+) -> std::io::Result<TlsStream<TcpStream>> {
     let config = ClientConfig::builder().with_root_certificates(trust.roots().clone());
     let mut config = match identity {
         Some(identity) => config.with_client_auth_cert(identity.chain().to_vec(), identity.key().clone_key()).unwrap(),
         None => config.with_no_client_auth(),
     };
     config.alpn_protocols = alpn.iter().map(|alpn| alpn.to_vec()).collect();
-    let stream = TcpStream::connect(address).await?;
     let name = ServerName::try_from(node.tls_name()).unwrap();
     within(TlsConnector::from(Arc::new(config)).connect(name, stream)).await
 }
