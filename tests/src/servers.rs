@@ -4,6 +4,7 @@
 mod folder;
 mod https_proxy;
 mod nginx;
+mod pgbouncer;
 mod postgres;
 mod redis;
 mod redis_cluster;
@@ -12,6 +13,7 @@ mod sshd;
 pub use folder::{Folder, folder};
 pub use https_proxy::{HttpsProxy, PROXY_PASSWORD, PROXY_USER};
 pub use nginx::Nginx;
+pub use pgbouncer::PgBouncer;
 pub use postgres::Postgres;
 pub use redis::Redis;
 pub use redis_cluster::RedisCluster;

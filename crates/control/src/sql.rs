@@ -17,7 +17,7 @@ use sqlx::{
 
 pub use self::{
     database::{Connection, Database, OpenError, PATIENCE},
-    place::{BadDatabaseUrl, DatabaseUrl},
+    place::{BadDatabaseUrl, DatabaseUrl, Pooler},
     statement::{Statement, Tuple},
 };
 
@@ -67,8 +67,8 @@ macro_rules! filled {
     ($query:expr, Sqlite) => {
         filled!($query, Sqlite, $query.unnumbered.unwrap_or($query.text))
     };
-    ($query:expr, Postgres) => {
-        filled!($query, Postgres, $query.text)
+    ($query:expr, Postgres, prepares: $prepares:expr) => {
+        filled!($query, Postgres, $query.text).persistent(*$prepares)
     };
     ($query:expr, $engine:ty, $text:expr) => {{
         let mut query = sqlx::query::<$engine>($text);
@@ -94,7 +94,11 @@ impl Query {
     /// Runs it; how many rows it changed.
     pub async fn execute<'c>(self, on: impl Into<On<'c>>) -> Result<u64, sqlx::Error> {
         match on.into() {
-            On::Database(database) => self.execute_on(&mut database.acquire().await?).await,
+            On::Database(database) => {
+                let mut connection = database.acquire_once().await?;
+                let changed = self.execute_on(&mut connection).await?;
+                connection.commit().await.map(|()| changed)
+            }
             On::Connection(connection) => self.execute_on(connection).await,
         }
     }
@@ -105,9 +109,9 @@ impl Query {
                 let held: &mut SqliteConnection = held;
                 Ok(filled!(self, Sqlite).execute(held).await?.rows_affected())
             }
-            Connection::Postgres(held) => {
+            Connection::Postgres { held, prepares } => {
                 let held: &mut PgConnection = held;
-                Ok(filled!(self, Postgres).execute(held).await?.rows_affected())
+                Ok(filled!(self, Postgres, prepares: prepares).execute(held).await?.rows_affected())
             }
         }
     }
@@ -115,7 +119,11 @@ impl Query {
     /// All rows of its answer.
     pub async fn fetch_all<'c>(self, on: impl Into<On<'c>>) -> Result<Vec<Row>, sqlx::Error> {
         match on.into() {
-            On::Database(database) => self.fetch_on(&mut database.acquire().await?).await,
+            On::Database(database) => {
+                let mut connection = database.acquire_once().await?;
+                let rows = self.fetch_on(&mut connection).await?;
+                connection.commit().await.map(|()| rows)
+            }
             On::Connection(connection) => self.fetch_on(connection).await,
         }
     }
@@ -127,9 +135,9 @@ impl Query {
                 let rows = filled!(self, Sqlite).fetch_all(held).await?;
                 Ok(rows.into_iter().map(Row::Sqlite).collect())
             }
-            Connection::Postgres(held) => {
+            Connection::Postgres { held, prepares } => {
                 let held: &mut PgConnection = held;
-                let rows = filled!(self, Postgres).fetch_all(held).await?;
+                let rows = filled!(self, Postgres, prepares: prepares).fetch_all(held).await?;
                 Ok(rows.into_iter().map(Row::Postgres).collect())
             }
         }
@@ -142,9 +150,9 @@ impl Query {
                 let held: &mut SqliteConnection = held;
                 filled!(self, Sqlite).fetch(held).map_ok(Row::Sqlite).boxed()
             }
-            Connection::Postgres(held) => {
+            Connection::Postgres { held, prepares } => {
                 let held: &mut PgConnection = held;
-                filled!(self, Postgres).fetch(held).map_ok(Row::Postgres).boxed()
+                filled!(self, Postgres, prepares: prepares).fetch(held).map_ok(Row::Postgres).boxed()
             }
         }
     }

@@ -168,6 +168,10 @@ pub enum OpenError {
     Unreachable { place: String, source: sqlx::Error },
     #[error("cannot open {path}")]
     File { path: String, source: std::io::Error },
+    #[error(
+        "{0}: a pooler stands before the database: put pooler=session or pooler=transaction into the URL, whichever it is set to"
+    )]
+    PoolerUnsaid(String),
     #[error("the database cannot be brought to this version: {0}")]
     Migration(#[from] sqlx::migrate::MigrateError),
     #[error(transparent)]
@@ -200,12 +204,14 @@ impl Place {
                 let failed = |error| match error {
                     sql::OpenError::File(source) => OpenError::File { path: path.display().to_string(), source },
                     sql::OpenError::Database(error) => StoreError::from(error).into(),
+                    sql::OpenError::PoolerUnsaid => OpenError::PoolerUnsaid(self.to_string()),
                 };
                 Database::open_file(&path).await.map_err(failed)
             }
             Self::Postgres(url) => Database::connect(url).await.map_err(|error| match error {
                 sql::OpenError::File(source) => OpenError::File { path: url.to_string(), source },
                 sql::OpenError::Database(source) => OpenError::Unreachable { place: url.to_string(), source },
+                sql::OpenError::PoolerUnsaid => OpenError::PoolerUnsaid(url.to_string()),
             }),
         }
     }

@@ -164,7 +164,7 @@ fn command(program: &Path, owner: Option<u32>) -> Command {
 }
 
 /// PostgreSQL refuses to run as root, and its user must have a name: that of the package, else `nobody`.
-fn unprivileged_user() -> anyhow::Result<Option<u32>> {
+pub(super) fn unprivileged_user() -> anyhow::Result<Option<u32>> {
     if !is_root() {
         return Ok(None);
     }

@@ -49,8 +49,9 @@ pub(crate) async fn place(folder: &Path) -> Place {
 async fn make_database(cluster: &str) -> String {
     let name = format!("test_{}", ulid::Ulid::generate().to_string().to_lowercase());
     let mut connection = PgConnection::connect(cluster).await.unwrap();
-    sqlx::query(AssertSqlSafe(format!("CREATE DATABASE {name}"))).execute(&mut connection).await.unwrap();
+    sqlx::raw_sql(AssertSqlSafe(format!("CREATE DATABASE {name}"))).execute(&mut connection).await.unwrap();
     connection.close().await.unwrap();
-    let (cluster, _) = cluster.rsplit_once('/').unwrap();
-    format!("{cluster}/{name}")
+    let (place, parameters) = cluster.split_once('?').unwrap_or((cluster, ""));
+    let (cluster, _) = place.rsplit_once('/').unwrap();
+    format!("{cluster}/{name}?{parameters}")
 }
