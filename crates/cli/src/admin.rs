@@ -11,6 +11,7 @@ mod devices;
 mod entity;
 mod gateways;
 mod grants;
+mod maintenance;
 mod network;
 mod nodes;
 mod noun;
@@ -34,6 +35,7 @@ pub(crate) async fn run(command: AdminCommand, context: &mut Context) -> Result<
         AdminCommand::ClusterKeys(command) => clusters::run_keys(command, &api, context).await,
         AdminCommand::Gateways(command) => gateways::run(command, &api, context).await,
         AdminCommand::Nodes(command) => nodes::run(command, &api, context).await,
+        AdminCommand::Maintenance(command) => maintenance::run(command, &api, context).await,
         AdminCommand::Network(command) => network::run(command, &api, context).await,
         AdminCommand::Devices(command) => devices::run(command, &api, context).await,
         AdminCommand::Sessions(command) => records::run(command, &noun::SESSION, &api, context).await,

@@ -39,6 +39,7 @@ pub mod input;
 mod leases;
 mod login;
 mod machine;
+mod maintenance;
 mod members;
 mod network;
 mod nodes;
@@ -76,6 +77,7 @@ pub fn routes() -> OpenApiRouter<AppState> {
         .merge(resources::routes())
         .merge(gateways::routes())
         .merge(clusters::routes())
+        .merge(maintenance::routes())
         .merge(network::routes())
         .merge(nodes::routes())
         .merge(activities::routes())

@@ -9,7 +9,7 @@ use imbl::{OrdMap, OrdSet};
 use postern_proto::{
     bind::{OwnName, Taken},
     filter::{self, Value},
-    id::{AccountId, ClusterId, GrantId, NodeId, ResourceId, RoleId, RuleId},
+    id::{AccountId, ClusterId, GrantId, NodeId, ResourceId, RoleId, RuleId, WindowId},
     name::{DnsName, HostPattern},
     resource::{ClientResource, Health, NodeResource},
     sync::{ClusterInfo, GatewayInfo, NetworkSettings, ParkedAt, RelayInfo},
@@ -17,8 +17,8 @@ use postern_proto::{
 };
 
 pub use self::entity::{
-    Account, AccountKind, BindAddressSchema, Cluster, Grant, Member, Node, NodeKind, Org, Resource, Role, Rule,
-    RuleTarget,
+    Account, AccountKind, BindAddressSchema, Cluster, Grant, MaintenanceWindow, Member, Node, NodeKind, Org, Resource,
+    Role, Rule, RuleTarget,
 };
 use self::index::link;
 pub use self::{egress::verdicts, index::Index};
@@ -45,6 +45,7 @@ pub struct Catalogue {
     pub resources: Table<ResourceId, Resource>,
     pub nodes: Table<NodeId, Node>,
     pub clusters: Table<ClusterId, Cluster>,
+    pub windows: Table<WindowId, MaintenanceWindow>,
     /// Which resources ever had a virtual address, those that are gone included.
     pub had: Links<IpAddr, ResourceId>,
     pub index: Index,
@@ -66,6 +67,7 @@ impl Catalogue {
             resources: Table::default(),
             nodes: Table::default(),
             clusters: Table::default(),
+            windows: Table::default(),
             had: Links::default(),
             index: Index::default(),
         }

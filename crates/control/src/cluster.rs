@@ -198,6 +198,7 @@ pub async fn add_worker(
         spki_sha256: Some(spki_sha256.to_owned()),
         enrolled_at: Some(change.now()),
         drain_ends_at: None,
+        planned_drain: None,
         cluster: Some(cluster.id),
         access_key: Some(key),
         created_at: change.now(),

@@ -95,6 +95,7 @@ pub async fn create(change: &mut Change, new: NewNode) -> Result<Arc<Node>, Stor
         spki_sha256: None,
         enrolled_at: None,
         drain_ends_at: None,
+        planned_drain: None,
         cluster: None,
         access_key: None,
         created_at: change.now(),

@@ -24,6 +24,7 @@ pub mod journal;
 pub mod keys;
 pub mod lease_keys;
 pub mod lockout;
+pub mod maintenance;
 pub mod offline;
 pub mod openapi;
 pub mod password;

@@ -28,7 +28,7 @@ use crate::{
     epoch, expiry, follow, housekeeping,
     journal::Journal,
     keys::Keys,
-    offline, openapi,
+    maintenance, offline, openapi,
     password::Passwords,
     sealed::Keyring,
     server::{self, Server},
@@ -161,6 +161,7 @@ impl Running {
             let fresh = certificate.keep_fresh(move || clock.now());
             ticking.run_until_cancelled(fresh).await;
         });
+        tasks.spawn(maintenance::run(state.store.clone(), state.exchange.clone(), stop.clone()));
         tasks.spawn(expiry::run(state.store.clone(), stop.clone()));
         tasks.spawn(follow::run(state.store.clone(), stop.clone()));
         tasks.spawn(follow::tell(state.store.clone(), stop));

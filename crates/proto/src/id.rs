@@ -84,6 +84,7 @@ make_id!(/** A resource. */ ResourceId, "res");
 make_id!(/** A gateway, relay or worker. */ NodeId, "nod");
 make_id!(/** A proxy cluster: workers behind one address. */ ClusterId, "clu");
 make_id!(/** A key pair of a proxy cluster: its access key. */ AccessKeyId, "key");
+make_id!(/** A maintenance window. */ WindowId, "win");
 make_id!(/** One carried connection; also the `Postern-Stream` header. */ StreamId, "str");
 make_id!(/** A signed-in session of an account on a device. */ LoginId, "log");
 make_id!(/** A token of a service account. */ TokenId, "tok");

@@ -3,7 +3,12 @@
 use postern_proto::time::UnixMillis;
 use serde_json::Value;
 
-use super::{api::Api, body::Body, entity, noun::NODE};
+use super::{
+    api::Api,
+    body::Body,
+    entity,
+    noun::{self, NODE},
+};
 use crate::{
     args::admin::{NodeDrain, NodesCommand},
     context::Context,
@@ -29,11 +34,19 @@ async fn drain(args: NodeDrain, api: &Api, context: &mut Context) -> Result<(), 
         let node = api.get(&entity::path(&NODE, &node)).await?;
         return entity::report("Put back into service:", &NODE, &node, args.output.json, context);
     }
-    let body = Body::new().set_if("deadline", args.deadline.map(|deadline| deadline.as_secs()));
+    let body = Body::new()
+        .set_if("deadline", args.deadline.map(|deadline| deadline.as_secs()))
+        .flag("in_window", args.in_window);
     let failed = |f: Failure| f.while_(&format!("cannot drain node {}", node.name));
     let drained = api.post(&path, body.finish()).await.map_err(failed)?;
-    entity::report("Draining", &NODE, &drained, args.output.json, context)?;
-    if !args.output.json {
+    let verb = if args.in_window { "Will drain" } else { "Draining" };
+    entity::report(verb, &NODE, &drained, args.output.json, context)?;
+    if args.in_window && !args.output.json {
+        let window = drained.pointer("/drain_planned/window").and_then(Value::as_str).unwrap_or_default();
+        let back = format!("postern admin nodes drain {} --cancel", node.name);
+        let planned = format!("In window {}: {}. Take it back: {back}", text::clean(window), noun::planned(&drained));
+        context.note(Line::new().styled(DIM, planned));
+    } else if !args.output.json {
         let ends = drained.get("drain_ends_at").and_then(Value::as_u64).map(|at| text::instant(UnixMillis(at)));
         let until = ends.map(|at| format!(" What runs there is cut at {at}.")).unwrap_or_default();
         let back = format!("postern admin nodes drain {} --cancel", node.name);

@@ -1,9 +1,15 @@
 //! The things that are administered: where they are in the API, by what they are named, and the columns of their tables.
 
+use std::time::Duration;
+
+use postern_proto::time::UnixMillis;
 use serde_json::Value;
 
 use super::show::{flag, health, id, instant, micros, number, permille, size, state, tags, text};
-use crate::table::{Field, Tone};
+use crate::{
+    table::{Field, Tone},
+    text as words,
+};
 
 /// One kind of thing.
 pub(super) struct Noun {
@@ -195,7 +201,29 @@ pub(super) const NODE: Noun = Noun {
         column("VERSION", |it| text(it, "/version")),
         column("LAST SEEN", |it| instant(it, "/last_seen_at")),
         column("DRAIN ENDS", |it| instant(it, "/drain_ends_at")),
+        column("DRAIN PLANNED", |it| Field::from(planned(it))),
         column("TAGS", |it| tags(it, "/tags")),
+        column("ID", id),
+    ],
+};
+
+/// A maintenance window.
+pub(super) const WINDOW: Noun = Noun {
+    singular: "maintenance window",
+    plural: "maintenance windows",
+    collection: "maintenance",
+    prefix: "win_",
+    names: &["name"],
+    columns: &[
+        column("NAME", |it| text(it, "/name")),
+        column("SCHEDULE", |it| text(it, "/schedule")),
+        column("OPEN FOR", |it| Field::from(span(it, "/duration"))),
+        column("ONLY IDLE", |it| flag(it, "/require_idleness", Tone::Warn)),
+        column("OPEN", |it| flag(it, "/open", Tone::Good)),
+        column("OPENS", |it| instant(it, "/opens_at")),
+        column("CLOSES", |it| instant(it, "/closes_at")),
+        column(">FOR", |it| number(it, "/bound")),
+        column("NODES", |it| text(it, "/nodes")),
         column("ID", id),
     ],
 };
@@ -319,4 +347,23 @@ fn places(resource: &Value) -> String {
     } else {
         main
     }
+}
+
+/// When a drain that waits for a maintenance window begins; nothing where none does.
+pub(super) fn planned(node: &Value) -> String {
+    let Some(plan) = node.get("drain_planned").filter(|plan| plan.is_object()) else { return String::new() };
+    let says = |field: &str| plan.get(field).and_then(Value::as_bool).unwrap_or_default();
+    let begins = plan.get("begins_at").and_then(Value::as_u64).map(|at| words::instant(UnixMillis(at)));
+    match (begins, says("open"), says("require_idleness")) {
+        (None, ..) => "no window is for it".to_owned(),
+        (Some(_), true, true) => "when idle".to_owned(),
+        (Some(_), true, false) => "now".to_owned(),
+        (Some(at), false, true) => format!("{at}, when idle"),
+        (Some(at), false, false) => at,
+    }
+}
+
+fn span(item: &Value, pointer: &str) -> String {
+    let seconds = item.pointer(pointer).and_then(Value::as_u64);
+    seconds.map(|seconds| words::span(Duration::from_secs(seconds))).unwrap_or_default()
 }

@@ -10,9 +10,10 @@ mod access;
 mod accounts;
 mod clusters;
 mod infrastructure;
+mod maintenance;
 mod nodes;
 
-pub(crate) use self::{access::*, accounts::*, clusters::*, infrastructure::*, nodes::*};
+pub(crate) use self::{access::*, accounts::*, clusters::*, infrastructure::*, maintenance::*, nodes::*};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum AdminCommand {
@@ -43,6 +44,9 @@ pub(crate) enum AdminCommand {
     /// Gateways and relays as those see them who run them: how they are, and taking them out of service
     #[command(subcommand, arg_required_else_help = true, visible_alias = "node")]
     Nodes(NodesCommand),
+    /// Maintenance windows: when nodes may be taken out of service by themselves
+    #[command(subcommand, arg_required_else_help = true, visible_alias = "window")]
+    Maintenance(MaintenanceCommand),
     /// Proxy clusters: workers behind one address
     #[command(subcommand, arg_required_else_help = true, visible_alias = "cluster")]
     Clusters(ClustersCommand),

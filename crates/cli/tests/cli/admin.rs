@@ -13,6 +13,7 @@ const RES: &str = "res_01JABCDEFGHJKMNPQRSTVWXYZ0";
 const NOD: &str = "nod_01JABCDEFGHJKMNPQRSTVWXYZ0";
 const CLU: &str = "clu_01JABCDEFGHJKMNPQRSTVWXYZ8";
 const KEY: &str = "key_01JABCDEFGHJKMNPQRSTVWXYZ9";
+const WIN: &str = "win_01JABCDEFGHJKMNPQRSTVWXYZ7";
 const DEV: &str = "dev_01JABCDEFGHJKMNPQRSTVWXYZ0";
 const TOK: &str = "tok_01JABCDEFGHJKMNPQRSTVWXYZ0";
 /// 2026-11-21 01:20:00Z.
@@ -46,6 +47,12 @@ fn control() -> Fake {
             CLU,
             json!({ "id": CLU, "name": "eu", "advertise": "eu.example.org:443", "carrier": "direct", "authority": null,
                 "tags": {}, "workers": 2, "connected": 1, "resources": 7 }),
+        ),
+        (
+            "maintenance",
+            WIN,
+            json!({ "id": WIN, "name": "nightly", "schedule": "0 2 * * *", "duration": 5400, "require_idleness": true,
+                "nodes": "role:gateway", "open": false, "opens_at": AT, "closes_at": AT + 5_400_000, "bound": 3 }),
         ),
         ("grants", GRT, json!({ "id": GRT, "account": ACC, "resource": RES, "ends_at": AT, "reason": "incident 7" })),
         (
@@ -373,6 +380,58 @@ fn a_broken_rule_is_named_with_field_value_and_rule() {
         "error: cannot create resource x: the request breaks rules\n  \
          why:  bind.port = \"80\": must be from 1024 to 64999 in loopback mode\n"
     );
+}
+
+#[test]
+fn maintenance_windows_are_made_changed_and_listed() {
+    let fake = control();
+    fake.run(&["admin", "maintenance", "create", "nightly", "--schedule", "0 2 * * *", "--duration", "90m"])
+        .ends(0)
+        .says("Created maintenance window nightly");
+    let strict = ["--schedule", "0 2 * * *", "--duration", "1h", "--require-idleness", "--nodes", "role:gateway"];
+    fake.run(&[&["admin", "maintenance", "create", "strict"], &strict[..]].concat()).ends(0);
+    fake.run(&["admin", "window", "update", "nightly", "--require-idleness", "false", "--nodes", ""]).ends(0);
+    fake.run(&["admin", "maintenance", "update", "nightly"]).ends(2);
+    fake.run(&["admin", "maintenance", "create", "x", "--schedule", "0 2 * * *"]).ends(2).warns("--duration");
+    let listed = fake.run(&["admin", "maintenance", "list"]).ends(0);
+    listed.says("nightly  0 2 * * *  1 h 30 min").says("2026-11-21 01:20:00Z  2026-11-21 02:50:00Z    3  role:gateway");
+    assert_eq!(fake.run(&["admin", "maintenance", "show", "nightly", "--json"]).ends(0).json()["bound"], 3);
+    fake.run(&["admin", "maintenance", "delete", "nightly", "--yes"])
+        .ends(0)
+        .says("Deleted maintenance window nightly");
+    let changes: Vec<Value> = changes(&fake).into_iter().map(|(_, body)| body).collect();
+    assert_eq!(changes[0], json!({ "name": "nightly", "schedule": "0 2 * * *", "duration": 5400 }));
+    let strict = json!({ "name": "strict", "schedule": "0 2 * * *", "duration": 3600, "require_idleness": true,
+        "nodes": "role:gateway" });
+    assert_eq!(changes[1], strict);
+    assert_eq!(changes[2], json!({ "require_idleness": false, "nodes": "" }));
+}
+
+#[test]
+fn a_drain_that_waits_for_its_window_is_shown_with_its_time() {
+    let fake = control();
+    let plan = |begins_at: Value, open: bool, idle: bool| {
+        json!({ "id": NOD, "name": "gw-1", "role": "gateway", "group": "", "state": "up", "version": "0.1.0", "streams": 7,
+            "cpu_permille": 125, "last_seen_at": AT, "drain_planned": { "deadline": 300, "window": "nightly",
+                "begins_at": begins_at, "open": open, "require_idleness": idle } })
+    };
+    fake.answer(&format!("POST /api/v1/nodes/{NOD}/drain"), 200, plan(json!(AT), false, false));
+    fake.run(&["admin", "nodes", "drain", "gw-1", "--in-window", "--deadline", "1m"])
+        .ends(0)
+        .says("Will drain node gw-1")
+        .warns("In window nightly: 2026-11-21 01:20:00Z")
+        .warns("postern admin nodes drain gw-1 --cancel");
+    fake.run(&["admin", "nodes", "drain", "gw-1", "--in-window", "--cancel"]).ends(2);
+    assert_eq!(changes(&fake)[0].1, json!({ "deadline": 60, "in_window": true }));
+    for (node, shown) in [
+        (plan(json!(AT), false, true), "2026-11-21 01:20:00Z, when idle"),
+        (plan(json!(AT), true, true), "  when idle"),
+        (plan(json!(AT), true, false), "  now"),
+        (plan(Value::Null, false, false), "no window is for it"),
+    ] {
+        fake.answer("GET /api/v1/nodes", 200, page(&json!([node])));
+        fake.run(&["admin", "nodes", "list"]).ends(0).says("DRAIN PLANNED").says(shown);
+    }
 }
 
 #[test]

@@ -22,6 +22,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use super::{Admin, Answer, Given, Input, List, Page, Violations, input::Unknown, page::ListParams, refusal::unknown};
 use crate::{
     catalogue::{Catalogue, Leaving, Node},
+    maintenance::{self, Begin},
     state::AppState,
 };
 
@@ -60,8 +61,41 @@ struct NodeView {
     /// While it drains: when what still runs is cut, in milliseconds since 1970.
     #[schema(value_type = Option<u64>)]
     drain_ends_at: Option<UnixMillis>,
+    /// A drain that waits for a maintenance window; null: none does.
+    drain_planned: Option<PlannedDrain>,
     #[schema(value_type = Option<u64>)]
     last_seen_at: Option<UnixMillis>,
+}
+
+/// A drain that waits for a maintenance window.
+#[derive(Serialize, ToSchema)]
+struct PlannedDrain {
+    /// Seconds that what runs then has.
+    deadline: u64,
+    /// The name of the window in which it can begin first; null: no window is for this node any more.
+    window: Option<String>,
+    /// When that opens, or opened.
+    #[schema(value_type = Option<u64>)]
+    begins_at: Option<UnixMillis>,
+    /// Whether it begins only while no stream is over the node.
+    require_idleness: bool,
+    /// Whether the window is open, so that it begins at once, or as soon as the node is idle.
+    open: bool,
+}
+
+impl PlannedDrain {
+    fn of(catalogue: &Catalogue, node: &Node, now: UnixMillis, idle: bool) -> Option<Self> {
+        let deadline = node.planned_drain?;
+        let plan = maintenance::plan(catalogue, node, now, idle);
+        let (window, begins_at, open) = match plan {
+            Begin::Now(window) => (Some(window), window.opening(now).map(|opening| opening.opens_at), true),
+            Begin::WhenIdle(window, opening) => (Some(window), Some(opening.opens_at), true),
+            Begin::At(window, opening) => (Some(window), Some(opening.opens_at), false),
+            Begin::Never => (None, None, false),
+        };
+        let require_idleness = window.is_some_and(|window| window.require_idleness);
+        Some(Self { deadline, window: window.map(|window| window.name.clone()), begins_at, require_idleness, open })
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
@@ -122,6 +156,10 @@ impl NodeView {
             streams: load.map(|load| load.streams),
             cpu_permille: load.and_then(|load| load.cpu_permille),
             drain_ends_at: ends,
+            drain_planned: {
+                let idle = maintenance::is_idle(&state.exchange, node.id);
+                PlannedDrain::of(&state.store.catalogue(), node, state.clock.now(), idle)
+            },
             last_seen_at: presence.map(|presence| presence.last_seen),
         }
     }
@@ -150,6 +188,10 @@ struct DrainInput {
     #[serde(default)]
     #[schema(value_type = Option<u64>)]
     deadline: Given<u64>,
+    /// Whether it waits for a maintenance window, and then begins by itself; at once when left out.
+    #[serde(default)]
+    #[schema(value_type = Option<bool>)]
+    in_window: Given<bool>,
     #[serde(flatten)]
     #[schema(ignore)]
     unknown: Unknown,
@@ -175,8 +217,9 @@ async fn show(State(state): State<AppState>, _: Admin, Path(id): Path<String>) -
     params(("id" = String, Path,)), request_body = DrainInput, responses((status = 200, body = NodeView)))]
 /// Take a node out of service
 ///
-/// It leaves the routes at once and takes no new connections, also after a restart, until this is taken back. What runs has
-/// until the deadline, which users are told. Doing it again sets the deadline anew.
+/// It leaves the routes and takes no new connections, also after a restart, until this is taken back. What runs has until
+/// the deadline, which users are told. Doing it again sets the deadline anew. With `in_window` this begins when a
+/// maintenance window of the node is open.
 async fn drain(
     State(state): State<AppState>,
     Admin(caller): Admin,
@@ -186,13 +229,22 @@ async fn drain(
     let mut change = state.store.change(caller.actor).await?;
     let mut node = Node::clone(&*find(change.catalogue(), &id)?);
     let mut broken = Violations::default();
-    broken.unknown(&body.unknown, &["deadline"]);
+    broken.unknown(&body.unknown, &["deadline", "in_window"]);
     let deadline = broken.optional("deadline", body.deadline).unwrap_or(DEADLINE);
     if deadline > LONGEST {
         broken.add("deadline", deadline, format_args!("must not be more than {LONGEST} seconds"));
     }
+    let in_window = broken.optional("in_window", body.in_window).unwrap_or_default();
+    if in_window {
+        check_plan(&mut broken, change.catalogue(), &node, change.now());
+    }
     broken.none()?;
-    node.drain_ends_at = Some(change.now().plus(Duration::from_secs(deadline)));
+    if in_window {
+        node.planned_drain = Some(deadline);
+    } else {
+        node.planned_drain = None;
+        node.drain_ends_at = Some(change.now().plus(Duration::from_secs(deadline)));
+    }
     let node = change.put(node).await?;
     change.commit().await?;
     Ok(Json(NodeView::of(&state, &node)))
@@ -200,15 +252,24 @@ async fn drain(
 
 #[utoipa::path(delete, path = "/api/v1/nodes/{id}/drain", operation_id = "cancel_drain", tag = "nodes",
     params(("id" = String, Path,)), responses((status = 204)))]
-/// Put a node that was taken out of service back
+/// Put a node that was taken out of service back, or take back that it is to be
 ///
 /// One whose process is being stopped goes on stopping.
 async fn undrain(State(state): State<AppState>, Admin(caller): Admin, Path(id): Path<String>) -> Answer<StatusCode> {
     let mut change = state.store.change(caller.actor).await?;
     let node = Node::clone(&*find(change.catalogue(), &id)?);
-    change.put(Node { drain_ends_at: None, ..node }).await?;
+    change.put(Node { drain_ends_at: None, planned_drain: None, ..node }).await?;
     change.commit().await?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// What would never begin is not planned.
+fn check_plan(broken: &mut Violations, catalogue: &Catalogue, node: &Node, now: UnixMillis) {
+    if node.drain_ends_at.is_some() {
+        broken.add("in_window", true, "must not be asked of a node that is out of service already: put it back first");
+    } else if matches!(maintenance::plan(catalogue, node, now, false), Begin::Never) {
+        broken.add("in_window", true, "must have a maintenance window that is for this node: make one first");
+    }
 }
 
 fn find(catalogue: &Catalogue, id: &str) -> Answer<Arc<Node>> {

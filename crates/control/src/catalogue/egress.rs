@@ -20,7 +20,7 @@ impl Subject for Node {
         match field {
             "name" => self.name.as_str().into(),
             "id" => self.id.to_string().into(),
-            "kind" => self.kind.as_str().into(),
+            "kind" | "role" => self.kind.as_str().into(),
             "group" => self.group.as_str().into(),
             "tags" => Value::Tags(&self.tags),
             _ => Value::None,

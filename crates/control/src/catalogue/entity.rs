@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use postern_proto::{
     door::EntryCarrier,
-    id::{AccessKeyId, AccountId, ClusterId, GrantId, NodeId, OrgId, ResourceId, RoleId, RuleId},
+    id::{AccessKeyId, AccountId, ClusterId, GrantId, NodeId, OrgId, ResourceId, RoleId, RuleId, WindowId},
     name::{Email, HostPattern},
     port::PortSet,
     resource::{BindAddress, Kind, Tags},
@@ -204,6 +204,10 @@ pub struct Node {
     /// Set while an administrator wants it out of service: when what it still carries is cut.
     #[schema(value_type = Option<u64>)]
     pub drain_ends_at: Option<UnixMillis>,
+    /// Set while a drain waits for a maintenance window: the seconds that what still runs has from then on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<u64>)]
+    pub planned_drain: Option<u64>,
     /// The cluster that a worker belongs to.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]
@@ -253,6 +257,27 @@ pub struct Cluster {
     pub authority: Option<String>,
     #[schema(value_type = std::collections::BTreeMap<String, String>)]
     pub tags: Tags,
+    #[schema(value_type = u64)]
+    pub created_at: UnixMillis,
+    pub revision: u64,
+}
+
+/// When nodes may be taken out of service by themselves.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+pub struct MaintenanceWindow {
+    #[schema(value_type = String, example = "win_01JABCDEFGHJKMNPQRSTVWXYZ0")]
+    pub id: WindowId,
+    pub name: String,
+    /// When it opens: a cron expression of five fields, in UTC.
+    #[schema(example = "0 2 * * sun")]
+    pub schedule: String,
+    /// How long it stays open, in seconds.
+    pub duration: u64,
+    /// Whether something begins in it only at nodes that carry no stream.
+    pub require_idleness: bool,
+    /// Which nodes it is for, in the filter grammar over `name`, `id`, `role`, `kind`, `group` and `tags`; null: all.
+    #[schema(example = "role:gateway tags:site=fra")]
+    pub nodes: Option<String>,
     #[schema(value_type = u64)]
     pub created_at: UnixMillis,
     pub revision: u64,

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     access::Touched,
-    catalogue::{Account, Catalogue, Cluster, Grant, Member, Node, Resource, Role, Rule},
+    catalogue::{Account, Catalogue, Cluster, Grant, MaintenanceWindow, Member, Node, Resource, Role, Rule},
     sql::{self, Connection},
 };
 
@@ -132,6 +132,7 @@ async fn forward(known: &Catalogue, touched: &[Entry], connection: &mut Connecti
             Grant::KIND => take::<Grant>(id, &mut catalogue, connection).await?,
             Resource::KIND => take::<Resource>(id, &mut catalogue, connection).await?,
             Cluster::KIND => take::<Cluster>(id, &mut catalogue, connection).await?,
+            MaintenanceWindow::KIND => take::<MaintenanceWindow>(id, &mut catalogue, connection).await?,
             Node::KIND => take::<Node>(id, &mut catalogue, connection).await?,
             // Of a newer program: nothing that this one knows.
             _ => {}

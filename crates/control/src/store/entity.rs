@@ -3,7 +3,7 @@
 use std::{fmt::Display, future::Future, sync::Arc};
 
 use postern_proto::{
-    id::{AccountId, ClusterId, GrantId, NodeId, ResourceId, RoleId, RuleId},
+    id::{AccountId, ClusterId, GrantId, NodeId, ResourceId, RoleId, RuleId, WindowId},
     name::name_key,
 };
 use serde::Serialize;
@@ -14,7 +14,9 @@ use super::{
 };
 use crate::{
     access::Touched,
-    catalogue::{Account, Catalogue, Cluster, Grant, Member, Node, Resource, Role, Rule, RuleTarget, Table},
+    catalogue::{
+        Account, Catalogue, Cluster, Grant, MaintenanceWindow, Member, Node, Resource, Role, Rule, RuleTarget, Table,
+    },
     sql::{self, Connection, Row},
 };
 
@@ -436,8 +438,8 @@ impl Entity for Node {
     const ROWS: Rows = Rows {
         table: "node",
         columns:
-            "id, name, kind, peering, tags, advertise, spki_sha256, enrolled_at, drain_ends_at, cluster_id, access_key,
-            created_at, rev",
+            "id, name, kind, peering, tags, advertise, spki_sha256, enrolled_at, drain_ends_at, planned_drain, cluster_id,
+            access_key, created_at, rev",
         key: "id = $1",
     };
 
@@ -460,11 +462,11 @@ impl Entity for Node {
     async fn save(&self, connection: &mut Connection) -> Result<(), StoreError> {
         let statement =
             "INSERT INTO node (id, kind, name, name_key, advertise, spki_sha256, enrolled_at, created_at, rev, peering, tags,
-                drain_ends_at, cluster_id, access_key)
-            VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)
+                drain_ends_at, cluster_id, access_key, planned_drain)
+            VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)
             ON CONFLICT (id) DO UPDATE SET kind = $2, name = $3, name_key = $4, advertise = $5, spki_sha256 = $6,
                 enrolled_at = $7, rev = $9, peering = $10, tags = $11, drain_ends_at = $12, cluster_id = $13,
-                access_key = $14";
+                access_key = $14, planned_drain = $15";
         let query = sql::query(statement)
             .bind(self.id.to_string())
             .bind(self.kind.as_str())
@@ -479,7 +481,8 @@ impl Entity for Node {
             .bind(json(&self.tags)?)
             .bind(millis(self.drain_ends_at))
             .bind(self.cluster.map(|cluster| cluster.to_string()))
-            .bind(self.access_key.map(|key| key.to_string()));
+            .bind(self.access_key.map(|key| key.to_string()))
+            .bind(self.planned_drain.map(signed));
         done(query.execute(connection).await)
     }
 
@@ -533,6 +536,55 @@ impl Entity for Cluster {
 
     async fn erase(id: ClusterId, connection: &mut Connection) -> Result<(), StoreError> {
         delete("DELETE FROM cluster WHERE id = $1", id, connection).await
+    }
+}
+
+impl Entity for MaintenanceWindow {
+    type Id = WindowId;
+    const KIND: &'static str = "maintenance_window";
+    const ROWS: Rows = Rows {
+        table: "maintenance_window",
+        columns: "id, name, schedule, duration, require_idleness, nodes, created_at, rev",
+        key: "id = $1",
+    };
+
+    named_by_id!();
+
+    fn label(&self, _: &Catalogue) -> String {
+        self.name.clone()
+    }
+
+    kept_in!(windows);
+
+    fn read(row: &Row) -> Result<Self, StoreError> {
+        load::window(row)
+    }
+
+    /// Nobody but control planes is told of it.
+    fn settle(_: &mut Catalogue, _: &mut Touched, _: Option<&Self>, _: Option<&Self>) {}
+
+    async fn save(&self, connection: &mut Connection) -> Result<(), StoreError> {
+        let statement =
+            "INSERT INTO maintenance_window (id, name, name_key, schedule, duration, require_idleness, nodes,
+                created_at, rev)
+            VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+            ON CONFLICT (id) DO UPDATE SET name = $2, name_key = $3, schedule = $4, duration = $5,
+                require_idleness = $6, nodes = $7, rev = $9";
+        let query = sql::query(statement)
+            .bind(self.id.to_string())
+            .bind(&self.name)
+            .bind(name_key(&self.name))
+            .bind(&self.schedule)
+            .bind(signed(self.duration))
+            .bind(self.require_idleness)
+            .bind(&self.nodes)
+            .bind(signed(self.created_at.0))
+            .bind(signed(self.revision));
+        done(query.execute(connection).await)
+    }
+
+    async fn erase(id: WindowId, connection: &mut Connection) -> Result<(), StoreError> {
+        delete("DELETE FROM maintenance_window WHERE id = $1", id, connection).await
     }
 }
 

@@ -15,11 +15,12 @@ use sqlx::AssertSqlSafe;
 
 use super::{
     Entity, StoreError,
-    read::{count, instant, json, optional_instant, optional_value, parse, port, signed, value},
+    read::{count, instant, json, optional_instant, optional_value, parse, port, signed, unsigned, value},
 };
 use crate::{
     catalogue::{
-        Account, AccountKind, Catalogue, Cluster, Grant, Member, Node, NodeKind, Org, Resource, Role, Rule, RuleTarget,
+        Account, AccountKind, Catalogue, Cluster, Grant, MaintenanceWindow, Member, Node, NodeKind, Org, Resource,
+        Role, Rule, RuleTarget,
     },
     clock::Clock,
     sql::{self, Connection, Row},
@@ -63,6 +64,7 @@ pub(super) async fn catalogue(connection: &mut Connection) -> Result<Catalogue, 
     fill::<Grant>(connection, &mut catalogue).await?;
     fill::<Node>(connection, &mut catalogue).await?;
     fill::<Cluster>(connection, &mut catalogue).await?;
+    fill::<MaintenanceWindow>(connection, &mut catalogue).await?;
     fill::<Rule>(connection, &mut catalogue).await?;
     for row in &sql::query("SELECT ip, resource_id FROM vnm_address").fetch_all(connection).await? {
         catalogue.note_past_address(value(row, "ip")?, value(row, "resource_id")?);
@@ -201,6 +203,7 @@ pub(super) fn node(row: &Row) -> Result<Node, StoreError> {
         spki_sha256: row.try_get("spki_sha256")?,
         enrolled_at: optional_instant(row, "enrolled_at")?,
         drain_ends_at: optional_instant(row, "drain_ends_at")?,
+        planned_drain: row.try_get::<Option<i64>>("planned_drain")?.map(unsigned).transpose()?,
         cluster: optional_value(row, "cluster_id")?,
         access_key: optional_value(row, "access_key")?,
         created_at: instant(row, "created_at")?,
@@ -221,6 +224,19 @@ pub(super) fn cluster(row: &Row) -> Result<Cluster, StoreError> {
         carrier,
         authority: row.try_get("authority")?,
         tags: parse(row.try_get("tags")?)?,
+        created_at: instant(row, "created_at")?,
+        revision: count(row, "rev")?,
+    })
+}
+
+pub(super) fn window(row: &Row) -> Result<MaintenanceWindow, StoreError> {
+    Ok(MaintenanceWindow {
+        id: value(row, "id")?,
+        name: row.try_get("name")?,
+        schedule: row.try_get("schedule")?,
+        duration: count(row, "duration")?,
+        require_idleness: row.try_get("require_idleness")?,
+        nodes: row.try_get("nodes")?,
         created_at: instant(row, "created_at")?,
         revision: count(row, "rev")?,
     })

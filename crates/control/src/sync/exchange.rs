@@ -247,11 +247,15 @@ impl Exchange {
 
     /// How much the node has to do.
     pub fn set_load(&self, node: NodeId, load: NodeLoad) {
+        let catalogue = self.shared.store.catalogue();
+        // Whoever begins drains in their windows has to know at once whether it is idle.
+        let waits = catalogue.nodes.get(&node).is_some_and(|node| node.planned_drain.is_some());
         let mut state = self.lock();
         let Some(presence) = state.presence.get_mut(&node) else { return };
-        let emptied = presence.load.replace(load).is_none_or(|before| before.streams > 0) && load.streams == 0;
+        let before = presence.load.replace(load).map(|before| before.streams > 0);
+        let turned = before != Some(load.streams > 0);
         // Others hear of the rest with the presence, which is told every half minute.
-        if emptied && presence.leaving.draining {
+        if turned && (waits || presence.leaving.draining && load.streams == 0) {
             state.tell_presence(node);
         }
     }

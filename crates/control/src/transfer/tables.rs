@@ -26,6 +26,7 @@ pub(super) const TABLES: &[&str] = &[
     "enrol_token",
     "cluster",
     "cluster_key",
+    "maintenance_window",
     "change_log",
     "revocation",
     "entity_log",

@@ -13,6 +13,7 @@ mod audit;
 mod choice;
 mod clusters;
 mod errors;
+mod maintenance;
 mod network;
 mod offline;
 mod reach;

@@ -13,6 +13,7 @@ mod clusters;
 mod enrolment;
 mod leases;
 mod login;
+mod maintenance;
 mod records;
 mod relays;
 mod support;

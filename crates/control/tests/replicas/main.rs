@@ -7,6 +7,7 @@
 
 #[path = "../database/choice.rs"]
 mod choice;
+mod maintenance;
 mod nodes;
 mod schema;
 mod shared;

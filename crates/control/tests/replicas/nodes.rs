@@ -5,6 +5,7 @@ use std::time::Duration;
 use postern_control::{
     catalogue::{Leaving, Node, NodeKind},
     run::Running,
+    store::Change,
     sync::Subscription,
 };
 use postern_proto::{
@@ -16,18 +17,38 @@ use postern_proto::{
 
 use crate::shared::{WITHIN, change, put_resource, start};
 
-fn connect(running: &Running, node: NodeId) -> Subscription {
+pub(crate) fn connect(running: &Running, node: NodeId) -> Subscription {
     let hello = Hello { version: 1, agent: "test 1".to_owned(), epoch: String::new(), have: Default::default() };
     running.state.exchange.admit(Peer::Node { node }, &hello)
 }
 
-async fn until(what: &str, holds: impl Fn() -> bool) {
+pub(crate) async fn until(what: &str, holds: impl Fn() -> bool) {
     let waiting = async {
         while !holds() {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
     assert!(tokio::time::timeout(WITHIN, waiting).await.is_ok(), "{what}");
+}
+
+pub(crate) async fn put_gateway(change: &mut Change) -> NodeId {
+    let node = Node {
+        id: NodeId::from_ulid(change.ulid()),
+        name: "gw".to_owned(),
+        kind: NodeKind::Gateway,
+        group: String::new(),
+        tags: Tags::new(),
+        advertise: Some("gw.example:5000".to_owned()),
+        spki_sha256: None,
+        enrolled_at: Some(change.now()),
+        drain_ends_at: None,
+        planned_drain: None,
+        cluster: None,
+        access_key: None,
+        created_at: change.now(),
+        revision: 0,
+    };
+    change.put(node).await.unwrap().id
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -39,22 +60,7 @@ async fn a_gateway_of_one_replica_is_known_at_the_others_and_asked_by_them() {
     let (other, stop_other) = start(folder.path(), "b").await;
     let mut change = change(&one.state.store).await;
     let resource = put_resource(&mut change, 1, "prod").await;
-    let node = Node {
-        id: NodeId::from_ulid(change.ulid()),
-        name: "gw".to_owned(),
-        kind: NodeKind::Gateway,
-        group: String::new(),
-        tags: Tags::new(),
-        advertise: Some("gw.example:5000".to_owned()),
-        spki_sha256: None,
-        enrolled_at: Some(change.now()),
-        drain_ends_at: None,
-        cluster: None,
-        access_key: None,
-        created_at: change.now(),
-        revision: 0,
-    };
-    let node = change.put(node).await.unwrap().id;
+    let node = put_gateway(&mut change).await;
     let revision = change.commit().await.unwrap().revision;
     until("the change is not known", || other.state.store.catalogue().revision == revision).await;
     let seen =

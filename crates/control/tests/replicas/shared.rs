@@ -152,6 +152,7 @@ async fn a_catalogue_that_was_brought_forward_is_the_one_that_a_restart_reads() 
         spki_sha256: None,
         enrolled_at: None,
         drain_ends_at: None,
+        planned_drain: None,
         cluster: None,
         access_key: None,
         created_at: change.now(),

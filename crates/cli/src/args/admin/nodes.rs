@@ -24,7 +24,10 @@ pub(crate) struct NodeDrain {
     /// How long running connections have to end, for example 300, 300s or 10m; 0 cuts them at once
     #[arg(long, value_name = "TIME", value_parser = parse_duration, conflicts_with = "cancel")]
     pub(crate) deadline: Option<Duration>,
-    /// Put it back into service
+    /// Wait for a maintenance window that is for the node, and begin then
+    #[arg(long, conflicts_with = "cancel")]
+    pub(crate) in_window: bool,
+    /// Put it back into service, or take back that it is to be drained
     #[arg(long)]
     pub(crate) cancel: bool,
     #[command(flatten)]

@@ -26,6 +26,7 @@ fn node(n: u128, kind: NodeKind, group: &str, site: &str) -> Node {
         spki_sha256: None,
         enrolled_at: Some(UnixMillis(1)),
         drain_ends_at: None,
+        planned_drain: None,
         cluster: None,
         access_key: None,
         created_at: UnixMillis(0),
