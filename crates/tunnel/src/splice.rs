@@ -424,7 +424,7 @@ impl<'a, L: LocalEnd> Splice<'a, L> {
             return Ok(self.end(buffer, 0));
         }
         let mut ended = false;
-        if self.held.is_some()
+        if (self.held.is_some() || (self.side == Side::Node && self.control.down() == 0))
             && let Some(rest) = space.get_mut(count..).filter(|rest| !rest.is_empty())
             // What says all at once often ends at once, too: then that travels with it.
             && let Poll::Ready(more) = self.local.poll_first_read(cx, rest)
