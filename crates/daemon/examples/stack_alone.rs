@@ -28,8 +28,8 @@ use postern_daemon::{
     engine::{NetworkPlan, Place, Places, Standing},
     store::Store,
     vnm::{
-        Attendant, FlowEnd, HostBook, MTU, Map, Meaning, Names, PacketQueue, Received, Shard, ShardParts, TunGate,
-        queues, stack_config,
+        Attendant, FlowEnd, HostBook, MTU, Map, Meaning, Names, Received, Shard, ShardParts, TunGate, queues,
+        stack_config,
     },
 };
 use postern_local_api::paths::Paths;
@@ -42,7 +42,6 @@ use postern_tunnel::local_end::LocalEnd;
 use tokio::{
     io::{AsyncRead as _, AsyncWrite as _, ReadBuf},
     net::TcpStream,
-    task::LocalSet,
 };
 use tokio_util::sync::CancellationToken;
 use tun_driver::{
@@ -153,19 +152,16 @@ fn map(options: &Options, interface: &Interface) -> anyhow::Result<Map> {
 
 /// What a thread of posternd does.
 fn run(queue: Queue, shards: usize, interface: &Interface, map: Arc<Map>, target: SocketAddr) -> anyhow::Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let _within = runtime.enter();
-    let shard = Shard::new(ShardParts {
-        config: stack_config(shards),
-        seed: 1,
-        published: Arc::clone(map.published()),
-        gate: TunGate::open(&[], interface)?,
-        names: Names::new(map),
-        attendant: Box::new(Direct { target }),
-    });
-    let mut queue = PacketQueue::open(queue)?;
-    let never = CancellationToken::new();
-    Ok(runtime.block_on(LocalSet::new().run_until(async { shard.drive(&mut queue, &never).await }))?)
+    Shard::run(queue, &CancellationToken::new(), || {
+        Ok(Shard::new(ShardParts {
+            config: stack_config(shards),
+            seed: 1,
+            published: Arc::clone(map.published()),
+            gate: TunGate::open(&[], interface)?,
+            names: Names::new(map),
+            attendant: Box::new(Direct { target }),
+        }))
+    })
 }
 
 /// Takes connections to the target.

@@ -11,6 +11,7 @@ use std::{
 };
 
 use postern_netstack::{MAX_PACKET, VIRTIO_HEADER};
+use tokio::runtime::{Builder, LocalOptions};
 use tun_driver::{
     frames::{FrameQueue, is_gone},
     interface::Queue,
@@ -38,17 +39,18 @@ pub(crate) struct Bounce {
 impl Bounce {
     /// Until the device is gone.
     pub(crate) fn run(self, queue: Queue) -> io::Result<()> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default())?;
         let _within = runtime.enter();
         let queue = FrameQueue::open(queue)?;
         let mut frame = vec![0; VIRTIO_HEADER + MAX_PACKET];
-        runtime.block_on(poll_fn(|cx| {
+        // As a task, as the stack's loop is one.
+        runtime.block_on(runtime.spawn_local(poll_fn(move |cx| {
             for _ in 0..BURST {
                 ready!(self.pass(cx, &queue, &mut frame))?;
             }
             cx.waker().wake_by_ref();
             Poll::Pending
-        }))
+        })))?
     }
 
     fn pass(&self, cx: &mut Context<'_>, queue: &FrameQueue, frame: &mut [u8]) -> Poll<io::Result<()>> {

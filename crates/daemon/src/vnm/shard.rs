@@ -18,8 +18,12 @@ use std::{
 };
 
 use postern_netstack::{AnswerId, CloseReason, Event, FlowId, Protocol, Stack, StackConfig};
-use tokio::time::Sleep;
+use tokio::{
+    runtime::{Builder, LocalOptions},
+    time::Sleep,
+};
 use tokio_util::sync::CancellationToken;
+use tun_driver::interface::Queue;
 
 use super::{
     directory::{Directory, Meaning, Published},
@@ -101,24 +105,47 @@ impl Shard {
         Rc::new(shard)
     }
 
-    /// Moves packets until `stop`. Within a runtime and a `LocalSet`.
+    /// Runs a shard on this thread: makes it with `make` and moves packets of `queue` until `stop`. Then what it carries
+    /// still is reset.
     ///
     /// # Errors
-    /// The device is gone.
-    pub async fn drive(self: &Rc<Self>, queue: &mut PacketQueue, stop: &CancellationToken) -> Result<(), ShardError> {
+    /// The device is gone, or what `make` says.
+    pub fn run(
+        queue: Queue,
+        stop: &CancellationToken,
+        make: impl FnOnce() -> anyhow::Result<Rc<Self>>,
+    ) -> anyhow::Result<()> {
+        // What is blocked on and tasks in a set of their own have the runtime look for events twice for each wake-up; so the
+        // loop and what carries flows are tasks of the runtime itself.
+        let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default())?;
+        let _within = runtime.enter();
+        let (shard, queue) = (make()?, PacketQueue::open(queue)?);
+        let driving = runtime.spawn_local(shard.drive(queue, stop.clone()));
+        runtime.block_on(driving)??;
+        Ok(())
+    }
+
+    async fn drive(self: Rc<Self>, mut queue: PacketQueue, stop: CancellationToken) -> Result<(), ShardError> {
         let mut timer = Box::pin(tokio::time::sleep(std::time::Duration::ZERO));
         tokio::select! {
             biased;
-            result = poll_fn(|cx| self.poll_drive(cx, queue, timer.as_mut())) => result,
-            () = stop.cancelled() => Ok(()),
+            result = poll_fn(|cx| self.poll_drive(cx, &mut queue, timer.as_mut())) => result?,
+            () = stop.cancelled() => {}
         }
+        self.reset_all();
+        // The device may be gone; and nobody waits for what it does not take now.
+        let _ = self.transmit(&mut Context::from_waker(Waker::noop()), &mut queue, Instant::now());
+        Ok(())
     }
 
-    /// Sends what there is to send, without waiting.
-    pub fn flush(&self, queue: &mut PacketQueue) {
-        let mut cx = Context::from_waker(Waker::noop());
-        // The device may be gone; then nobody waits for anything.
-        let _ = self.transmit(&mut cx, queue, Instant::now());
+    /// Resets what is carried, before whoever carries it is dropped with the runtime.
+    fn reset_all(&self) {
+        let flows = self.flows.take();
+        let mut stack = self.stack.borrow_mut();
+        for flow in flows.into_keys() {
+            // Those that are over need no more.
+            let _ = stack.abort(flow);
+        }
     }
 
     /// The directory in force.
@@ -182,8 +209,12 @@ impl Shard {
         }
         self.transmit(cx, queue, now)?;
         if let Some(due) = self.stack.borrow().poll_timeout() {
-            timer.as_mut().reset(due.max(now).into());
-            if timer.poll(cx).is_ready() {
+            // An earlier end stays: it is looked too early once, instead of moving it with each packet.
+            let due = due.max(now).into();
+            if timer.is_elapsed() || due < timer.deadline() {
+                timer.as_mut().reset(due);
+            }
+            if timer.as_mut().poll(cx).is_ready() {
                 cx.waker().wake_by_ref();
             }
         }

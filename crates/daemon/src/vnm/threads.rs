@@ -1,15 +1,12 @@
 //! The threads of the virtual network, one for each queue of its device.
 
-use std::{fmt, rc::Rc, sync::Arc, thread, time::Duration};
+use std::{fmt, sync::Arc, thread, time::Duration};
 
-use tokio::{
-    sync::mpsc,
-    task::{LocalSet, spawn_blocking},
-};
+use tokio::{sync::mpsc, task::spawn_blocking};
 use tokio_util::sync::CancellationToken;
 use tun_driver::interface::{Interface, MAX_QUEUES, Queue};
 
-use super::{Map, Names, PacketQueue, Porter, Shard, ShardParts, TunGate, stack_config};
+use super::{Map, Names, Porter, Shard, ShardParts, TunGate, stack_config};
 
 /// What programs see. Where it is small the kernel hands over segments of up to 64 KiB all the same.
 pub const MTU: u32 = tun_driver::frames::MTU;
@@ -121,23 +118,15 @@ struct Work {
 impl Work {
     fn run(self) -> anyhow::Result<()> {
         let Self { queue, shards, interface, map, porter, allowed, stop } = self;
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let _within = runtime.enter();
-        let shard = Shard::new(ShardParts {
-            config: stack_config(shards),
-            seed: rand::random(),
-            published: Arc::clone(map.published()),
-            gate: TunGate::open(&allowed, &interface)?,
-            names: Names::new(map),
-            attendant: Box::new(porter),
-        });
-        let mut queue = PacketQueue::open(queue)?;
-        let tasks = LocalSet::new();
-        let driven = Rc::clone(&shard);
-        let result = runtime.block_on(tasks.run_until(async { driven.drive(&mut queue, &stop).await }));
-        // Whoever is carried is reset by being dropped; what that leaves to be sent goes out last.
-        drop(tasks);
-        shard.flush(&mut queue);
-        Ok(result?)
+        Shard::run(queue, &stop, || {
+            Ok(Shard::new(ShardParts {
+                config: stack_config(shards),
+                seed: rand::random(),
+                published: Arc::clone(map.published()),
+                gate: TunGate::open(&allowed, &interface)?,
+                names: Names::new(map),
+                attendant: Box::new(porter),
+            }))
+        })
     }
 }
