@@ -27,9 +27,9 @@ use postern_tests::{
 use serde_json::json;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::TcpStream,
+    net::{TcpListener, TcpSocket, TcpStream},
     task::JoinSet,
-    time::{Instant, sleep},
+    time::{Instant, sleep, timeout},
 };
 
 /// The addresses of a name, as the network's resolver tells them.
@@ -219,6 +219,89 @@ fn an_echo_request_is_answered_to_its_owner_only_also_without_the_packet_filter(
         assert_eq!(ping(0, "20").await?, "answered");
         assert_eq!(ping(20_002, "2").await?, "nothing");
         assert_eq!(ping(0, "20").await?, "answered");
+        stack.stop().await
+    })
+}
+
+/// A listener of whom every further SYN is dropped, because nobody takes what he has.
+async fn full_listener() -> anyhow::Result<(TcpListener, Vec<TcpStream>)> {
+    let socket = TcpSocket::new_v4()?;
+    socket.bind(SocketAddr::from(([127, 0, 0, 1], 0)))?;
+    let listener = socket.listen(1)?;
+    let mut taken = Vec::new();
+    while let Ok(stream) = timeout(Duration::from_millis(500), TcpStream::connect(listener.local_addr()?)).await {
+        taken.push(stream?);
+        ensure!(taken.len() < 50, "it takes whoever comes");
+    }
+    Ok((listener, taken))
+}
+
+/// How many connections to this port wait for an answer in this thread's network.
+fn waiting_for(port: u16) -> anyhow::Result<usize> {
+    const SYN_SENT: &str = "02";
+    let table = std::fs::read_to_string("/proc/thread-self/net/tcp")?;
+    let there = format!(":{port:04X}");
+    let is_waiting = |line: &&str| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        matches!(fields[..], [_, _, to, SYN_SENT, ..] if to.ends_with(&there))
+    };
+    Ok(table.lines().filter(is_waiting).count())
+}
+
+/// What the threads of a process whose names begin like this have done: processor time in hundredths of a second, and how
+/// often they went to sleep.
+fn effort(process: u32, threads: &str) -> anyhow::Result<(u64, u64)> {
+    let (mut ticks, mut sleeps) = (0, 0);
+    for task in std::fs::read_dir(format!("/proc/{process}/task"))? {
+        let read =
+            |name: &str| std::fs::read_to_string(task.as_ref().map(|task| task.path().join(name)).unwrap_or_default());
+        if !read("comm")?.starts_with(threads) {
+            continue;
+        }
+        let stat = read("stat")?;
+        let fields = stat.rsplit_once(") ").context("no name")?.1.split(' ');
+        ticks += fields.skip(11).take(2).filter_map(|field| field.parse::<u64>().ok()).sum::<u64>();
+        let status = read("status")?;
+        let slept = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
+        sleeps += slept.context("no count")?.trim().parse::<u64>()?;
+    }
+    Ok((ticks, sleeps))
+}
+
+#[test]
+fn five_hundred_held_connections_leave_the_threads_of_the_network_asleep() -> anyhow::Result<()> {
+    const HELD: usize = 500;
+    need_namespace!();
+    network_bed::run(async |bed| {
+        let (listener, _taken) = full_listener().await?;
+        let target = listener.local_addr()?;
+        let stack = bed.stack().start().await?;
+        add_virtual(&stack, "busy", Kind::Tcp, target, json!({"port": 7})).await?;
+        enable(stack.user()).await?;
+        let address = stack.user().listens("busy").await?;
+        let mut programs: JoinSet<_> = (0..HELD).map(|_| TcpStream::connect(address)).collect();
+        let begun = Instant::now();
+        // Each is held by posternd while the gateway asks the target.
+        while waiting_for(target.port())? < HELD {
+            ensure!(begun.elapsed() < client::DEADLINE, "{} are asked for", waiting_for(target.port())?);
+            ensure!(programs.try_join_next().is_none(), "somebody was answered");
+            sleep(Duration::from_millis(20)).await;
+        }
+        // Until nobody sends his first packet again: that is after one and after three seconds.
+        sleep(Duration::from_millis(3_300)).await;
+        let before = effort(stack.user().process_id(), "vnm-")?;
+        sleep(Duration::from_secs(2)).await;
+        let after = effort(stack.user().process_id(), "vnm-")?;
+        let (ticks, sleeps) = (after.0 - before.0, after.1 - before.1);
+        eprintln!("{HELD} held connections, two seconds: {ticks} hundredths of a second, {sleeps} wake-ups");
+        ensure!(ticks < 20, "busy for {ticks} hundredths of a second");
+        ensure!(sleeps < 200, "woken {sleeps} times");
+        assert!(programs.try_join_next().is_none(), "nobody was let in to a target that has not answered");
+        // The target's time is up: each is refused, none was ever connected.
+        while let Some(connected) = programs.join_next().await {
+            let refused = connected?.err().map(|error| error.kind());
+            assert_eq!(refused, Some(std::io::ErrorKind::ConnectionRefused));
+        }
         stack.stop().await
     })
 }
