@@ -19,11 +19,11 @@ pub enum ProxyError {
     #[error("cannot be reached: {0}")]
     Unreachable(io::Error),
     #[error(
-        "wants a user name and password, and none are given (407). Give them to posternd with --https-proxy-credentials-file, or in the proxy's address"
+        "wants a user name and password, and none are given ({0}). Give them to posternd with --https-proxy-credentials-file, or in the proxy's address"
     )]
-    CredentialsMissing,
-    #[error("does not accept the user name and password that it was given (407). Ask for the right ones")]
-    CredentialsRefused,
+    CredentialsMissing(u16),
+    #[error("does not accept the user name and password that it was given ({0}). Ask for the right ones")]
+    CredentialsRefused(u16),
     #[error(
         "wants a sign-in of a kind that Postern does not speak ({0}; 407). Ask its administrator to allow Basic, or this address without sign-in"
     )]
@@ -66,14 +66,15 @@ pub(super) async fn ask(
     let status = answer.code.unwrap_or_default();
     match status {
         200..=299 => Ok(()),
-        407 => Err(unauthorised(answer.headers, credentials.is_some())),
-        401 | 403 | 405 => Err(ProxyError::Forbidden { target, status }),
+        // tinyproxy says 401 of a wrong password.
+        401 | 407 => Err(unauthorised(answer.headers, credentials.is_some(), status)),
+        403 | 405 => Err(ProxyError::Forbidden { target, status }),
         404 | 500 | 502..=504 => Err(ProxyError::NoWay { target, status }),
         _ => Err(ProxyError::Other { target, status }),
     }
 }
 
-fn unauthorised(headers: &[httparse::Header<'_>], given: bool) -> ProxyError {
+fn unauthorised(headers: &[httparse::Header<'_>], given: bool, status: u16) -> ProxyError {
     let offers = headers.iter().filter(|header| header.name.eq_ignore_ascii_case("proxy-authenticate"));
     let schemes: Vec<String> = offers
         .filter_map(|header| {
@@ -84,8 +85,8 @@ fn unauthorised(headers: &[httparse::Header<'_>], given: bool) -> ProxyError {
     let basic = schemes.is_empty() || schemes.iter().any(|scheme| scheme.eq_ignore_ascii_case("basic"));
     match (basic, given) {
         (false, _) => ProxyError::OtherCredentials(schemes.join(", ")),
-        (true, true) => ProxyError::CredentialsRefused,
-        (true, false) => ProxyError::CredentialsMissing,
+        (true, true) => ProxyError::CredentialsRefused(status),
+        (true, false) => ProxyError::CredentialsMissing(status),
     }
 }
 

@@ -119,6 +119,11 @@ async fn what_a_proxy_says_instead_is_told_with_what_to_do() {
     for (answer, proxy, told) in [
         (basic, "http://PROXY", "wants a user name and password"),
         (basic, "http://user:secret@PROXY", "does not accept the user name and password"),
+        (
+            "HTTP/1.0 401 Unauthorized\r\n\r\n",
+            "http://user:secret@PROXY",
+            "user name and password that it was given (401)",
+        ),
         (other, "http://user:secret@PROXY", "(Negotiate, NTLM; 407)"),
         ("HTTP/1.1 403 Forbidden\r\n\r\n", "http://PROXY", "does not allow connections to gw.example:5000 (403)"),
         ("HTTP/1.0 503 Down\r\n\r\n", "http://PROXY", "cannot connect to gw.example:5000 itself (503)"),
