@@ -2,7 +2,11 @@
 
 use clap::{Parser, Subcommand};
 
-use crate::{gateway::GatewayOptions, relay::RelayOptions, worker::WorkerOptions};
+use crate::{
+    gateway::{GatewayOptions, NodeOptions},
+    relay::RelayOptions,
+    worker::WorkerOptions,
+};
 
 /// Carries authorised connections to private resources and records them
 #[derive(Parser)]
@@ -20,4 +24,16 @@ pub enum Role {
     Relay(Box<RelayOptions>),
     /// Listens for clients that come to the address of a proxy cluster, and dials the resources of that
     Worker(Box<WorkerOptions>),
+}
+
+impl Role {
+    /// What every kind of node is told.
+    #[must_use]
+    pub const fn node(&self) -> &NodeOptions {
+        match self {
+            Self::Gateway(options) => &options.node,
+            Self::Relay(options) => &options.node,
+            Self::Worker(options) => &options.node,
+        }
+    }
 }

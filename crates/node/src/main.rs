@@ -12,6 +12,7 @@ use postern_node::{
     gateway::{self, GatewayError},
     relay, worker,
 };
+use postern_tunnel::outward::Outward;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
@@ -35,6 +36,10 @@ fn main() -> ExitCode {
 }
 
 fn start(role: Role) -> anyhow::Result<()> {
+    Outward::install_given(role.node().proxy_settings()?)?;
+    if let Some(proxy) = Outward::installed().proxy() {
+        tracing::info!(%proxy, "connections to the control plane and to other nodes leave through an HTTPS proxy");
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start")?;
     let stopped = runtime.block_on(async {
         let (stop, stop_now) = (CancellationToken::new(), CancellationToken::new());

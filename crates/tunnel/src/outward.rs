@@ -95,8 +95,18 @@ impl Outward {
     /// Has every connection of this process to the control plane and to nodes leave so, unless it is told otherwise: one
     /// that nobody thought of would go past the proxy. Called once, early in `main`; calling it again does nothing.
     pub fn install(settings: ProxySettings) -> Result<(), BadProxy> {
-        let outward = Self::new(settings, |name| std::env::var(name).ok())?;
-        let _ = INSTALLED.set(outward);
+        Self::install_from(settings, |name| std::env::var(name).ok())
+    }
+
+    /// The same for a service, which does not take a proxy for its own that the environment has for other programs. What
+    /// `NO_PROXY` names is dialled past the given one.
+    pub fn install_given(settings: ProxySettings) -> Result<(), BadProxy> {
+        let exempt = |name: &str| name.eq_ignore_ascii_case("NO_PROXY");
+        Self::install_from(settings, |name| std::env::var(name).ok().filter(|_| exempt(name)))
+    }
+
+    fn install_from(settings: ProxySettings, environment: impl Fn(&str) -> Option<String>) -> Result<(), BadProxy> {
+        let _ = INSTALLED.set(Self::new(settings, environment)?);
         Ok(())
     }
 

@@ -1,7 +1,10 @@
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{ArgGroup, Args};
-use postern_tunnel::control::{ControlUrl, Trust};
+use postern_tunnel::{
+    control::{ControlUrl, Trust},
+    outward::ProxySettings,
+};
 use zeroize::Zeroizing;
 
 use crate::{arrival::ArrivalOptions, monitor::Place};
@@ -59,6 +62,13 @@ pub struct NodeOptions {
     /// Where to serve metrics for Prometheus; usually :9999
     #[arg(long, env = "POSTERN_METRICS", value_name = "ADDRESS|off", default_value = "off")]
     pub metrics: Place,
+    /// The HTTPS proxy through which the control plane, gateways and bridges are dialled, as http://host:port; never
+    /// resources. Not taken from HTTPS_PROXY
+    #[arg(long, env = "POSTERN_HTTPS_PROXY", value_name = "URL", hide_env_values = true)]
+    https_proxy: Option<String>,
+    /// File with user:password for the HTTPS proxy
+    #[arg(long, env = "POSTERN_HTTPS_PROXY_CREDENTIALS_FILE", value_name = "FILE")]
+    https_proxy_credentials_file: Option<PathBuf>,
 }
 
 /// An option that cannot be used.
@@ -88,6 +98,13 @@ impl NodeOptions {
             None => self.enrol_token.clone(),
         };
         Ok(token.map(|token| Zeroizing::new(token.trim().to_owned())).filter(|token| !token.is_empty()))
+    }
+
+    /// What was said about an HTTPS proxy.
+    pub fn proxy_settings(&self) -> Result<ProxySettings, BadOption> {
+        let file = self.https_proxy_credentials_file.as_ref();
+        let credentials = file.map(|path| read("--https-proxy-credentials-file", path).map(Zeroizing::new));
+        Ok(ProxySettings { proxy: self.https_proxy.clone(), credentials: credentials.transpose()? })
     }
 
     #[must_use]
