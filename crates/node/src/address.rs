@@ -34,7 +34,7 @@ impl fmt::Display for Forbidden {
             Self::Loopback => "a loopback address",
             Self::LinkLocal => "a link-local address",
             Self::Metadata => "a metadata service",
-            Self::OwnAddress => "an address of the gateway itself",
+            Self::OwnAddress => "an address of the node itself",
             Self::ControlPlane => "the control plane",
             Self::NotOneMachine => "not the address of one machine",
         })

@@ -44,7 +44,7 @@ pub struct Target {
 pub enum DialError {
     #[error("the name {host:?} cannot be resolved: {source}")]
     Unresolvable { host: String, source: io::Error },
-    #[error("{host:?} leads to {ip}, {why}, which this gateway dials only for resources that allow it")]
+    #[error("{host:?} leads to {ip}, {why}, which this node dials only for resources that allow it")]
     Forbidden { host: String, ip: IpAddr, why: Forbidden },
     #[error("{address} does not accept the connection: {source}")]
     Refused { address: String, source: io::Error },
@@ -126,8 +126,8 @@ impl DialError {
     #[must_use]
     pub fn problem(&self) -> Problem {
         let (status, code, title) = match self {
-            Self::Unresolvable { .. } => (502, "target_unresolvable", "The gateway cannot resolve the resource's name"),
-            Self::Forbidden { .. } => (403, "target_forbidden", "The gateway may not dial the resource's address"),
+            Self::Unresolvable { .. } => (502, "target_unresolvable", "The node cannot resolve the resource's name"),
+            Self::Forbidden { .. } => (403, "target_forbidden", "The node may not dial the resource's address"),
             Self::Refused { .. } => (502, "target_refused", "The resource does not accept connections"),
             Self::TimedOut { .. } => (504, "target_timed_out", "The resource did not answer in time"),
         };

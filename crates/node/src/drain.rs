@@ -97,7 +97,7 @@ impl Drain {
     /// Why nothing new may begin here.
     #[must_use]
     pub fn refusal(&self) -> Option<Problem> {
-        let problem = || Problem::new(503, "draining", "The gateway takes no new connections");
+        let problem = || Problem::new(503, "draining", "The node takes no new connections");
         self.is_on().then(|| problem().with_detail("It is about to be stopped. Another way may lead there."))
     }
 

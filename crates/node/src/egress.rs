@@ -55,7 +55,7 @@ pub enum Denial {
     Lease(#[from] Refusal),
     #[error("the lease was revoked: {0}")]
     Revoked(String),
-    #[error("this gateway knows no such resource")]
+    #[error("this node knows no such resource")]
     UnknownResource,
     #[error("resource {name} is reached over other nodes")]
     Elsewhere { name: String, nodes: Vec<NodeId> },
@@ -243,7 +243,7 @@ impl Denial {
             Self::Revoked(_) => (401, "lease_revoked", "Your access was changed"),
             Self::OtherDoor { .. } => (421, "other_door", "The resource is reached another way"),
             Self::Elsewhere { .. } => (421, "other_node", "The resource is reached over another node"),
-            Self::UnknownResource => (404, "unknown_resource", "This gateway knows no such resource"),
+            Self::UnknownResource => (404, "unknown_resource", "This node knows no such resource"),
             Self::OutOfReach { why: OutOfReach::Port { .. }, .. } => {
                 (403, "port_not_allowed", "The resource does not include this port")
             }
@@ -254,14 +254,14 @@ impl Denial {
             Self::Lease(Refusal::UnknownKey) => (401, "lease_key_unknown", "Your access has to be renewed"),
             Self::Lease(Refusal::GrantEnded) => (403, "grant_ended", "Your access has ended"),
             Self::Lease(Refusal::ControlPlaneAway) => {
-                (503, "control_plane_away", "The gateway has not heard from its control plane for too long")
+                (503, "control_plane_away", "The node has not heard from its control plane for too long")
             }
             Self::Lease(Refusal::NotYetValid) => (403, "lease_in_future", "The clocks of the machines differ too much"),
             Self::Lease(Refusal::Malformed | Refusal::BadSignature) => {
-                (403, "lease_invalid", "The gateway does not accept this lease")
+                (403, "lease_invalid", "The node does not accept this lease")
             }
             Self::Lease(Refusal::ForeignOrg | Refusal::ForeignHolder | Refusal::OtherResource) => {
-                (403, "lease_foreign", "The gateway does not accept this lease")
+                (403, "lease_foreign", "The node does not accept this lease")
             }
         };
         Problem::new(status, code, title).with_detail(format!("{self}."))

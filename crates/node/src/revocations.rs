@@ -59,7 +59,7 @@ impl Revocations {
     #[must_use]
     pub fn voids(&self, claims: &Claims) -> Option<&str> {
         if claims.issued_at <= self.floor {
-            return Some("it is older than the revocations that this gateway can hold");
+            return Some("it is older than the revocations that this node can hold");
         }
         if self.latest.is_empty() {
             return None;

@@ -109,7 +109,7 @@ pub enum SpoolError {
     Busy,
     #[error("a session record is longer than {limit} bytes")]
     TooLong { limit: usize },
-    #[error("the gateway is stopping")]
+    #[error("the node is stopping")]
     Closed,
 }
 
@@ -118,10 +118,10 @@ impl SpoolError {
     #[must_use]
     pub fn problem(&self) -> Problem {
         let (status, code, title) = match self {
-            Self::Busy => (429, "too_many_streams", "The gateway is opening too many connections at once"),
-            Self::Closed => (503, "draining", "The gateway is stopping"),
+            Self::Busy => (429, "too_many_streams", "The node is opening too many connections at once"),
+            Self::Closed => (503, "draining", "The node is stopping"),
             Self::Disk(_) | Self::Limit { .. } | Self::TooLong { .. } => {
-                (503, "audit_unavailable", "The gateway cannot record sessions, so it opens none")
+                (503, "audit_unavailable", "The node cannot record sessions, so it opens none")
             }
         };
         Problem::new(status, code, title).with_detail(format!("{self}."))
@@ -354,7 +354,7 @@ impl Spool {
         }
         let left = self.shared.queue().entries.len();
         if left > 0 {
-            tracing::error!(left, "session records could not be written before the gateway stopped");
+            tracing::error!(left, "session records could not be written before the node stopped");
         }
         let thread = self.shared.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(thread) = thread.filter(JoinHandle::is_finished) {

@@ -3,7 +3,7 @@ use std::{collections::BTreeMap, time::Duration};
 use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair as _};
 use postern_proto::{
     head::Wanted,
-    id::{AccountId, DeviceId, OrgId, StreamId},
+    id::{AccountId, ClusterId, DeviceId, OrgId, StreamId},
     lease::{FAIL_STATIC, FAIL_STATIC_STRICT, LIFETIME, RevokedSubject, Signer},
     record::hex,
     resource::Kind,
@@ -90,6 +90,31 @@ fn request(resource: u128, token: &str) -> Request {
 
 fn decide(egress: &Egress, token: &str, resource: u128, contact: Contact, now: UnixMillis) -> Result<(), Denial> {
     egress.decide(&holder(), &request(resource, token), contact, now).map(|_| ())
+}
+
+#[test]
+fn a_resource_that_is_reached_over_another_door_is_told_from_one_that_nobody_knows() {
+    let cluster = |n| ClusterId::from_ulid(ulid(n));
+    let lease = |cluster| sign(&Claims { cluster, ..claims(3) });
+    let worker = |own| egress().of(Some(cluster(own)));
+    for (node, bound, over) in [
+        (egress(), Some(8), Some("cluster")),
+        (worker(8), Some(9), Some("cluster")),
+        (worker(8), None, Some("gateways")),
+        (egress(), None, None),
+        (worker(8), Some(8), None),
+    ] {
+        let token = lease(bound.map(cluster));
+        let denial = decide(&node, &token, 3, Contact::Connected, NOW).unwrap_err();
+        let problem = denial.problem();
+        match over {
+            Some(over) => {
+                assert_eq!((problem.status, problem.code.as_str()), (421, "other_door"), "{bound:?}");
+                assert!(problem.detail.as_deref().is_some_and(|detail| detail.contains(over)), "{problem}");
+            }
+            None => assert_eq!(denial, Denial::UnknownResource, "{bound:?}"),
+        }
+    }
 }
 
 #[test]

@@ -170,9 +170,9 @@ impl Follower {
         unsaved.revocations = true;
         let own = RevokedSubject::Node { node: self.node };
         if revocations.iter().any(|revocation| revocation.subject == own) {
-            let cut = self.live.cut_all(ResetCode::Revoked, "the gateway was removed");
+            let cut = self.live.cut_all(ResetCode::Revoked, "the node was removed");
             self.egress.forget_resources();
-            tracing::error!(cut, "this gateway was removed from the control plane; it carries nothing any more");
+            tracing::error!(cut, "this node was removed from the control plane; it carries nothing any more");
         }
     }
 

@@ -82,7 +82,7 @@ impl Gateway {
             return Err(refused(problem));
         }
         if parts.live.len() >= parts.max_streams {
-            let problem = Problem::new(429, "too_many_streams", "The gateway carries as many connections as it can");
+            let problem = Problem::new(429, "too_many_streams", "The node carries as many connections as it can");
             return Err(refused(problem.with_detail(format!("It carries at most {}.", parts.max_streams))));
         }
         let Some(holder) = peer.peer.holder() else {

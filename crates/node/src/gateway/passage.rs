@@ -50,7 +50,7 @@ impl Gateway {
             return Err(problem.into());
         }
         if parts.live.len() + parking.passages.len() >= parts.max_streams {
-            let problem = Problem::new(429, "too_many_streams", "The gateway carries as many connections as it can");
+            let problem = Problem::new(429, "too_many_streams", "The node carries as many connections as it can");
             return Err(problem.with_detail(format!("It carries at most {}.", parts.max_streams)).into());
         }
         let client = self.may_pass(&request, clock::now()).map_err(|refused| *refused)?;
