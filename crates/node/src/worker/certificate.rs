@@ -11,7 +11,7 @@ use tokio::{sync::watch, time::sleep};
 use zeroize::Zeroizing;
 
 /// A change is to be taken within a minute.
-const LOOK_EVERY: Duration = Duration::from_secs(20);
+const LOOK_EVERY: Duration = Duration::from_secs(5);
 
 /// Why the certificate in the files cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -68,7 +68,7 @@ impl CertificateFiles {
         let mut complained = String::new();
         loop {
             sleep(LOOK_EVERY).await;
-            // Two small files, of which the disk has to be asked three times a minute.
+            // Two small files, which the kernel has at hand.
             match self.take(&mut held, &tls) {
                 Ok(taken) => {
                     if taken {
