@@ -7,7 +7,7 @@ use postern_proto::resource::Kind;
 use postern_tests::{
     balancer::Balancer,
     client::{self, End},
-    stack::Stack,
+    stack::{How, Stack},
     target::{Behaviour, Target},
 };
 use serde_json::json;
@@ -165,5 +165,120 @@ async fn strangers_get_404_from_a_worker_and_options_that_cannot_work_are_refuse
     let said = String::from_utf8_lossy(&refused.stderr).into_owned();
     assert!(!refused.status.success() && said.contains("POSTERN_TLS_CLIENT_AUTH=none"), "{said}");
     worker.stop().await?;
+    stack.stop().await
+}
+
+/// Streams to an echo server side by side, each open and used.
+async fn side_by_side(address: std::net::SocketAddr, count: usize) -> anyhow::Result<Vec<tokio::net::TcpStream>> {
+    let mut streams = Vec::new();
+    for _ in 0..count {
+        streams.push(client::open(address).await?);
+    }
+    Ok(streams)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn users_are_told_that_the_worker_which_carries_their_streams_leaves_and_new_ones_go_elsewhere()
+-> anyhow::Result<()> {
+    let target = Target::start(Behaviour::Echo).await?;
+    let stack = Stack::builder().gateways(0).resource("echo", Kind::Tcp, target.address()).start().await?;
+    let balancer = Balancer::start().await?;
+    let cluster = stack.create_cluster("eu", balancer.entrance().address()).await?;
+    let key = stack.create_key(cluster).await?;
+    let (mut one, mut other) = (stack.start_worker("one", &key).await?, stack.start_worker("other", &key).await?);
+    [&one, &other].into_iter().for_each(|worker| balancer.entrance().add(worker.listens()));
+    let path = format!("/api/v1/resources/{}", stack.resource("echo").await?);
+    stack.api().patch(&path, json!({"cluster": cluster})).await?;
+    let address = stack.user().connect("echo").await?;
+    until_answered(address).await?;
+    let mut streams = side_by_side(address, 8).await?;
+
+    let node = one.id();
+    let drained = stack.api().post(&format!("/api/v1/nodes/{node}/drain"), json!({ "deadline": 240 })).await?;
+    let ends = drained["drain_ends_at"].as_u64().context("no end")?;
+    let name = drained["name"].as_str().context("no name")?.to_owned();
+    let leaves = |status: &postern_local_api::message::Status| {
+        status.health.iter().any(|item| item.code == "node_leaves" && item.until.is_some_and(|until| until.0 == ends))
+    };
+    let status = stack.user().status_when(leaves).await.context("nobody is told")?;
+    let item = status.health.iter().find(|item| item.code == "node_leaves").context("no item")?;
+    assert!(item.what.contains(&name), "{item:?} is not about {name}");
+    let sessions = stack.user().client().sessions().await?;
+    let counted = sessions.iter().filter(|session| session.ends_at.is_some_and(|at| at.0 == ends)).count();
+    let unconcerned = sessions.iter().filter(|session| session.ends_at.is_none()).count();
+    assert_eq!(counted + unconcerned, 8, "{sessions:?}");
+    assert!(counted > 0 && unconcerned > 0, "{counted} of 8 are told to end: they were not spread");
+    assert!(item.why.contains(&format!("over it: {counted}")), "{item:?} for {counted} streams");
+
+    // New ones go over the other one alone, and what runs goes on.
+    let new = side_by_side(address, 8).await?;
+    let sessions = stack.user().client().sessions().await?;
+    let still = sessions.iter().filter(|session| session.ends_at.is_some()).count();
+    assert_eq!((sessions.len(), still), (16, counted), "{sessions:?}");
+    for stream in &mut streams {
+        client::ask(stream, b"still here").await?;
+    }
+    stack.api().delete(&format!("/api/v1/nodes/{node}/drain")).await?;
+    stack.user().status_when(|status| status.health.iter().all(|item| item.code != "node_leaves")).await?;
+    drop((streams, new));
+    one.stop().await?;
+    other.stop().await?;
+    stack.stop().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_removed_worker_that_hears_of_nothing_and_keeps_listening_is_not_used_any_more() -> anyhow::Result<()> {
+    let target = Target::start(Behaviour::Echo).await?;
+    let stack = Stack::builder().gateways(0).resource("echo", Kind::Tcp, target.address()).start().await?;
+    let (balancer, towards_control) = (Balancer::start().await?, Balancer::start().await?);
+    towards_control.entrance().add(stack.control.listens());
+    let cluster = stack.create_cluster("eu", balancer.entrance().address()).await?;
+    let key = stack.create_key(cluster).await?;
+    let cut_off = How { control: Some(towards_control.entrance().address()), ..How::default() };
+    let mut one = stack.start_worker_in("one", &key, &cut_off, &[]).await?;
+    let mut other = stack.start_worker("other", &key).await?;
+    [&one, &other].into_iter().for_each(|worker| balancer.entrance().add(worker.listens()));
+    let path = format!("/api/v1/resources/{}", stack.resource("echo").await?);
+    stack.api().patch(&path, json!({"cluster": cluster})).await?;
+    let address = stack.user().connect("echo").await?;
+    until_answered(address).await?;
+    // Nobody tells it anything from now on. It carries, as it should where the control plane is away.
+    drop(towards_control);
+    let streams = side_by_side(address, 8).await?;
+    let carried = one.log().len();
+
+    stack.api().delete(&format!("/api/v1/gateways/{}", one.id())).await?;
+    let (mut reset, mut alive) = (0, Vec::new());
+    for mut stream in streams {
+        match tokio::time::timeout(Duration::from_secs(2), client::end(&mut stream)).await {
+            Ok(end) => {
+                assert_eq!(end?, End::Reset, "a broken stream looked complete");
+                reset += 1;
+            }
+            Err(_) => {
+                client::ask(&mut stream, b"still here").await?;
+                alive.push(stream);
+            }
+        }
+    }
+    assert!(reset > 0 && !alive.is_empty(), "{reset} were reset and {} live on: they were not spread", alive.len());
+    for _ in 0..8 {
+        assert_eq!(client::exchange(address, b"over the other").await?, b"over the other");
+    }
+    drop(alive);
+    // It is there, and would take streams: nobody told it. With the other one gone nobody is left all the same.
+    other.kill().await?;
+    let refused = tokio::time::timeout(client::DEADLINE, client::exchange(address, b"hello")).await?;
+    assert!(!refused.is_ok_and(|answer| answer == b"hello"), "a removed worker carried a stream");
+    let words = "removed from its cluster";
+    let said = |status: &postern_local_api::message::Status| {
+        serde_json::to_string(status).is_ok_and(|status| status.contains(words))
+    };
+    stack.user().status_when(said).await.context("nobody says why")?;
+    let log = one.log();
+    assert!(!log.get(carried..).unwrap_or_default().contains("removed from the control plane"), "it was told");
+    tokio::net::TcpStream::connect(one.listens()).await.context("it does not listen any more")?;
+
+    one.kill().await?;
     stack.stop().await
 }

@@ -12,13 +12,13 @@ use postern_proto::{
     id::{AccountId, ClusterId, GrantId, NodeId, ResourceId, RoleId, RuleId, WindowId},
     name::{DnsName, HostPattern},
     resource::{ClientResource, Health, NodeResource},
-    sync::{ClusterInfo, GatewayInfo, NetworkSettings, ParkedAt, RelayInfo},
+    sync::{ClusterInfo, GatewayInfo, LeavingWorker, NetworkSettings, ParkedAt, RelayInfo},
     time::UnixMillis,
 };
 
 pub use self::entity::{
-    Account, AccountKind, BindAddressSchema, Cluster, Grant, MaintenanceWindow, Member, Node, NodeKind, Org, Resource,
-    Role, Rule, RuleTarget,
+    Account, AccountKind, BindAddressSchema, Cluster, Grant, MaintenanceWindow, Member, Node, NodeKind, Org,
+    RemovedWorker, Resource, Role, Rule, RuleTarget,
 };
 use self::index::link;
 pub use self::{egress::verdicts, index::Index};
@@ -205,15 +205,17 @@ impl filter::Subject for Resource {
 }
 
 impl Cluster {
-    /// As clients and its workers are told.
+    /// As clients and its workers are told. `leaving`: its workers that are on their way out of service.
     #[must_use]
-    pub fn entry(&self) -> ClusterInfo {
+    pub fn entry(&self, leaving: Vec<LeavingWorker>, now: UnixMillis) -> ClusterInfo {
         ClusterInfo {
             id: self.id,
             name: self.name.clone(),
             address: self.advertise.clone(),
             carrier: self.carrier,
             authority: self.authority.clone(),
+            leaving,
+            removed: self.removed.iter().filter(|worker| worker.until > now).map(|worker| worker.node).collect(),
         }
     }
 }

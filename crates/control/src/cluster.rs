@@ -1,9 +1,11 @@
 //! Proxy clusters and the key pairs with which their workers enrol.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use postern_proto::{
+    api::NODE_CERTIFICATE_DAYS,
     id::{AccessKeyId, ClusterId, NodeId},
+    lease::CLOCK_SKEW,
     name::{check_name, name_key},
     resource::Tags,
     time::UnixMillis,
@@ -12,7 +14,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::{
-    catalogue::{Catalogue, Cluster, Node, NodeKind, Resource},
+    catalogue::{Catalogue, Cluster, Node, NodeKind, RemovedWorker, Resource},
     secret::{Token, TokenHash},
     sql::{self, Connection, Row},
     store::{Activity, Change, StoreError, Subject, read},
@@ -22,6 +24,8 @@ use crate::{
 pub const SECRET_PREFIX: &str = "postern_cluster_";
 /// Key pairs of a cluster at most: two are enough to change them without a gap.
 pub const MAX_KEYS: i64 = 100;
+/// Removed workers that a cluster remembers at most, the newest: 30 KiB for each client.
+const MOST_REMOVED: usize = 1000;
 /// The number of the first schema whose programs know clusters.
 const KNOWN_SINCE: i64 = 6;
 
@@ -133,11 +137,27 @@ pub async fn revoke_key(change: &mut Change, cluster: &Cluster, key: &str) -> Re
     Ok(Some(view))
 }
 
-/// Each is revoked, so that its streams end and its connections too.
+/// Removes a node. It is revoked, so that its streams end and its connections too. Clients know a gateway that is gone by
+/// its absence; of a worker they are told, because another one may stand where it did.
+pub async fn remove_node(change: &mut Change, node: &Node) -> Result<(), StoreError> {
+    change.erase::<Node>(node.id).await?;
+    let cluster = node.cluster.and_then(|id| change.catalogue().clusters.get(&id));
+    let Some(cluster) = cluster.filter(|_| node.enrolled_at.is_some()) else { return Ok(()) };
+    let mut cluster = Cluster::clone(cluster);
+    let now = change.now();
+    cluster.removed.retain(|worker| worker.until > now);
+    let lasts = Duration::from_secs(NODE_CERTIFICATE_DAYS * 86_400);
+    cluster.removed.push(RemovedWorker { node: node.id, until: now.plus(lasts).plus(CLOCK_SKEW) });
+    let excess = cluster.removed.len().saturating_sub(MOST_REMOVED);
+    cluster.removed.drain(..excess);
+    change.keep(cluster).await?;
+    Ok(())
+}
+
 async fn cut_off(change: &mut Change, which: impl Fn(&Node) -> bool) -> Result<(), StoreError> {
-    let nodes: Vec<NodeId> = change.catalogue().nodes.values().filter(|node| which(node)).map(|node| node.id).collect();
+    let nodes: Vec<Arc<Node>> = change.catalogue().nodes.values().filter(|node| which(node)).cloned().collect();
     for node in nodes {
-        change.erase::<Node>(node).await?;
+        remove_node(change, &node).await?;
     }
     Ok(())
 }

@@ -2,13 +2,17 @@
 //!
 //! Pure but for the [`Entry`] values that it hands out: what happened is told to it, with the time.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use postern_local_api::message::{GatewayState, GatewayStatus, Hop, Route};
 use postern_proto::{
     door::Door,
     id::NodeId,
-    sync::{ClusterInfo, GatewayInfo, RelayInfo},
+    sync::{ClusterInfo, GatewayInfo, LeavingWorker, RelayInfo},
     time::UnixMillis,
 };
 use postern_tunnel::{
@@ -115,6 +119,14 @@ impl Listed {
         }
     }
 
+    /// Its workers that are on their way out of service.
+    fn leaving(&self) -> &[LeavingWorker] {
+        match self {
+            Self::Gateway(_) => &[],
+            Self::Cluster(cluster) => &cluster.leaving,
+        }
+    }
+
     /// Whether connections that were made to one lead where those to the other do.
     fn leads_as(&self, other: &Self) -> bool {
         match (self, other) {
@@ -207,6 +219,7 @@ impl Gateways {
                             // What stands idle there would hold up the gateway's end.
                             gateway.entry.rest();
                         }
+                        gateway.know_workers();
                         self.known.insert(way, gateway);
                     }
                     Err(error) => result = Err(error),
@@ -256,18 +269,32 @@ impl Gateways {
     /// Whether any node goes out of service at a time that is known.
     #[must_use]
     pub fn any_leaves(&self) -> bool {
-        let gateways = self.direct().any(|gateway| gateway.info.drain_ends().is_some());
+        let leaves = |info: &Listed| info.drain_ends().is_some() || !info.leaving().is_empty();
+        let gateways = self.direct().any(|gateway| leaves(&gateway.info));
         gateways || self.relays.values().any(|relay| relay.draining && relay.drain_ends.is_some())
     }
 
-    /// When the streams of a way are cut because a node on it goes out of service, and which node that is.
+    /// When the streams of a way are cut because a node on it goes out of service, and which node that is. `worker`: who
+    /// carries them at a cluster.
     #[must_use]
-    pub fn leaves(&self, way: Way) -> Option<(UnixMillis, String)> {
+    pub fn leaves(&self, way: Way, worker: Option<NodeId>) -> Option<(UnixMillis, String)> {
         let entry = self.known.get(&way.direct()).map(|gateway| &gateway.info);
         let gateway = entry.and_then(|info| Some((info.drain_ends()?, info.name().to_owned())));
         let relay = way.relay.and_then(|relay| self.relays.get(&relay)).filter(|relay| relay.draining);
         let relay = relay.and_then(|relay| Some((relay.drain_ends?, relay.name.clone())));
-        gateway.into_iter().chain(relay).min()
+        let worker = entry.and_then(|info| info.leaving().iter().find(|leaving| Some(leaving.id) == worker));
+        let worker = worker.map(|worker| (worker.ends, worker.name.clone()));
+        gateway.into_iter().chain(relay).chain(worker).min()
+    }
+
+    /// The workers that were removed while their certificates go on.
+    #[must_use]
+    pub fn removed(&self) -> BTreeSet<NodeId> {
+        let clusters = self.direct().filter_map(|gateway| match &gateway.info {
+            Listed::Cluster(cluster) => Some(&cluster.removed),
+            Listed::Gateway(_) => None,
+        });
+        clusters.flatten().copied().collect()
     }
 
     fn hops(&self, way: Way) -> Route {
@@ -421,6 +448,13 @@ impl Gateway {
             (Listed::Cluster(cluster), _) => Entry::to_cluster(cluster, tls.clone()),
         }?;
         Ok(Self { info, relay: behind, entry, state: State::Unknown, connect_time: None, probe_at: Duration::ZERO })
+    }
+
+    /// Nobody is to speak to workers that were removed, and idle connections would hold up those that go out of service.
+    fn know_workers(&self) {
+        let Listed::Cluster(cluster) = &self.info else { return };
+        self.entry.set_removed(cluster.removed.iter().copied().collect());
+        cluster.leaving.iter().for_each(|worker| self.entry.rest_at(Some(worker.id)));
     }
 
     /// 0: take it. Else later than every gateway with a lower number; those that fail in the order of their pauses.

@@ -1,7 +1,7 @@
 //! The streams that are carried now: found, counted and cut.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     net::SocketAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
@@ -40,6 +40,8 @@ pub struct Route {
     pub door: Option<Door>,
     /// The relay behind it.
     pub relay: Option<NodeId>,
+    /// Of a cluster the worker that answered.
+    pub worker: Option<NodeId>,
     /// Why the account may reach the resource: what the lease said.
     pub grant: Option<String>,
 }
@@ -113,12 +115,19 @@ impl Streams {
         loads
     }
 
-    /// How many streams each way carries.
+    /// Cuts the streams that run over one of these workers.
+    pub fn cut_over(&self, workers: &BTreeSet<NodeId>, code: ResetCode) -> usize {
+        self.cut_those(code, |stream| stream.route().worker.is_some_and(|worker| workers.contains(&worker)))
+    }
+
+    /// How many streams each way carries, with each of the workers at its end.
     #[must_use]
-    pub fn by_way(&self) -> BTreeMap<Way, u32> {
+    pub fn by_way(&self) -> BTreeMap<(Way, Option<NodeId>), u32> {
         let mut ways = BTreeMap::new();
-        for way in self.live().values().filter_map(|stream| stream.route().way()) {
-            *ways.entry(way).or_default() += 1;
+        for route in self.live().values().map(|stream| stream.route()) {
+            if let Some(way) = route.way() {
+                *ways.entry((way, route.worker)).or_default() += 1;
+            }
         }
         ways
     }
@@ -147,6 +156,10 @@ impl Stream {
 
     pub fn set_route(&self, route: Route) {
         *self.route.lock().unwrap_or_else(PoisonError::into_inner) = route;
+    }
+
+    pub fn set_worker(&self, worker: Option<NodeId>) {
+        self.route.lock().unwrap_or_else(PoisonError::into_inner).worker = worker;
     }
 }
 
@@ -192,6 +205,18 @@ mod tests {
     #[test]
     fn a_revoked_grant_cuts_streams_of_that_grant_and_of_no_known_grant() {
         assert_eq!(survivors(RevokedSubject::Grant { grant: "rol_a".to_owned() }), [2]);
+    }
+
+    #[test]
+    fn the_streams_over_a_removed_worker_are_cut_and_others_are_not() {
+        let (streams, node) = (Streams::default(), |n: u128| NodeId::from_ulid(n.into()));
+        let all = [stream(1, 1, None), stream(2, 1, None), stream(3, 1, None)];
+        all[0].set_worker(Some(node(1)));
+        all[1].set_worker(Some(node(2)));
+        all.iter().for_each(|stream| streams.insert(Arc::clone(stream)));
+        assert_eq!(streams.cut_over(&[node(1)].into(), ResetCode::Revoked), 1);
+        assert_eq!(all[0].control.cut_code(), Some(ResetCode::Revoked));
+        assert!(all[1].control.cut_code().is_none() && all[2].control.cut_code().is_none());
     }
 
     #[test]

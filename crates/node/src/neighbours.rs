@@ -18,6 +18,8 @@ pub struct Neighbours {
     pub own: BTreeSet<NodeId>,
     pub gateways: BTreeMap<NodeId, GatewayInfo>,
     pub relays: BTreeMap<NodeId, RelayInfo>,
+    /// At a worker those of its cluster that were removed, though their certificates go on.
+    pub removed: BTreeSet<NodeId>,
 }
 
 /// How they are now, and when that changes.
@@ -32,6 +34,7 @@ impl Neighbours {
                 Item::Gateway(gateway) => drop(found.gateways.insert(gateway.id, gateway.clone())),
                 Item::Relay(relay) => drop(found.relays.insert(relay.id, relay.clone())),
                 Item::Neighbours { nodes } => found.own.extend(nodes),
+                Item::Cluster(cluster) => found.removed.extend(&cluster.removed),
                 _ => {}
             }
         }

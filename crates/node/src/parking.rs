@@ -58,8 +58,8 @@ pub struct Parking {
 enum Guests {
     /// The relays of a gateway's peering group.
     Group(NeighboursNow),
-    /// At a bridge: the workers of its cluster, as whoever lets links in here has seen.
-    Cluster,
+    /// At a bridge: the workers of its cluster, as whoever lets links in here has seen, but for those that were removed.
+    Cluster(NeighboursNow),
 }
 
 /// One relay that is here.
@@ -93,8 +93,8 @@ impl Parking {
 
     /// At a bridge. Only workers of its cluster are to be admitted.
     #[must_use]
-    pub fn at_bridge(drain: Drain) -> Self {
-        Self::of(Guests::Cluster, drain)
+    pub fn at_bridge(neighbours: NeighboursNow, drain: Drain) -> Self {
+        Self::of(Guests::Cluster(neighbours), drain)
     }
 
     fn of(guests: Guests, drain: Drain) -> Self {
@@ -185,7 +185,7 @@ impl Parking {
         !expelled
             && match &self.guests {
                 Guests::Group(neighbours) => neighbours.borrow().own.contains(&relay),
-                Guests::Cluster => true,
+                Guests::Cluster(neighbours) => !neighbours.borrow().removed.contains(&relay),
             }
     }
 

@@ -262,6 +262,21 @@ pub struct ClusterInfo {
     /// one that the client's machine trusts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub authority: Option<String>,
+    /// Workers that take no new streams, while some may still run over them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub leaving: Vec<LeavingWorker>,
+    /// Workers that were removed while their certificates go on: who shows one of them is not spoken to. Newest last.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub removed: Vec<NodeId>,
+}
+
+/// A worker on its way out of service.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeavingWorker {
+    pub id: NodeId,
+    pub name: String,
+    /// When what runs over it is cut.
+    pub ends: UnixMillis,
 }
 
 /// A relay: it is reached through the gateways where it has parked links.

@@ -11,6 +11,7 @@ use std::{io, sync::Arc};
 
 use postern_proto::{
     head::{Refused, Request},
+    id::NodeId,
     problem::Problem,
 };
 
@@ -34,6 +35,8 @@ pub enum DialError {
     Refused { address: String, problem: Box<Problem> },
     #[error("the worker behind {address} that was asked before does not answer any more")]
     OtherWorker { address: String },
+    #[error("who answers behind {address} is a worker that was removed from its cluster")]
+    Removed { address: String },
     #[error("what answers behind {address} is not the relay that it should be, or does not accept this device")]
     Relay { address: String, source: io::Error },
 }
@@ -89,4 +92,7 @@ pub trait StreamGuide: Send {
         number: u32,
         failure: Option<&Failure>,
     ) -> impl Future<Output = Result<Attempt, Problem>> + Send;
+
+    /// The try goes over a connection to this node, where it could have been one of several.
+    fn connected(&mut self, _node: Option<NodeId>) {}
 }

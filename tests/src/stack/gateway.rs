@@ -32,6 +32,8 @@ pub struct How {
     pub launcher: Vec<String>,
     /// Where it listens, when not where the control plane does.
     pub host: Option<IpAddr>,
+    /// Of a worker: where it calls the control plane, when that is not the usual address.
+    pub control: Option<SocketAddr>,
 }
 
 struct Launch {

@@ -1,13 +1,13 @@
 //! `postern-node worker`.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 
 use anyhow::Context as _;
 use postern_proto::id::{ClusterId, NodeId};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use super::Stack;
+use super::{Stack, gateway::How};
 use crate::process::Process;
 
 /// A key pair of a cluster.
@@ -55,14 +55,27 @@ impl Stack {
         key: &ClusterKey,
         environment: &[(&str, &str)],
     ) -> anyhow::Result<Worker> {
+        self.start_worker_in(name, key, &How::default(), environment).await
+    }
+
+    /// The same in whatever way. `how.host`: where it listens, when not on loopback.
+    pub async fn start_worker_in(
+        &self,
+        name: &str,
+        key: &ClusterKey,
+        how: &How,
+        environment: &[(&str, &str)],
+    ) -> anyhow::Result<Worker> {
         let setting = &self.setting;
         let state = setting.folder.path().join(format!("{name}.state"));
         let control = self.control.address();
+        let at = how.control.unwrap_or(control.address);
         let ca_file = setting.folder.path().join(format!("{name}.ca.pem"));
         std::fs::write(&ca_file, &control.ca)?;
-        let mut command = crate::command::launched(&[], setting.binaries.node());
-        command.args(["worker", "--control", &format!("https://{}", control.address)]).arg("--ca").arg(ca_file);
-        command.arg("--state").arg(state).args(["--bind-address", "127.0.0.1:0"]);
+        let mut command = crate::command::launched(&how.launcher, setting.binaries.node());
+        command.args(["worker", "--control", &format!("https://{at}")]).arg("--ca").arg(ca_file);
+        let listen = SocketAddr::new(how.host.unwrap_or(Ipv4Addr::LOCALHOST.into()), 0);
+        command.arg("--state").arg(state).args(["--bind-address", &listen.to_string()]).args(&how.options);
         command.env("RUST_LOG", &setting.log);
         command.env("POSTERN_PROXY_CLUSTER_ACCESS_KEY", &key.access_key);
         command.env("POSTERN_PROXY_CLUSTER_SECRET_KEY", &key.secret_key);

@@ -178,6 +178,7 @@ async fn create(
         advertise: advertise.unwrap_or_default(),
         carrier: carrier.unwrap_or_default(),
         authority,
+        removed: Vec::new(),
         tags,
         created_at: change.now(),
         revision: change.revision(),

@@ -21,6 +21,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use super::{Admin, Answer, Given, Input, List, Page, Violations, input::Unknown, page::ListParams, refusal::unknown};
 use crate::{
     catalogue::{Catalogue, Node, NodeKind},
+    cluster,
     gateway::{self, EnrolToken, NewNode},
     state::AppState,
 };
@@ -248,7 +249,7 @@ async fn update(
 async fn delete(State(state): State<AppState>, Admin(caller): Admin, Path(id): Path<String>) -> Answer<StatusCode> {
     let mut change = state.store.change(caller.actor).await?;
     let node = find(change.catalogue(), &id)?;
-    change.erase::<Node>(node.id).await?;
+    cluster::remove_node(&mut change, &node).await?;
     change.commit().await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -255,6 +255,9 @@ pub struct Cluster {
     pub carrier: EntryCarrier,
     /// The authority (PEM) of the outer certificate with carrier `websocket`; null: what clients' machines trust.
     pub authority: Option<String>,
+    /// Workers that were removed while their certificates go on, oldest first.
+    #[serde(skip)]
+    pub removed: Vec<RemovedWorker>,
     #[schema(value_type = std::collections::BTreeMap<String, String>)]
     pub tags: Tags,
     #[schema(value_type = u64)]
@@ -281,4 +284,12 @@ pub struct MaintenanceWindow {
     #[schema(value_type = u64)]
     pub created_at: UnixMillis,
     pub revision: u64,
+}
+
+/// A worker that nobody is to believe any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RemovedWorker {
+    pub node: NodeId,
+    /// When its last certificate ends.
+    pub until: UnixMillis,
 }

@@ -119,7 +119,23 @@ impl Change {
     }
 
     /// Adds an entity or replaces it, with an activity. One that stays the same is left alone.
-    pub async fn put<E: Entity + PartialEq>(&mut self, mut entity: E) -> Result<Arc<E>, StoreError> {
+    pub async fn put<E: Entity + PartialEq>(&mut self, entity: E) -> Result<Arc<E>, StoreError> {
+        let (entity, before) = self.keep(entity).await?;
+        let verb = match &before {
+            Some(before) if Arc::ptr_eq(before, &entity) => return Ok(entity),
+            Some(_) => "updated",
+            None => "created",
+        };
+        let activity = Activity { before: state(before.as_deref()), ..self.activity(verb, &*entity) };
+        self.note(&activity.after(&*entity)).await?;
+        Ok(entity)
+    }
+
+    /// The same without an activity: that of something else tells. Gives what was there before as well.
+    pub(crate) async fn keep<E: Entity + PartialEq>(
+        &mut self,
+        mut entity: E,
+    ) -> Result<(Arc<E>, Option<Arc<E>>), StoreError> {
         let before = entity::find::<E>(&self.after, entity.id()).cloned();
         if let Some(before) = &before {
             let mut same = entity.clone();
@@ -127,7 +143,7 @@ impl Change {
             let mut known = E::clone(before);
             known.stamp(0);
             if same == known {
-                return Ok(Arc::clone(before));
+                return Ok((Arc::clone(before), Some(Arc::clone(before))));
             }
         }
         entity.stamp(self.after.revision);
@@ -136,10 +152,7 @@ impl Change {
         let entity = Arc::new(entity);
         E::table_mut(&mut self.after).insert(entity.id(), Arc::clone(&entity));
         E::settle(&mut self.after, &mut self.touched, before.as_deref(), Some(&entity));
-        let verb = if before.is_some() { "updated" } else { "created" };
-        let activity = Activity { before: state(before.as_deref()), ..self.activity(verb, &*entity) };
-        self.note(&activity.after(&*entity)).await?;
-        Ok(entity)
+        Ok((entity, before))
     }
 
     /// Removes an entity, with an activity. What hangs on it must be removed before: see the `remove_…` methods.
@@ -333,7 +346,7 @@ impl Change {
         }
         for id in &self.touched.nodes {
             if self.before.nodes.contains_key(id) && !self.after.nodes.contains_key(id) {
-                revoke(RevokedSubject::Node { node: *id }, "the gateway was deleted");
+                revoke(RevokedSubject::Node { node: *id }, "the node was deleted");
             }
         }
         for ((account, resource), effect) in effects {

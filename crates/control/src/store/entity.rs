@@ -496,7 +496,7 @@ impl Entity for Cluster {
     const KIND: &'static str = "cluster";
     const ROWS: Rows = Rows {
         table: "cluster",
-        columns: "id, name, advertise, carrier, authority, tags, created_at, rev",
+        columns: "id, name, advertise, carrier, authority, removed, tags, created_at, rev",
         key: "id = $1",
     };
 
@@ -517,10 +517,11 @@ impl Entity for Cluster {
     }
 
     async fn save(&self, connection: &mut Connection) -> Result<(), StoreError> {
-        let statement = "INSERT INTO cluster (id, name, name_key, advertise, carrier, authority, tags, created_at, rev)
-            VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+        let statement =
+            "INSERT INTO cluster (id, name, name_key, advertise, carrier, authority, tags, created_at, rev, removed)
+            VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
             ON CONFLICT (id) DO UPDATE SET name = $2, name_key = $3, advertise = $4, carrier = $5, authority = $6,
-                tags = $7, rev = $9";
+                tags = $7, rev = $9, removed = $10";
         let query = sql::query(statement)
             .bind(self.id.to_string())
             .bind(&self.name)
@@ -530,7 +531,8 @@ impl Entity for Cluster {
             .bind(&self.authority)
             .bind(json(&self.tags)?)
             .bind(signed(self.created_at.0))
-            .bind(signed(self.revision));
+            .bind(signed(self.revision))
+            .bind(json(&self.removed)?);
         done(query.execute(connection).await)
     }
 

@@ -223,6 +223,7 @@ pub(super) fn cluster(row: &Row) -> Result<Cluster, StoreError> {
         advertise: row.try_get("advertise")?,
         carrier,
         authority: row.try_get("authority")?,
+        removed: parse(row.try_get("removed")?)?,
         tags: parse(row.try_get("tags")?)?,
         created_at: instant(row, "created_at")?,
         revision: count(row, "rev")?,

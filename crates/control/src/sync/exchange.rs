@@ -241,7 +241,7 @@ impl Exchange {
         }
         if state.note_leaving(node, leaving) {
             state.tell_presence(node);
-            state.refresh_org(&self.shared.store);
+            state.refresh_entries(&self.shared.store);
         }
     }
 
@@ -269,7 +269,7 @@ impl Exchange {
             state.tell(Some(node), News::Parked { at });
         }
         if changed {
-            state.refresh_org(&self.shared.store);
+            state.refresh_entries(&self.shared.store);
         }
     }
 

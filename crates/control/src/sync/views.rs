@@ -8,7 +8,7 @@ use std::{
 
 use postern_proto::{
     id::{AccountId, ClusterId, NodeId, ResourceId},
-    sync::{CLUSTERS, DrainOrder, Item, ItemKey, ParkedAt},
+    sync::{CLUSTERS, DrainOrder, Item, ItemKey, LeavingWorker, ParkedAt},
     time::UnixMillis,
 };
 
@@ -73,9 +73,7 @@ impl Sources<'_> {
         match Named::parse(scope) {
             Some(Named::Org) => self.org(),
             Some(Named::Gateways) => view(self.dialled_over(None)),
-            Some(Named::Clusters) => {
-                view(self.catalogue.clusters.values().map(|cluster| Item::Cluster(cluster.entry())))
-            }
+            Some(Named::Clusters) => view(self.catalogue.clusters.keys().filter_map(|cluster| self.cluster(*cluster))),
             Some(Named::Cluster(cluster)) => {
                 view(self.cluster(cluster).into_iter().chain(self.dialled_over(Some(cluster))))
             }
@@ -142,7 +140,13 @@ impl Sources<'_> {
     }
 
     fn cluster(&self, id: ClusterId) -> Option<Item> {
-        Some(Item::Cluster(self.catalogue.clusters.get(&id)?.entry()))
+        let cluster = self.catalogue.clusters.get(&id)?;
+        let workers = self.catalogue.nodes.values().filter(|node| node.cluster == Some(id));
+        let leaving = workers.filter_map(|node| {
+            let ends = node.leaving(self.said(node.id)).ends.filter(|ends| *ends > self.now)?;
+            Some(LeavingWorker { id: node.id, name: node.name.clone(), ends })
+        });
+        Some(Item::Cluster(cluster.entry(leaving.collect(), self.now)))
     }
 
     /// The resources that are reached over this cluster; without one, over gateways and relays.

@@ -2,7 +2,7 @@
 
 use axum::http::Method;
 use postern_control::{
-    catalogue::{Cluster, Resource},
+    catalogue::{Cluster, Node, Resource},
     cluster,
     secret::Token,
 };
@@ -12,7 +12,7 @@ use postern_proto::{
     id::{ClusterId, NodeId, ResourceId},
     lease::Verifier,
     resource::Tags,
-    sync::{Item, ItemKey},
+    sync::{ClientFrame, Item, ItemKey, LeavingWorker},
 };
 use postern_tunnel::control::CallError;
 
@@ -27,6 +27,7 @@ async fn make_cluster(world: &World, name: &str) -> ClusterId {
         advertise: format!("{name}.example:443"),
         carrier: EntryCarrier::Direct,
         authority: None,
+        removed: Vec::new(),
         tags: Tags::new(),
         created_at: change.now(),
         revision: 0,
@@ -161,6 +162,51 @@ async fn what_is_bound_to_a_cluster_is_told_to_its_workers_and_to_nobody_else() 
     change.commit().await.unwrap();
     device_sync.item_when(ItemKey::Cluster { id: eu }, |item| item.is_none()).await;
     while worker.next().await.is_ok() {}
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn clients_are_told_which_workers_leave_and_which_were_removed() {
+    let world = World::start().await;
+    world.create_account("ada@example.org").await;
+    let eu = make_cluster(&world, "eu").await;
+    let key = make_key(&world, eu).await;
+    let (one, first) = enrol(&world, &key).await.unwrap();
+    let (_, second) = enrol(&world, &key).await.unwrap();
+    let device = world.sign_in("ada@example.org").await;
+    let (mut device, mut one) = (device.follow().await, one.follow().await);
+    device.settle().await;
+    one.settle().await;
+    let entry = ItemKey::Cluster { id: eu };
+    let cluster = |item: Option<&Item>| match item {
+        Some(Item::Cluster(cluster)) => Some((cluster.leaving.clone(), cluster.removed.clone())),
+        _ => None,
+    };
+    // It says so itself.
+    let ends = world.state().store.clock().now().plus(std::time::Duration::from_secs(300));
+    let presence = |draining| ClientFrame::Presence { advertise: None, draining, drain_ends: draining.then_some(ends) };
+    one.send(&presence(true)).await;
+    let told = LeavingWorker { id: first.node, name: first.name.clone(), ends };
+    device.item_when(entry.clone(), |item| cluster(item) == Some((vec![told.clone()], vec![]))).await;
+    one.send(&presence(false)).await;
+    device.item_when(entry.clone(), |item| cluster(item) == Some((vec![], vec![]))).await;
+    // An administrator says so.
+    let mut change = world.change().await;
+    let node = Node::clone(&change.catalogue().nodes[&first.node]);
+    change.put(Node { drain_ends_at: Some(ends), ..node }).await.unwrap();
+    change.commit().await.unwrap();
+    device.item_when(entry.clone(), |item| cluster(item) == Some((vec![told.clone()], vec![]))).await;
+
+    for (gone, removed) in [(first.node, vec![first.node]), (second.node, vec![first.node, second.node])] {
+        let mut change = world.change().await;
+        let node = change.catalogue().nodes[&gone].clone();
+        cluster::remove_node(&mut change, &node).await.unwrap();
+        change.commit().await.unwrap();
+        device.item_when(entry.clone(), |item| cluster(item) == Some((vec![], removed.clone()))).await;
+    }
+    // It stays with the cluster, and until certificates that were given out have ended.
+    let kept = &world.state().store.catalogue().clusters[&eu].removed;
+    let week = world.state().store.clock().now().plus(std::time::Duration::from_secs(7 * 86_400 - 60));
+    assert!(kept.len() == 2 && kept.iter().all(|worker| worker.until > week), "{kept:?}");
 }
 
 fn unhex(text: &str) -> Vec<u8> {

@@ -4,6 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use postern_proto::{
     head::{Request, Wanted},
+    id::NodeId,
     problem::Problem,
 };
 use postern_tunnel::client::{Attempt, DialError, Entry, Failure, StreamGuide};
@@ -105,6 +106,8 @@ impl Guide {
             }
             Failure::Dial { entry, error: DialError::Unreachable { .. } | DialError::Handshake { .. } }
                 if self.may_ask_another_worker(entry, &unreachable("its worker does not answer")) => {}
+            Failure::Dial { entry, error: error @ DialError::Removed { .. } }
+                if self.may_ask_another_worker(entry, &unreachable(&error_text(error))) => {}
             Failure::Dial { entry, error } => {
                 let text = error_text(error);
                 let way = Way::of(entry);
@@ -229,7 +232,7 @@ impl Guide {
         loop {
             let lease = self.lease().await?;
             let Way { door, relay } = Way::of(entry);
-            self.stream.set_route(Route { door: Some(door), relay, grant: lease.grant.clone() });
+            self.stream.set_route(Route { door: Some(door), relay, worker: None, grant: lease.grant.clone() });
             if self.usable().is_some_and(|now| Arc::ptr_eq(&now, &lease)) {
                 return Ok(lease);
             }
@@ -258,6 +261,10 @@ impl StreamGuide for Guide {
         })?;
         self.used = Some(lease);
         Ok(Attempt { entry, request: request.wanting(self.wanted.clone()) })
+    }
+
+    fn connected(&mut self, node: Option<NodeId>) {
+        self.stream.set_worker(node);
     }
 }
 

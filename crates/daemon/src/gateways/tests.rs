@@ -184,6 +184,8 @@ fn a_way_to_a_relay_that_fails_leaves_the_gateway_itself_in_use() {
 #[test]
 fn a_cluster_carries_what_is_bound_to_it_and_nothing_else() {
     let cluster = ClusterInfo {
+        leaving: Vec::new(),
+        removed: Vec::new(),
         id: ClusterId::from_ulid(5.into()),
         name: "eu".to_owned(),
         address: "127.0.0.1:443".to_owned(),
@@ -206,6 +208,35 @@ fn a_cluster_carries_what_is_bound_to_it_and_nothing_else() {
     let moved = ClusterInfo { address: "127.0.0.1:444".to_owned(), ..cluster.clone() };
     gateways.set(vec![Listed::Cluster(moved)], Vec::new()).unwrap();
     assert!(!Arc::ptr_eq(&entry, &gateways.entry(cluster.id).unwrap()));
+}
+
+#[test]
+fn who_is_carried_by_a_worker_that_leaves_is_told_when_and_others_of_the_cluster_are_not() {
+    let leaving = LeavingWorker { id: node(3), name: "eu-worker-3".to_owned(), ends: UnixMillis(9000) };
+    let cluster = ClusterInfo {
+        id: ClusterId::from_ulid(5.into()),
+        name: "eu".to_owned(),
+        address: "127.0.0.1:443".to_owned(),
+        carrier: EntryCarrier::Direct,
+        authority: None,
+        leaving: vec![leaving],
+        removed: vec![node(4)],
+    };
+    let mut gateways = Gateways::new(7);
+    gateways.set_tls(Some(tls()));
+    gateways.set(vec![listed(1), Listed::Cluster(cluster.clone())], Vec::new()).unwrap();
+    assert!(gateways.any_leaves());
+    let way = Way::from(cluster.id);
+    assert_eq!(gateways.leaves(way, Some(node(3))), Some((UnixMillis(9000), "eu-worker-3".to_owned())));
+    assert_eq!(gateways.leaves(way, Some(node(2))), None);
+    assert_eq!(gateways.leaves(way, None), None);
+    assert_eq!(gateways.leaves(Way::from(node(1)), Some(node(3))), None);
+    assert_eq!(gateways.removed(), [node(4)].into());
+    let before = gateways.entry(cluster.id).unwrap();
+    let calm = ClusterInfo { leaving: Vec::new(), ..cluster.clone() };
+    gateways.set(vec![Listed::Cluster(calm)], Vec::new()).unwrap();
+    assert!(!gateways.any_leaves());
+    assert!(Arc::ptr_eq(&before, &gateways.entry(cluster.id).unwrap()), "its warm connections are kept");
 }
 
 #[test]

@@ -171,17 +171,21 @@ async fn network(State(handle): State<Handle>, Sent(choice): Sent<NetworkChoice>
 
 async fn sessions(State(handle): State<Handle>) -> Json<Vec<LiveSession>> {
     let name = |id| handle.board.resource(id).map_or_else(|| format!("{id}"), |status| status.resource.name);
-    let all = handle.carriage.streams.all().into_iter().map(|stream| LiveSession {
-        stream: stream.id,
-        resource: stream.resource,
-        resource_name: name(stream.resource),
-        peer: stream.peer,
-        gateway: stream.route().door,
-        route: stream.route().way().and_then(|way| handle.carriage.gateways().route_of(way)),
-        started_at: stream.started_at,
-        ends_at: stream.route().way().and_then(|way| handle.carriage.gateways().leaves(way)).map(|(ends, _)| ends),
-        bytes_up: stream.control.up(),
-        bytes_down: stream.control.down(),
+    let all = handle.carriage.streams.all().into_iter().map(|stream| {
+        let route = stream.route();
+        let gateways = handle.carriage.gateways();
+        LiveSession {
+            stream: stream.id,
+            resource: stream.resource,
+            resource_name: name(stream.resource),
+            peer: stream.peer,
+            gateway: route.door,
+            route: route.way().and_then(|way| gateways.route_of(way)),
+            started_at: stream.started_at,
+            ends_at: route.way().and_then(|way| gateways.leaves(way, route.worker)).map(|(ends, _)| ends),
+            bytes_up: stream.control.up(),
+            bytes_down: stream.control.down(),
+        }
     });
     Json(all.collect())
 }

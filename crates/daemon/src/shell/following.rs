@@ -7,6 +7,7 @@ use std::{
 
 use postern_local_api::{cause::Cause, message::ControlLink};
 use postern_proto::{
+    frame::ResetCode,
     lease::Verifier,
     replica::{Change, Replica},
     resource::ClientResource,
@@ -201,6 +202,11 @@ impl Shell {
         let relays = relays(&following.handle.replica());
         if let Err(error) = self.parts.carriage.gateways().set(gateways, relays) {
             tracing::error!("a gateway cannot be dialled: {error}");
+        }
+        let removed = self.parts.carriage.gateways().removed();
+        let cut = self.parts.carriage.streams.cut_over(&removed, ResetCode::Revoked);
+        if cut > 0 {
+            tracing::info!(cut, "streams cut because their worker was removed from its cluster");
         }
     }
 

@@ -193,8 +193,8 @@ impl Shell {
             return Vec::new();
         }
         let mut leaving: BTreeMap<(UnixMillis, String), u32> = BTreeMap::new();
-        for (way, streams) in self.parts.carriage.streams.by_way() {
-            if let Some(node) = gateways.leaves(way) {
+        for ((way, worker), streams) in self.parts.carriage.streams.by_way() {
+            if let Some(node) = gateways.leaves(way, worker) {
                 *leaving.entry(node).or_default() += streams;
             }
         }

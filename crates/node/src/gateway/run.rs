@@ -97,11 +97,11 @@ pub enum GatewayError {
     #[error(transparent)]
     Identity(#[from] IdentityError),
     #[error(
-        "this gateway is not enrolled yet; give it a token from `postern admin gateways create` with --enrol-token-file or POSTERN_ENROL_TOKEN"
+        "this node is not enrolled yet; give it a token from `postern admin gateways create` with --enrol-token-file or POSTERN_ENROL_TOKEN"
     )]
     NotEnrolled,
     #[error(
-        "the certificate of this gateway has ended; enrol it again with a new token from `postern admin gateways token`"
+        "the certificate of this node has ended; enrol it again: a worker with a key pair of its cluster, any other with a new token from `postern admin gateways token`"
     )]
     CertificateEnded,
     #[error(
@@ -311,7 +311,10 @@ pub(crate) fn start(
             (Role::Gateway, advertise, Some(Arc::new(Parking::new(now.clone(), drain.clone()))))
         }
         Place::Relay => (Role::Relay, None, None),
-        Place::Worker { bridges } => (Role::Worker, None, bridges.then(|| Arc::new(Parking::at_bridge(drain.clone())))),
+        Place::Worker { bridges } => {
+            let parking = bridges.then(|| Arc::new(Parking::at_bridge(now.clone(), drain.clone())));
+            (Role::Worker, None, parking)
+        }
     };
     let validity = Validity::of(identity);
     let tls = Arc::new(RwLock::new(identity.client_tls()?));
@@ -532,7 +535,7 @@ pub(crate) async fn renew(
             Err(error) => {
                 if identity.is_over(clock::now()) {
                     let ended = GatewayError::CertificateEnded;
-                    tracing::error!(%error, "no client can connect: {ended}, and restart it with that token");
+                    tracing::error!(%error, "no client can connect: {ended}, and restart it");
                 } else {
                     tracing::warn!(%error, ends = %identity.not_after, "the certificate cannot be renewed yet");
                 }
@@ -592,7 +595,7 @@ async fn open_spool(
 }
 
 fn node_lost(stream: StreamId) -> Event {
-    let detail = Some("the gateway stopped without writing the end".to_owned());
+    let detail = Some("the node stopped without writing the end".to_owned());
     Event::End(SessionEnd { stream, dialled: None, bytes_up: 0, bytes_down: 0, reason: EndReason::NodeLost, detail })
 }
 

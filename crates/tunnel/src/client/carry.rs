@@ -156,8 +156,21 @@ impl Opening {
                 (entry, request, connection)
             };
             match connection {
-                // Only now: the node counts from when it took the connection.
-                Ok(warm) => return Ok((warm, entry, request.aged(self.age()))),
+                Ok(warm) => {
+                    guide.connected(warm.node);
+                    // Whoever removes a worker cuts the streams that are known to run over it then. This one is known now.
+                    if entry.is_removed(warm.node) {
+                        if self.losses > 0 && self.replay.has_data() {
+                            // Elsewhere the bytes might arrive a second time.
+                            return Err(EndCause::LinkLost);
+                        }
+                        let error = DialError::Removed { address: entry.address().to_owned() };
+                        self.failure = Some(Failure::Dial { entry, error });
+                        continue;
+                    }
+                    // Only now: the node counts from when it took the connection.
+                    return Ok((warm, entry, request.aged(self.age())));
+                }
                 Err(error) => self.failure = Some(Failure::Dial { entry, error }),
             }
         }

@@ -1,6 +1,7 @@
 //! One entry into the data path, and the task that keeps connections to it warm.
 
 use std::{
+    collections::BTreeSet,
     fmt, io,
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
     time::{Duration, Instant, SystemTime},
@@ -30,6 +31,8 @@ const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 /// How often a balancer is asked for the same worker again. It may give turns to a few.
 const SAME_WORKER_TRIES: u32 = 4;
+/// How often it is asked for another worker than one that was removed.
+const OTHER_WORKER_TRIES: u32 = 4;
 
 /// An entry into the data path: one node, or the workers of a cluster, at one address, with the idle connections to it.
 ///
@@ -199,8 +202,29 @@ impl Entry {
         }
     }
 
-    /// Dials.
+    /// Nobody speaks to these nodes any more, whatever they show: idle connections to them are given up. For the entry of a
+    /// cluster.
+    pub fn set_removed(&self, nodes: BTreeSet<NodeId>) {
+        drop(self.pool().set_removed(nodes));
+    }
+
+    /// Whether this is a worker that was removed.
+    pub(super) fn is_removed(&self, node: Option<NodeId>) -> bool {
+        self.pool().is_removed(node)
+    }
+
+    /// Dials. Where one of several nodes answers, it is not one that was removed: another one is asked for then.
     pub(super) async fn fresh(&self) -> Result<Warm, DialError> {
+        for _ in 0..OTHER_WORKER_TRIES {
+            let warm = self.dial().await?;
+            if !self.is_removed(warm.node) {
+                return Ok(warm);
+            }
+        }
+        Err(DialError::Removed { address: self.address.clone() })
+    }
+
+    async fn dial(&self) -> Result<Warm, DialError> {
         let tls = self.pool().tls.clone();
         let (link, node) = dial_any(&self.address, &self.name, &tls, self.outer.as_ref()).await?;
         let node = node.filter(|_| self.door.node().is_none());
@@ -255,7 +279,7 @@ impl Entry {
     }
 
     /// The same on those to one of several nodes.
-    pub(super) fn rest_at(&self, node: Option<NodeId>) {
+    pub fn rest_at(&self, node: Option<NodeId>) {
         let idle = self.pool().distrust_node(node);
         farewell(idle);
     }

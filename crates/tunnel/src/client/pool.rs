@@ -2,7 +2,10 @@
 //!
 //! Sans-IO but for the check: the caller says what time it is.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::BTreeSet,
+    time::{Duration, Instant},
+};
 
 use postern_proto::{id::NodeId, time::UnixMillis};
 
@@ -36,6 +39,8 @@ pub(super) struct Pool {
     /// Connections that are being made to stand idle.
     pub(super) dialling: usize,
     pub(super) closed: bool,
+    /// Nodes that nobody is to speak to.
+    removed: BTreeSet<NodeId>,
 }
 
 /// One reading of both clocks.
@@ -57,7 +62,7 @@ impl Warm {
 
 impl Pool {
     pub(super) fn new(tls: ClientTls) -> Self {
-        Self { idle: Vec::new(), tls, spares: Spares::default(), dialling: 0, closed: false }
+        Self { idle: Vec::new(), tls, spares: Spares::default(), dialling: 0, closed: false, removed: BTreeSet::new() }
     }
 
     /// The connection that was used last and is still good; one that this runtime has used goes before others.
@@ -76,7 +81,7 @@ impl Pool {
 
     /// Keeps a connection for the next stream; gives it back when it is not to be kept.
     pub(super) fn put(&mut self, mut warm: Warm, now: Now) -> Option<Warm> {
-        if self.closed || self.idle.len() >= MOST || !warm.is_usable(now) {
+        if self.closed || self.idle.len() >= MOST || !warm.is_usable(now) || self.is_removed(warm.node) {
             return Some(warm);
         }
         self.idle.push((warm, now.instant));
@@ -110,6 +115,18 @@ impl Pool {
     /// The same for those to one of several nodes.
     pub(super) fn distrust_node(&mut self, node: Option<NodeId>) -> Vec<Warm> {
         self.idle.extract_if(.., |(warm, _)| warm.node == node).map(|(warm, _)| warm).collect()
+    }
+
+    /// Takes over which nodes are not to be spoken to; the connections to them.
+    pub(super) fn set_removed(&mut self, nodes: BTreeSet<NodeId>) -> Vec<Warm> {
+        self.removed = nodes;
+        let removed = &self.removed;
+        let gone = |warm: &Warm| warm.node.is_some_and(|node| removed.contains(&node));
+        self.idle.extract_if(.., |(warm, _)| gone(warm)).map(|(warm, _)| warm).collect()
+    }
+
+    pub(super) fn is_removed(&self, node: Option<NodeId>) -> bool {
+        node.is_some_and(|node| self.removed.contains(&node))
     }
 
     pub(super) fn idle(&self) -> usize {

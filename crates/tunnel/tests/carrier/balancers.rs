@@ -132,7 +132,9 @@ fn cluster() -> ClusterId {
 /// The cluster's entry at a balancer; with an authority over the WebSocket carrier.
 fn entry(org: &Org, at: SocketAddr, authority: Option<String>) -> Arc<Entry> {
     let carrier = if authority.is_some() { EntryCarrier::WebSocket } else { EntryCarrier::Direct };
-    let info = ClusterInfo { id: cluster(), name: "eu".to_owned(), address: at.to_string(), carrier, authority };
+    let (leaving, removed) = (Vec::new(), Vec::new());
+    let (name, address) = ("eu".to_owned(), at.to_string());
+    let info = ClusterInfo { id: cluster(), name, address, carrier, authority, leaving, removed };
     Entry::to_cluster(&info, org.client()).unwrap()
 }
 

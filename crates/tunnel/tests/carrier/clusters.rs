@@ -64,7 +64,8 @@ impl Balancer {
 
     fn entry(&self, cluster: ClusterId, org: &Org) -> Arc<Entry> {
         let (name, address) = ("eu".to_owned(), self.address.to_string());
-        let info = ClusterInfo { id: cluster, name, address, carrier: EntryCarrier::Direct, authority: None };
+        let (carrier, leaving, removed) = (EntryCarrier::Direct, Vec::new(), Vec::new());
+        let info = ClusterInfo { id: cluster, name, address, carrier, authority: None, leaving, removed };
         Entry::to_cluster(&info, org.client()).unwrap()
     }
 }
@@ -124,6 +125,34 @@ async fn workers_of_another_cluster_or_organisation_and_gateways_are_not_spoken_
         assert!(matches!(cause, EndCause::Refused(problem) if problem.code == "gateway_unreachable"));
     }
     assert_eq!(asked.load(Ordering::SeqCst) + foreign_asked.load(Ordering::SeqCst), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_removed_worker_that_goes_on_is_not_spoken_to_and_others_are_found() {
+    let org = Org::new();
+    let target = Target::echo().await;
+    let (one, one_asked) = worker(&org, cluster(1), target).await;
+    let (other, other_asked) = worker(&org, cluster(1), target).await;
+    let balancer = Balancer::start(vec![one.address]).await;
+    let entry = balancer.entry(cluster(1), &org);
+    assert_eq!(echo(&entry, b"hello").await, EndCause::Done);
+    entry.probe().await.unwrap();
+    assert!(entry.idle() > 0);
+    entry.set_removed([one.node].into());
+    assert_eq!(entry.idle(), 0, "a connection to it stands ready");
+    balancer.lead_to(&[one.address, other.address]);
+    for _ in 0..4 {
+        entry.rest();
+        assert_eq!(echo(&entry, b"hello").await, EndCause::Done);
+    }
+    assert_eq!((one_asked.load(Ordering::SeqCst), other_asked.load(Ordering::SeqCst)), (1, 4));
+    // Nobody else is left.
+    entry.rest();
+    balancer.lead_to(&[one.address]);
+    let cause = echo(&entry, b"hello").await;
+    let EndCause::Refused(problem) = cause else { panic!("{cause:?}") };
+    assert!(problem.detail.as_deref().is_some_and(|detail| detail.contains("removed from its cluster")), "{problem}");
+    assert_eq!((one_asked.load(Ordering::SeqCst), entry.idle()), (1, 0));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -160,7 +160,7 @@ impl Exchange {
                 let presence = Presence { connected, agent, last_seen: store.clock().now(), leaving, load };
                 state.remote.nodes.insert(node, (presence, now));
                 if state.note_leaving(node, leaving) {
-                    state.refresh_org(store);
+                    state.refresh_entries(store);
                 }
             }
             News::Health(report) => {
@@ -174,7 +174,7 @@ impl Exchange {
                 let before =
                     if at.is_empty() { state.parked.remove(&node) } else { state.parked.insert(node, at.clone()) };
                 if before.unwrap_or_default() != at {
-                    state.refresh_org(store);
+                    state.refresh_entries(store);
                 }
             }
             News::Check { .. } => {}

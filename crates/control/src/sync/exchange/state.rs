@@ -10,7 +10,7 @@ use std::{
 use postern_proto::{
     id::{NodeId, ResourceId},
     lease::RevokedSubject,
-    sync::{Item, ItemKey, ParkedAt, Peer},
+    sync::{CLUSTERS, Item, ItemKey, ParkedAt, Peer},
     time::UnixMillis,
 };
 use tokio::sync::Notify;
@@ -113,11 +113,11 @@ impl State {
         before.unwrap_or_default() != leaving
     }
 
-    /// Tells everybody of gateways and relays anew.
-    pub(super) fn refresh_org(&mut self, store: &Store) {
-        if self.hub.view(ORG).is_some() {
-            self.refresh(store, &[ORG.to_owned()]);
-        }
+    /// Tells everybody of gateways, relays and clusters anew.
+    pub(super) fn refresh_entries(&mut self, store: &Store) {
+        let scopes = [ORG, CLUSTERS].into_iter().filter(|scope| self.hub.view(*scope).is_some());
+        let scopes: Vec<String> = scopes.map(str::to_owned).collect();
+        self.refresh(store, &scopes);
     }
 
     /// Makes sure that these scopes are kept.
@@ -164,7 +164,7 @@ impl State {
                 }
                 RevokedSubject::Node { node } => {
                     let of = |peer| peer == Peer::Node { node: *node };
-                    self.hub.close_where("node_revoked", "The gateway was deleted or enrolled anew", of);
+                    self.hub.close_where("node_revoked", "The node was deleted or enrolled anew", of);
                 }
                 RevokedSubject::Grant { .. } | RevokedSubject::Resource { .. } | RevokedSubject::Access { .. } => {}
             }
