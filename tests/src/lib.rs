@@ -9,9 +9,13 @@ pub mod api;
 pub mod authority;
 pub mod balancer;
 pub mod binaries;
+#[cfg(target_os = "linux")]
+pub mod capture;
 pub mod carrier;
 pub mod client;
 pub mod clock;
+#[cfg(target_os = "linux")]
+pub mod cluster_bed;
 pub mod command;
 pub mod container;
 pub mod content;

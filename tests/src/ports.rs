@@ -2,13 +2,18 @@
 
 use std::{
     io,
-    net::{Ipv4Addr, SocketAddr, TcpListener},
+    net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener},
 };
 
 /// A TCP port of 127.0.0.1 that was free a moment ago, for programs that cannot be given port 0. Somebody may take it
 /// first: whoever starts such a program tries again with another one.
 pub fn free_port() -> io::Result<u16> {
-    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
+    free_port_of(Ipv4Addr::LOCALHOST.into())
+}
+
+/// The same of another address of this machine.
+pub fn free_port_of(host: IpAddr) -> io::Result<u16> {
+    Ok(TcpListener::bind((host, 0))?.local_addr()?.port())
 }
 
 /// A loopback address for one test alone, so that bind addresses that a control plane assigns (always the same first

@@ -71,6 +71,10 @@ impl Site {
             networks.push(Arc::new(Namespace::new().await?));
         }
         let site = Self { networks };
+        for network in &site.networks {
+            // A new network takes this over from the machine's own.
+            network.set("net/ipv4/ip_forward", "0").await?;
+        }
         site.network(0).ip(&format!("addr add {DMZ}/32 dev lo")).await?;
         for number in 1..=count {
             site.join(0, number).await?;
@@ -103,6 +107,11 @@ impl Site {
         Ok(())
     }
 
+    /// Takes the cable between two networks away, and with it the routes over it.
+    pub async fn part(&self, one: usize, other: usize) -> anyhow::Result<()> {
+        self.network(one).ip(&format!("link del to{other}")).await.map(drop)
+    }
+
     /// Has everything vanish that is sent over the cable between two networks, in both directions. No interface goes down
     /// and nobody is told, as when a cable is cut behind a switch.
     pub async fn cut(&self, one: usize, other: usize) -> anyhow::Result<()> {
@@ -124,9 +133,14 @@ impl Site {
 
     /// Starts a server within a network, on a port of its loopback.
     pub async fn target(&self, number: usize, behaviour: Behaviour) -> anyhow::Result<LocalTarget> {
+        self.target_at(number, Ipv4Addr::LOCALHOST.into(), behaviour).await
+    }
+
+    /// The same at another address of that network.
+    pub async fn target_at(&self, number: usize, host: IpAddr, behaviour: Behaviour) -> anyhow::Result<LocalTarget> {
         let (told, tell) = oneshot::channel();
         let serving = self.serve(number, async move || {
-            let _ = told.send(Target::start(behaviour).await);
+            let _ = told.send(Target::start_at(host, behaviour).await);
         });
         let target = tell.await.context("the server does not start")??;
         Ok(LocalTarget { target, _serving: serving })

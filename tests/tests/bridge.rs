@@ -9,11 +9,16 @@ use anyhow::Context as _;
 use postern_proto::resource::Kind;
 use postern_tests::{
     balancer::Balancer,
+    capture::Capture,
     client::{self, End},
+    cluster_bed::{CLIENT, ClusterBed, NETWORKS, PRIVATE},
+    need_namespace, need_program,
+    site::{self, DMZ, address},
     stack::{Stack, Worker},
     target::{Behaviour, Target},
 };
 use serde_json::json;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 /// Tries until a stream goes through: routes and bindings travel, and links are parked.
 async fn until_answered(address: SocketAddr) -> anyhow::Result<()> {
@@ -90,4 +95,75 @@ async fn clients_reach_inner_workers_over_a_bridge_and_one_that_dies_is_left_out
     }
     bridge.stop().await?;
     stack.stop().await
+}
+
+/// What the program says and the resource repeats: nowhere else, and in the clear it is found whole.
+const MARKER: &[u8] = b"a-word-that-no-bridge-may-ever-read-9876543210";
+const TIMES: usize = 100;
+
+/// Says it often over as many streams as it takes to have it carried by both inner workers.
+async fn say(address: SocketAddr) -> anyhow::Result<()> {
+    let mut streams = Vec::new();
+    for _ in 0..4 {
+        streams.push(client::open(address).await?);
+    }
+    for stream in &mut streams {
+        for _ in 0..TIMES {
+            stream.write_all(MARKER).await?;
+            let mut answer = vec![0; MARKER.len()];
+            stream.read_exact(&mut answer).await?;
+            anyhow::ensure!(answer == MARKER, "something else came back");
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn a_bridge_in_the_dmz_leads_to_inner_workers_in_private_networks_and_a_recording_of_it_shows_nothing()
+-> anyhow::Result<()> {
+    need_namespace!();
+    need_program!(Capture::PROGRAM);
+    site::run(NETWORKS, async |site| {
+        let mut bed = ClusterBed::start(site, Stack::builder()).await?;
+        let bridge = bed.start_worker("bridge", 0, &[("POSTERN_BRIDGE", "local")]).await?;
+        let edge = SocketAddr::new(DMZ, bridge.listens().port()).to_string();
+        bed.change(json!({"advertise": edge})).await?;
+        for (name, network) in ["inner-1", "inner-2"].into_iter().zip(PRIVATE) {
+            let inner = bed.start_worker(name, network, &[("POSTERN_BRIDGE", edge.as_str())]).await?;
+            anyhow::ensure!(inner.is_inner(), "{name} listens");
+            bed.workers.push(inner);
+        }
+        let local = bed.stack.user().connect("db").await?;
+        bed.carries(local).await?;
+
+        let folder = bed.stack.folder().to_owned();
+        let at_bridge = Capture::start(&bed.site, 0, &folder).await?;
+        let at_resource = Capture::start(&bed.site, PRIVATE[0], &folder).await?;
+        bed.site.within(CLIENT, move || say(local)).await?;
+        // The control: at the resource it is seen in both directions.
+        let said = 4 * TIMES;
+        let (seen, length) = at_resource.occurrences(MARKER).await?;
+        assert!(seen >= 2 * said, "{seen} of {} are in {length} bytes at the resource", 2 * said);
+        let (seen, length) = at_bridge.occurrences(MARKER).await?;
+        // In and out again, each way.
+        assert!(
+            length > 4 * said * MARKER.len(),
+            "{length} bytes were recorded at the bridge: the traffic is not in it"
+        );
+        assert_eq!(seen, 0, "the bridge's network saw what was said, in {length} bytes");
+
+        // Both have carried, for the client as the bridge saw it, and the bridge for nobody.
+        let client = std::collections::BTreeSet::from([address(CLIENT, 0)]);
+        let recorded = bed.recorded().await?;
+        assert!(recorded.values().all(|clients| *clients == client), "{recorded:?}");
+        // Nobody could come in: the private networks listen to the resource's own port alone.
+        for network in PRIVATE {
+            let listening = bed.site.network(network).run("cat", &["/proc/net/tcp"]).await?;
+            let open: Vec<&str> =
+                listening.lines().filter(|line| line.split_whitespace().nth(3) == Some("0A")).collect();
+            assert_eq!(open.len(), usize::from(network == PRIVATE[0]), "{open:?}");
+        }
+        bed.workers.push(bridge);
+        bed.stop().await
+    })
 }

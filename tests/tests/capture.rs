@@ -5,14 +5,11 @@
 //! client (1) ── DMZ (0: control plane, gateway) ── private network (2: relay, resource)
 //! ```
 
-use std::path::{Path, PathBuf};
-
-use anyhow::Context as _;
 use postern_proto::resource::Kind;
 use postern_tests::{
+    capture::Capture,
     client, need_namespace, need_program,
-    process::Process,
-    site::{self, DMZ, Site},
+    site::{self, DMZ},
     stack::{How, Stack},
     target::Behaviour,
 };
@@ -22,41 +19,10 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 const MARKER: &[u8] = b"a-word-that-no-gateway-may-ever-read-0123456789";
 const TIMES: usize = 200;
 
-/// All packets of one network.
-struct Capture {
-    process: Process,
-    file: PathBuf,
-}
-
-impl Capture {
-    async fn start(site: &Site, number: usize, folder: &Path) -> anyhow::Result<Self> {
-        let name = format!("capture-{number}");
-        let file = folder.join(&name).with_extension("pcap");
-        let mut command = site.network(number).command("tcpdump");
-        command.args(["-i", "any", "-n", "-U", "-s", "0", "-B", "16384", "-Z", "root", "-w"]).arg(&file).arg("tcp");
-        let process = Process::spawn(&name, &mut command, folder)?;
-        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);
-        while !process.log().contains("listening on") {
-            anyhow::ensure!(std::time::Instant::now() < deadline, "tcpdump does not listen: {}", process.log());
-            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-        }
-        Ok(Self { process, file })
-    }
-
-    /// How often `bytes` are in it, and how long it is.
-    async fn occurrences(mut self, bytes: &[u8]) -> anyhow::Result<(usize, usize)> {
-        // What the kernel has seen is handed over with the next packets or within a moment.
-        tokio::time::sleep(std::time::Duration::from_secs(1)).await;
-        self.process.stop().await?;
-        let recorded = std::fs::read(&self.file).context("the recording cannot be read")?;
-        Ok((recorded.windows(bytes.len()).filter(|window| *window == bytes).count(), recorded.len()))
-    }
-}
-
 #[test]
 fn a_recording_at_the_gateway_shows_nothing_of_what_goes_to_a_relay() -> anyhow::Result<()> {
     need_namespace!();
-    need_program!("tcpdump");
+    need_program!(Capture::PROGRAM);
     site::run(2, async |site| {
         let launcher = site.launcher(1);
         let words: Vec<&str> = launcher.iter().map(String::as_str).collect();

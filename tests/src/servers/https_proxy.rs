@@ -1,13 +1,13 @@
 //! HTTPS proxies as companies have them, which want a user name and a password.
 
 use std::{
-    net::{Ipv4Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     process::Command,
 };
 
 use anyhow::Context as _;
 
-use super::{Folder, folder, start_on_free_port};
+use super::{Folder, folder, start_at};
 use crate::{command::find_program, process::Process, skip::is_root};
 
 /// What the proxies accept.
@@ -20,7 +20,7 @@ const NOBODY: u32 = 65_534;
 /// A running proxy.
 pub struct HttpsProxy {
     process: Process,
-    port: u16,
+    address: SocketAddr,
     folder: Folder,
 }
 
@@ -31,13 +31,18 @@ impl HttpsProxy {
     pub const TINYPROXY: &str = "tinyproxy";
 
     pub async fn squid() -> anyhow::Result<Self> {
+        Self::squid_at(Ipv4Addr::LOCALHOST.into()).await
+    }
+
+    /// The same at another address of this machine.
+    pub async fn squid_at(host: IpAddr) -> anyhow::Result<Self> {
         let server = find_program(Self::SQUID).context("squid is not installed")?;
         let folder = folder()?;
         let own = folder.private("squid", is_root().then_some(NOBODY))?;
         std::fs::write(folder.path().join("accepts"), accepts())?;
-        let (process, port) = start_on_free_port(async |port| {
+        let (process, address) = start_at(host, async |address| {
             let file = folder.path().join("squid.conf");
-            std::fs::write(&file, squid_configuration(&folder, &own, port))?;
+            std::fs::write(&file, squid_configuration(&folder, &own, address))?;
             let mut command = Command::new(if is_root() { "setpriv" } else { "env" });
             if is_root() {
                 command.args([format!("--reuid={NOBODY}"), format!("--regid={NOBODY}")]).args(["--clear-groups", "--"]);
@@ -46,16 +51,22 @@ impl HttpsProxy {
             Process::spawn("squid", &mut command, folder.path())
         })
         .await?;
-        Ok(Self { process, port, folder })
+        Ok(Self { process, address, folder })
     }
 
     pub async fn tinyproxy() -> anyhow::Result<Self> {
+        Self::tinyproxy_at(Ipv4Addr::LOCALHOST.into()).await
+    }
+
+    /// The same at another address of this machine.
+    pub async fn tinyproxy_at(host: IpAddr) -> anyhow::Result<Self> {
         let server = find_program(Self::TINYPROXY).context("tinyproxy is not installed")?;
         let folder = folder()?;
-        let (process, port) = start_on_free_port(async |port| {
+        let (process, address) = start_at(host, async |address| {
             let file = folder.path().join("tinyproxy.conf");
+            let (host, port) = (address.ip(), address.port());
             let text = format!(
-                "Port {port}\nListen 127.0.0.1\nTimeout 600\nMaxClients 200\nLogLevel Connect\n\
+                "Port {port}\nListen {host}\nTimeout 600\nMaxClients 200\nLogLevel Connect\n\
                  BasicAuth {PROXY_USER} {PROXY_PASSWORD}\n"
             );
             std::fs::write(&file, text)?;
@@ -64,12 +75,12 @@ impl HttpsProxy {
             Process::spawn("tinyproxy", &mut command, folder.path())
         })
         .await?;
-        Ok(Self { process, port, folder })
+        Ok(Self { process, address, folder })
     }
 
     #[must_use]
-    pub fn address(&self) -> SocketAddr {
-        SocketAddr::from((Ipv4Addr::LOCALHOST, self.port))
+    pub const fn address(&self) -> SocketAddr {
+        self.address
     }
 
     /// A file with what the proxy accepts, for posternd.
@@ -101,10 +112,10 @@ fn accepts() -> String {
     format!("while read -r line; do [ \"$line\" = '{PROXY_USER} {PROXY_PASSWORD}' ] && echo OK || echo ERR; done\n")
 }
 
-fn squid_configuration(folder: &Folder, own: &std::path::Path, port: u16) -> String {
+fn squid_configuration(folder: &Folder, own: &std::path::Path, address: SocketAddr) -> String {
     let (folder, own) = (folder.path().display(), own.display());
     format!(
-        "http_port 127.0.0.1:{port}\n\
+        "http_port {address}\n\
          pid_filename none\n\
          cache_log {own}/cache.log\n\
          access_log stdio:{own}/access.log\n\
