@@ -196,9 +196,13 @@ impl Entry {
 
     /// A connection for a stream: an idle one, or a fresh one.
     pub(super) async fn connection(self: &Arc<Self>) -> Result<Warm, DialError> {
-        match self.take() {
-            Some(warm) => Ok(warm),
-            None => self.fresh().await,
+        if let Some(warm) = self.take() {
+            return Ok(warm);
+        }
+        match self.fresh().await {
+            // The balancer may have given its turns with others to the keeper meanwhile.
+            Err(error @ DialError::Removed { .. }) => self.take().ok_or(error),
+            fresh => fresh,
         }
     }
 

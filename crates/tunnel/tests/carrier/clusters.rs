@@ -140,7 +140,7 @@ async fn a_removed_worker_that_goes_on_is_not_spoken_to_and_others_are_found() {
     assert!(entry.idle() > 0);
     entry.set_removed([one.node].into());
     assert_eq!(entry.idle(), 0, "a connection to it stands ready");
-    balancer.lead_to(&[one.address, other.address]);
+    balancer.lead_to(&[one.address, other.address, other.address]);
     for _ in 0..4 {
         entry.rest();
         assert_eq!(echo(&entry, b"hello").await, EndCause::Done);
