@@ -182,6 +182,7 @@ fn workers_take_a_new_certificate_from_their_files_within_a_minute_and_never_a_b
         let path = |path: &std::path::Path| path.to_str().map(str::to_owned).context("a path in UTF-8");
         let files = [
             ("POSTERN_TLS_CERT_SOURCE", "file"),
+            ("POSTERN_TLS_CLIENT_AUTH", "none"),
             ("POSTERN_TLS_CERT_FILE", &path(&certificate)?),
             ("POSTERN_TLS_KEY_FILE", &path(&key)?),
         ];
