@@ -1,6 +1,6 @@
 //! `postern-node worker`.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use anyhow::Context as _;
 use postern_proto::id::{ClusterId, NodeId};
@@ -74,7 +74,7 @@ impl Stack {
         std::fs::write(&ca_file, &control.ca)?;
         let mut command = crate::command::launched(&how.launcher, setting.binaries.node());
         command.args(["worker", "--control", &format!("https://{at}")]).arg("--ca").arg(ca_file);
-        let listen = SocketAddr::new(how.host.unwrap_or(Ipv4Addr::LOCALHOST.into()), 0);
+        let listen = SocketAddr::new(how.host.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)), 0);
         command.arg("--state").arg(state).args(["--bind-address", &listen.to_string()]).args(&how.options);
         command.env("RUST_LOG", &setting.log);
         command.env("POSTERN_PROXY_CLUSTER_ACCESS_KEY", &key.access_key);

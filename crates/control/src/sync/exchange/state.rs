@@ -115,7 +115,7 @@ impl State {
 
     /// Tells everybody of gateways, relays and clusters anew.
     pub(super) fn refresh_entries(&mut self, store: &Store) {
-        let scopes = [ORG, CLUSTERS].into_iter().filter(|scope| self.hub.view(*scope).is_some());
+        let scopes = [ORG, CLUSTERS].into_iter().filter(|scope| self.hub.view(scope).is_some());
         let scopes: Vec<String> = scopes.map(str::to_owned).collect();
         self.refresh(store, &scopes);
     }
