@@ -210,7 +210,7 @@ impl Gateways {
                 let way = Way { door: info.door(), relay };
                 let kept = before.remove(&way).filter(|gateway| gateway.info.leads_as(&info));
                 let gateway = match kept {
-                    Some(gateway) => Ok(Gateway { info: info.clone(), relay: behind, ..gateway }),
+                    Some(gateway) => Ok(gateway.told(info.clone(), behind)),
                     None => Gateway::new(info.clone(), relay, behind, &tls),
                 };
                 match gateway {
@@ -472,6 +472,18 @@ impl Gateway {
     /// Whether the gateway or the relay takes no new streams.
     fn leaves(&self) -> bool {
         self.info.is_draining() || self.relay.as_ref().is_some_and(|relay| relay.draining)
+    }
+
+    /// The same with what is said of it now. One that is back in service is looked at again at once: that it took no
+    /// streams a moment ago counts no more.
+    fn told(self, info: Listed, relay: Option<Behind>) -> Self {
+        let left = self.leaves();
+        let now = Self { info, relay, ..self };
+        if left && !now.leaves() && !matches!(now.state, State::Reachable) {
+            Self { state: State::Unknown, probe_at: Duration::ZERO, ..now }
+        } else {
+            now
+        }
     }
 
     fn hop(&self) -> Hop {

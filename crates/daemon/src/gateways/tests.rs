@@ -115,6 +115,25 @@ fn a_draining_one_comes_before_one_that_is_down_and_after_one_that_works() {
 }
 
 #[test]
+fn one_that_is_back_in_service_is_looked_at_at_once_and_taken_again() {
+    let mut gateways = gateways(2);
+    let said = |draining: bool| {
+        let mut first = info(1);
+        first.draining = draining;
+        vec![Listed::Gateway(first), listed(2)]
+    };
+    let _first_look = gateways.take_due_probes(at(0));
+    gateways.set(said(true), Vec::new()).unwrap();
+    gateways.note_draining(node(1), at(1));
+    gateways.note_failed(node(1), "down".to_owned(), at(2));
+    assert_eq!(chosen(&gateways, &[], &[], at(2)), Some(2));
+    gateways.set(said(false), Vec::new()).unwrap();
+    assert_eq!(chosen(&gateways, &[], &[2], at(2)), Some(1));
+    assert_eq!(gateways.take_due_probes(at(2)).len(), 1);
+    assert_eq!(chosen(&gateways, &[], &[], at(2)), Some(1), "it counts as one of which nothing is known");
+}
+
+#[test]
 fn many_streams_that_fail_at_once_are_one_failure() {
     let mut gateways = gateways(1);
     for _ in 0..100 {
