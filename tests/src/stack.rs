@@ -24,7 +24,7 @@ use std::{
 
 use anyhow::Context as _;
 use postern_proto::{
-    id::{AccountId, ResourceId, RoleId},
+    id::{AccountId, NodeId, ResourceId, RoleId},
     resource::Kind,
 };
 use serde_json::{Value, json};
@@ -292,17 +292,33 @@ impl Stack {
         }
     }
 
-    /// Waits until the control plane has every gateway and relay.
+    /// Whether a control plane answers and has every gateway, relay and worker.
+    pub async fn has_all_nodes(&self) -> bool {
+        let connected = |node: &Value| node.get("state").and_then(Value::as_str) == Some("connected");
+        let nodes = self.api().list("/api/v1/gateways").await;
+        nodes.is_ok_and(|nodes| !nodes.is_empty() && nodes.iter().all(connected))
+    }
+
+    /// Waits until it has.
     pub async fn nodes_are_connected(&self) -> anyhow::Result<()> {
         let deadline = Instant::now() + PATIENCE;
-        let connected = |node: &Value| node.get("state").and_then(Value::as_str) == Some("connected");
+        while !self.has_all_nodes().await {
+            anyhow::ensure!(Instant::now() < deadline, "the control plane does not have every node");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        Ok(())
+    }
+
+    /// Waits until a node is in this state (`up`, `draining`, `drained`, `away`).
+    pub async fn node_is(&self, node: NodeId, state: &str) -> anyhow::Result<()> {
+        let deadline = Instant::now() + PATIENCE;
         loop {
-            let nodes = self.api().list("/api/v1/gateways").await?;
-            if nodes.iter().all(connected) {
+            let view = self.api().get(&format!("/api/v1/nodes/{node}")).await?;
+            if view.get("state").and_then(Value::as_str) == Some(state) {
                 return Ok(());
             }
-            anyhow::ensure!(Instant::now() < deadline, "the control plane does not have every node: {nodes:?}");
-            tokio::time::sleep(Duration::from_millis(20)).await;
+            anyhow::ensure!(Instant::now() < deadline, "it is not {state}: {view}");
+            tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }
 

@@ -154,9 +154,7 @@ async fn everybody_is_back(stack: &Stack, load: &Load) -> anyhow::Result<()> {
     let deadline = Instant::now() + BACK_WITHIN;
     let carried = load.carried.load(Ordering::SeqCst);
     loop {
-        let gateways = stack.api().list("/api/v1/gateways").await;
-        let connected = |gateway: &Value| gateway.get("state").and_then(Value::as_str) == Some("connected");
-        let there = gateways.is_ok_and(|gateways| !gateways.is_empty() && gateways.iter().all(connected));
+        let there = stack.has_all_nodes().await;
         let status = stack.user().client().status().await?;
         let linked = matches!(status.control, ControlLink::Connected { .. });
         if there && linked && load.carried.load(Ordering::SeqCst) > carried + 10 {

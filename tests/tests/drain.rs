@@ -44,20 +44,9 @@ async fn who_has_a_connection_over_a_node_that_is_drained_sees_the_countdown_unt
     let over = sessions.iter().filter(|session| session.gateway == Some(node.into())).count();
     assert_eq!((sessions.len(), over), (2, 1), "{sessions:?}");
     drop(old);
-    let gone = async |state: &str| {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            let view = stack.api().get(&format!("/api/v1/nodes/{node}")).await?;
-            if view["state"] == state {
-                return anyhow::Ok(());
-            }
-            anyhow::ensure!(Instant::now() < deadline, "it is not {state}: {view}");
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
-    };
-    gone("drained").await?;
+    stack.node_is(node, "drained").await?;
     stack.api().delete(&format!("/api/v1/nodes/{node}/drain")).await?;
-    gone("up").await?;
+    stack.node_is(node, "up").await?;
     let status = stack.user().client().status().await?;
     assert!(status.health.iter().all(|item| item.code != "node_leaves"), "{:?}", status.health);
     stack.stop().await

@@ -400,15 +400,7 @@ impl Bed {
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
         }
-        loop {
-            let nodes = self.stack.api().list("/api/v1/gateways").await;
-            let connected = |node: &Value| node.get("state").and_then(Value::as_str) == Some("connected");
-            if nodes.is_ok_and(|nodes| nodes.len() == SIDES.len() && nodes.iter().all(connected)) {
-                return Ok(());
-            }
-            anyhow::ensure!(Instant::now() < deadline, "the control plane does not have every node");
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
+        self.stack.nodes_are_connected().await
     }
 
     /// Every transfer that reached a vault has a session record with an end, and the records are as they were written.
