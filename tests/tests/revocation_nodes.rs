@@ -1,5 +1,5 @@
-//! Access that is taken away while streams run through many nodes: three gateways that dial themselves and three relays, busy
-//! and idle streams. None survives. And a node that has lost the control plane: it learns of it when it is back, and opens
+//! Access that is taken away while streams run through many nodes: three gateways that dial themselves, three relays and three
+//! workers of a cluster, busy and idle streams. None survives. And a node that has lost the control plane: it learns of it when it is back, and opens
 //! nothing for a strict resource meanwhile.
 
 use std::{
@@ -10,16 +10,17 @@ use std::{
 use anyhow::Context as _;
 use postern_proto::resource::Kind;
 use postern_tests::{
+    balancer::Balancer,
     carrier::{Carrier, RESET, Received, head, new_stream},
     client::{self, End},
     device::Device,
     figure, need_namespace,
     process::raise_file_limit,
     site::{self, DMZ, address},
-    stack::{EMAIL, How, PASSWORD, Stack},
+    stack::{EMAIL, Gateway, How, PASSWORD, Relay, Stack, Worker},
     target::{Behaviour, Target},
 };
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::{net::TcpStream, task::JoinSet};
 
 /// Streams over all nodes together.
@@ -49,7 +50,8 @@ async fn live(mut stream: TcpStream, busy: bool) -> anyhow::Result<Instant> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn of_a_thousand_streams_over_three_gateways_and_three_relays_none_survives() -> anyhow::Result<()> {
+async fn of_a_thousand_streams_over_three_gateways_three_relays_and_three_workers_none_survives() -> anyhow::Result<()>
+{
     raise_file_limit()?;
     let target = Target::start(Behaviour::Echo).await?;
     let mut stack = Stack::builder().gateways(3).start().await?;
@@ -71,37 +73,77 @@ async fn of_a_thousand_streams_over_three_gateways_and_three_relays_none_survive
         stack.user().resource_when(&name, leads).await?;
         places.push(stack.user().connect(&name).await?);
     }
+    let balancer = Balancer::start().await?;
+    let (at_cluster, mut workers) = behind(&stack, &balancer, &target).await?;
+    // A third of all, as of the other kinds.
+    places.extend([at_cluster; 3]);
     let mut lives = JoinSet::new();
     for number in 0..STREAMS {
-        let (side, busy) = (number % nodes.len(), (number / nodes.len()).is_multiple_of(2));
+        let (side, busy) = (number % places.len(), (number / places.len()).is_multiple_of(2));
         let place = places.get(side).copied().context("a place")?;
         let stream = client::open(place).await.with_context(|| format!("stream {number}"))?;
         lives.spawn(async move { (side, busy, live(stream, busy).await) });
     }
     target.wait_open(STREAMS as u64, LIMIT).await?;
+    each_node_carries(&stack, &workers).await?;
     let asked = stack.revoke_all().await?;
     let ends = tokio::time::timeout(LIMIT, lives.join_all()).await.context("streams survived")?;
     target.wait_open(0, LIMIT).await.context("streams survive at the resource")?;
     let mut all = Vec::new();
-    for (relayed, busy) in [(false, false), (false, true), (true, false), (true, true)] {
+    let kinds = ["gateways", "relays", "workers"];
+    for (kind, busy) in (0..kinds.len()).flat_map(|kind| [(kind, false), (kind, true)]) {
         let mut times = Vec::new();
         for (side, was_busy, end) in &ends {
-            if (*side >= 3, *was_busy) == (relayed, busy) {
+            if (side / 3, *was_busy) == (kind, busy) {
                 let at = end.as_ref().map_err(|error| anyhow::anyhow!("{error:#}"))?;
                 times.push(at.saturating_duration_since(asked));
             }
         }
         all.extend(&times);
-        let what = format!(
-            "revocation over three {}, {}",
-            if relayed { "relays" } else { "gateways" },
-            if busy { "busy" } else { "idle" }
-        );
+        let what = format!("revocation over three {}, {}", kinds[kind], if busy { "busy" } else { "idle" });
         figure::times(&what, &mut times);
     }
     assert_eq!(all.len(), STREAMS);
     figure::times(&format!("revocation, 0 of {STREAMS} streams survive"), &mut all);
+    for worker in &mut workers {
+        worker.stop().await?;
+    }
     stack.stop().await
+}
+
+/// Three workers behind a balancer that gives turns, and where what they lead to appears.
+async fn behind(stack: &Stack, balancer: &Balancer, target: &Target) -> anyhow::Result<(SocketAddr, Vec<Worker>)> {
+    let cluster = stack.create_cluster("eu", balancer.entrance().address()).await?;
+    let key = stack.create_key(cluster).await?;
+    let mut workers = Vec::new();
+    for number in 1..=3 {
+        let worker = stack.start_worker(&format!("worker-{number}"), &key).await?;
+        balancer.entrance().add(worker.listens());
+        workers.push(worker);
+    }
+    let resource = stack.create_resource("over-workers", Kind::Tcp, target.address()).await?;
+    stack.api().patch(&format!("/api/v1/resources/{resource}"), json!({"cluster": cluster})).await?;
+    stack.add_rule(stack.role, &[resource]).await?;
+    let leads = |status: &postern_local_api::message::ResourceStatus| {
+        status.route.as_ref().is_some_and(|route| route.hops.last().is_some_and(|hop| hop.name == "eu"))
+    };
+    stack.user().resource_when("over-workers", leads).await?;
+    Ok((stack.user().connect("over-workers").await?, workers))
+}
+
+/// Fails unless every gateway, relay and worker carries its share.
+async fn each_node_carries(stack: &Stack, workers: &[Worker]) -> anyhow::Result<()> {
+    let nodes = stack.gateways.iter().map(Gateway::id).chain(stack.relays.iter().map(Relay::id));
+    let nodes: Vec<String> = nodes.chain(workers.iter().map(Worker::id)).map(|node| node.to_string()).collect();
+    let count = |sessions: &[Value], node: &str| {
+        sessions.iter().filter(|session| session.get("node").and_then(Value::as_str) == Some(node)).count()
+    };
+    let enough = |sessions: &[Value]| nodes.iter().all(|node| count(sessions, node) > STREAMS / nodes.len() / 2);
+    let sessions = stack.sessions_when(enough).await?;
+    let counts: Vec<usize> = nodes.iter().map(|node| count(&sessions, node)).collect();
+    anyhow::ensure!(enough(&sessions), "the streams are not spread over all nodes: {counts:?}");
+    figure::say(&format!("revocation over three nodes of each kind: they carry {counts:?} streams"));
+    Ok(())
 }
 
 #[test]
