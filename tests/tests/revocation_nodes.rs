@@ -90,8 +90,8 @@ async fn of_a_thousand_streams_over_three_gateways_three_relays_and_three_worker
     let ends = tokio::time::timeout(LIMIT, lives.join_all()).await.context("streams survived")?;
     target.wait_open(0, LIMIT).await.context("streams survive at the resource")?;
     let mut all = Vec::new();
-    let kinds = ["gateways", "relays", "workers"];
-    for (kind, busy) in (0..kinds.len()).flat_map(|kind| [(kind, false), (kind, true)]) {
+    let kinds = ["gateways", "relays", "workers"].into_iter().enumerate();
+    for ((kind, name), busy) in kinds.flat_map(|kind| [(kind, false), (kind, true)]) {
         let mut times = Vec::new();
         for (side, was_busy, end) in &ends {
             if (side / 3, *was_busy) == (kind, busy) {
@@ -100,7 +100,7 @@ async fn of_a_thousand_streams_over_three_gateways_three_relays_and_three_worker
             }
         }
         all.extend(&times);
-        let what = format!("revocation over three {}, {}", kinds[kind], if busy { "busy" } else { "idle" });
+        let what = format!("revocation over three {name}, {}", if busy { "busy" } else { "idle" });
         figure::times(&what, &mut times);
     }
     assert_eq!(all.len(), STREAMS);
