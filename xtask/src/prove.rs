@@ -7,8 +7,9 @@ use anyhow::{Context, bail};
 
 use crate::workspace::Workspace;
 
-/// The test programs: what is killed and cut, paths that fall silent, access that is revoked.
-const PROOFS: [&str; 3] = ["proofs", "silent_cut", "revocation_nodes"];
+/// The test programs: what is killed and cut, paths that fall silent, access that is revoked, nodes that are restarted in
+/// turn.
+const PROOFS: [&str; 4] = ["proofs", "silent_cut", "revocation_nodes", "rolling_restart"];
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
