@@ -28,6 +28,7 @@ const ROLE: &str = "demo";
 const TAG: &str = "made-by=xtask";
 const GATEWAY: &str = "demo-gateway";
 const RELAY: &str = "demo-relay";
+const CLUSTER: &str = "demo-cluster";
 /// How long until what was just configured has reached every part.
 const SETTLE_DEADLINE: Duration = Duration::from_secs(30);
 
@@ -102,9 +103,10 @@ pub(crate) struct Stack {
     control: Process,
     daemon: Process,
     gateway: Process,
-    /// Where the gateway listens.
+    /// Where the gateway listens, or the worker.
     pub(crate) door: SocketAddr,
-    relay: Option<Process>,
+    /// The relay or the worker that a service is behind.
+    beyond: Option<Process>,
 }
 
 impl Stack {
@@ -160,7 +162,7 @@ impl Stack {
             daemon,
             gateway,
             door,
-            relay: None,
+            beyond: None,
         })
     }
 
@@ -175,13 +177,40 @@ impl Stack {
             command.arg(&self.ca_file).arg("--state").arg(&state).env("POSTERN_ENROL_TOKEN", token);
         })?;
         relay.ready_line(&self.interrupt)?;
-        self.relay = Some(relay);
+        self.beyond = Some(relay);
         self.cli(&["admin", "resources", "update", service, "--egress", "kind:relay"])?;
         self.retry(|| {
             let found = self.cli_json(&["resources", "--json"])?;
             let hops = items(&found).find(|item| item["name"] == service).and_then(|item| item.pointer("/route/hops"));
             let far = hops.and_then(Value::as_array).is_some_and(|hops| hops.len() == 2);
             if far { Ok(()) } else { bail!("{service} is not reached over the relay") }
+        })
+    }
+
+    /// Makes a cluster of one worker and binds a service to it; returns when streams go over it.
+    pub(crate) fn put_behind_worker(&mut self, service: &str) -> anyhow::Result<()> {
+        let state = self.home.join("worker");
+        make_private_folder(&state)?;
+        self.cli(&["admin", "clusters", "create", CLUSTER, "--advertise", "127.0.0.1:1"])?;
+        let pair = self.cli_json(&["admin", "cluster-keys", "create", CLUSTER, "--json"])?;
+        let half = |name: &str| pair.get(name).and_then(Value::as_str).with_context(|| format!("no {name}"));
+        let (access, secret) = (half("access_key")?, half("secret_key")?);
+        let mut worker = Process::start_with("postern-worker", &self.home.join("logs"), |command| {
+            command.arg(self.programs.node()).args(["worker", "--drain", "1", "--control", &self.url, "--ca"]);
+            command.arg(&self.ca_file).arg("--state").arg(&state).args(["--bind-address", "127.0.0.1:0"]);
+            command.env("POSTERN_PROXY_CLUSTER_ACCESS_KEY", access).env("POSTERN_PROXY_CLUSTER_SECRET_KEY", secret);
+        })?;
+        let ready = worker.ready_line(&self.interrupt)?;
+        self.beyond = Some(worker);
+        let door = ready.get("listen").and_then(Value::as_str).context("the worker listens nowhere")?;
+        self.door = door.parse()?;
+        self.cli(&["admin", "clusters", "update", CLUSTER, "--advertise", door])?;
+        self.cli(&["admin", "resources", "update", service, "--cluster", CLUSTER])?;
+        self.retry(|| {
+            let found = self.cli_json(&["resources", "--json"])?;
+            let hop = items(&found).find(|item| item["name"] == service).and_then(|item| item.pointer("/route/hops/0"));
+            let over = hop.is_some_and(|hop| hop["name"] == CLUSTER);
+            if over { Ok(()) } else { bail!("{service} is not reached over the worker") }
         })
     }
 
@@ -311,8 +340,8 @@ impl Stack {
     /// Ends everything in order: who uses before who is used.
     pub(crate) fn stop(self) {
         self.daemon.stop();
-        if let Some(relay) = self.relay {
-            relay.stop();
+        if let Some(beyond) = self.beyond {
+            beyond.stop();
         }
         self.gateway.stop();
         self.control.stop();
@@ -320,7 +349,7 @@ impl Stack {
 
     /// The processes, to be stopped one by one in this order.
     pub(crate) fn into_processes(self) -> Vec<Process> {
-        [Some(self.daemon), self.relay, Some(self.gateway), Some(self.control)].into_iter().flatten().collect()
+        [Some(self.daemon), self.beyond, Some(self.gateway), Some(self.control)].into_iter().flatten().collect()
     }
 }
 

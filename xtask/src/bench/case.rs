@@ -34,7 +34,7 @@ impl Case {
     /// Whether this subject has what it takes.
     pub(crate) fn suits(self, kind: Kind) -> bool {
         if matches!(self, Self::Stalled(_)) {
-            return matches!(kind, Kind::Postern | Kind::PosternRelayed);
+            return matches!(kind, Kind::Postern | Kind::PosternRelayed | Kind::PosternAtWorker);
         }
         if self.asks_for_names() { kind.answers_names() } else { !kind.answers_only_names() }
     }

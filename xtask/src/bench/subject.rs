@@ -41,6 +41,9 @@ pub(crate) enum Kind {
     /// The same with the target behind a relay
     #[value(name = "postern-relayed")]
     PosternRelayed,
+    /// The same with the target behind a worker of a cluster
+    #[value(name = "postern-worker")]
+    PosternAtWorker,
     /// The stack of our virtual network alone: no tunnel, a thread for each core
     Stack,
     /// The same with one thread
@@ -86,7 +89,7 @@ impl Kind {
     pub(crate) fn packages(self) -> &'static [&'static str] {
         match self {
             Self::Raw | Self::Plain | Self::Plain2 | Self::UdpEcho => &[],
-            Self::Postern | Self::PosternRelayed | Self::Vnm => &[],
+            Self::Postern | Self::PosternRelayed | Self::PosternAtWorker | Self::Vnm => &[],
             Self::Stack | Self::Stack1q | Self::Device | Self::Device1q => &[],
             Self::Smoltcp64k | Self::Smoltcp1500 | Self::Tun2proxy64k | Self::Tun2proxy1500 => &[],
             Self::Gvisor64k | Self::Gvisor1500 => &["golang-gvisor-gvisor-dev", "golang-go"],
@@ -104,7 +107,7 @@ impl Kind {
             Self::Gvisor64k | Self::Gvisor1500 => Some(Peer::Gvisor),
             Self::Tun2proxy64k | Self::Tun2proxy1500 => Some(Peer::Tun2proxy),
             Self::Raw | Self::Plain | Self::Plain2 | Self::Stunnel | Self::Haproxy | Self::Ssh => None,
-            Self::Postern | Self::PosternRelayed | Self::Vnm => None,
+            Self::Postern | Self::PosternRelayed | Self::PosternAtWorker | Self::Vnm => None,
             Self::Stack | Self::Stack1q | Self::Device | Self::Device1q => None,
             Self::Dnsmasq | Self::UdpEcho => None,
         }
@@ -112,7 +115,7 @@ impl Kind {
 
     /// Whether our programs are part of it.
     pub(crate) fn is_ours(self) -> bool {
-        matches!(self, Self::Postern | Self::PosternRelayed | Self::Vnm) || self.is_stack()
+        matches!(self, Self::Postern | Self::PosternRelayed | Self::PosternAtWorker | Self::Vnm) || self.is_stack()
     }
 
     /// Whether it is our stack without the rest, or its device without the stack: one program is both.
@@ -230,6 +233,7 @@ impl Subject {
             Kind::Ssh => on_free_ports(|ports| ssh::start(ground, ports))?,
             Kind::Postern => behind(postern::start_with_door(ground)?),
             Kind::PosternRelayed => behind(postern::start_relayed(ground)?),
+            Kind::PosternAtWorker => behind(postern::start_at_worker(ground)?),
             Kind::Stack => virtual_network::start_stack(ground, &[], &mut name_server)?,
             Kind::Stack1q => virtual_network::start_stack(ground, &["--queues=1"], &mut name_server)?,
             Kind::Device => virtual_network::start_stack(ground, &["--bounce"], &mut name_server)?,

@@ -23,7 +23,7 @@ impl Suite {
             Self::Loopback => {
                 &[Kind::Raw, Kind::Plain, Kind::Plain2, Kind::Stunnel, Kind::Haproxy, Kind::Ssh, Kind::Postern]
             }
-            Self::Load => &[Kind::Postern, Kind::PosternRelayed],
+            Self::Load => &[Kind::Postern, Kind::PosternRelayed, Kind::PosternAtWorker],
             Self::Vnm => &[
                 Kind::Raw,
                 Kind::Plain,

@@ -135,7 +135,7 @@ fn opening(results: &Results, case: Case) -> Vec<Verdict> {
     ]
 }
 
-/// What a gateway and a relay have to bear.
+/// What a gateway, a relay and a worker have to bear.
 pub(crate) fn load(results: &Results, subjects: &[Kind]) -> Vec<Verdict> {
     let mut verdicts = Vec::new();
     if subjects.contains(&Kind::Postern) {
@@ -143,6 +143,9 @@ pub(crate) fn load(results: &Results, subjects: &[Kind]) -> Vec<Verdict> {
     }
     if subjects.contains(&Kind::PosternRelayed) {
         verdicts.extend(idle_of(results, Kind::PosternRelayed, &["posternd", "postern-relay"]));
+    }
+    if subjects.contains(&Kind::PosternAtWorker) {
+        verdicts.extend(idle_of(results, Kind::PosternAtWorker, &["posternd", "postern-worker"]));
     }
     for &kind in subjects.iter().filter(|kind| Case::Stalled(STALLED).suits(**kind)) {
         let p99 = |figure: &&Figure| matches!((figure.case, &figure.measure), (Case::Stalled(_), Measure::P99));

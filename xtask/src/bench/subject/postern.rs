@@ -17,6 +17,14 @@ pub(super) fn start_relayed(ground: &Ground<'_>) -> anyhow::Result<(Started, Soc
     Ok(((entry, stack.into_processes()), door))
 }
 
+/// The target behind a worker, and where that listens.
+pub(super) fn start_at_worker(ground: &Ground<'_>) -> anyhow::Result<(Started, SocketAddr)> {
+    let mut stack = begin(ground, None)?;
+    stack.put_behind_worker(NAME)?;
+    let (entry, door) = (connect(&stack)?, stack.door);
+    Ok(((entry, stack.into_processes()), door))
+}
+
 /// In loopback mode, and where the gateway listens.
 pub(super) fn start_with_door(ground: &Ground<'_>) -> anyhow::Result<(Started, SocketAddr)> {
     let stack = begin(ground, None)?;
