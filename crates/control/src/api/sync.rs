@@ -2,16 +2,17 @@
 
 mod poll;
 mod socket;
+mod wire;
 
 use axum::{
-    extract::{FromRequestParts, State, WebSocketUpgrade},
+    extract::State,
     http::{header, request::Parts},
     response::Response,
 };
 use postern_proto::{
     lease::Revocation,
     problem::Problem,
-    sync::{ClientFrame, Hello, MAX_FRAME, Peer, ServerFrame, VERSION},
+    sync::{ClientFrame, Hello, Peer, ServerFrame, VERSION},
     time::UnixMillis,
 };
 use utoipa_axum::{router::OpenApiRouter, routes};
@@ -41,11 +42,17 @@ async fn follow(State(state): State<AppState>, parts: Parts) -> Answer<Response>
     if !parts.headers.contains_key(header::UPGRADE) {
         return poll::answer(state, caller, parts).await;
     }
-    let upgrade = WebSocketUpgrade::from_request_parts(&mut parts, &state).await.map_err(|rejection| {
-        Refusal::from(Problem::new(400, "no_websocket", "This is no WebSocket").with_detail(rejection.body_text()))
+    let (answer, coming) = wire::accept(&mut parts).map_err(|error| {
+        Refusal::from(Problem::new(400, "no_websocket", "This is no WebSocket").with_detail(error.to_string()))
     })?;
-    let upgrade = upgrade.max_message_size(MAX_FRAME).max_frame_size(MAX_FRAME);
-    Ok(upgrade.on_upgrade(move |socket| socket::converse(state, caller, parts, socket)))
+    tokio::spawn(async move {
+        // Once it stands, a conversation lasts for hours and is mostly silent: what the beginning needs has a place of its own,
+        // which is given back.
+        if let Some(conversation) = Box::pin(socket::greet(state, caller, parts, coming)).await {
+            conversation.run().await;
+        }
+    });
+    Ok(answer)
 }
 
 /// A peer that may follow.

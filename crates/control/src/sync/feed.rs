@@ -8,9 +8,9 @@ use std::{
     sync::{Arc, Weak},
 };
 
-use axum::extract::ws::Utf8Bytes;
 use postern_proto::sync::{Item, ItemKey, MAX_FRAME, Scope, ServerFrame};
 use serde::Serialize;
+use tokio_tungstenite::tungstenite::Utf8Bytes;
 
 use super::hub::ORG;
 

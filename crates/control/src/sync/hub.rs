@@ -9,13 +9,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use axum::extract::ws::Utf8Bytes;
 use postern_proto::{
     id::{AccountId, ClusterId, DeviceId, NodeId, OrgId},
     lease::{Revocation, RevokedSubject},
     sync::{CLUSTERS, Hello, Item, ItemKey, Peer, Scope, ServerFrame, VERSION, Welcome},
     time::UnixMillis,
 };
+use tokio_tungstenite::tungstenite::Utf8Bytes;
 
 use super::feed::{Feed, Step, View, encode};
 

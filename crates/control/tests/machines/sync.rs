@@ -58,6 +58,26 @@ async fn a_device_gets_a_snapshot_then_deltas_and_after_a_break_only_the_differe
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_message_of_many_pieces_arrives_whole() {
+    let world = World::start().await;
+    let account = world.create_account("ada@example.org").await;
+    let mut resources = Vec::new();
+    for number in 0..60 {
+        // Letters of several bytes, so that pieces end within them.
+        resources.push(world.create_resource(&format!("größe-{}-{number}", "äöü€".repeat(10))).await);
+    }
+    world.create_role("first", &resources, account).await;
+    let mut socket = world.sign_in("ada@example.org").await.follow().await;
+    socket.settle().await;
+    let longest = socket.seen.iter().map(|frame| serde_json::to_string(frame).unwrap().len()).max().unwrap();
+    assert!(longest > 3 * 4096, "{longest}");
+    for id in resources {
+        let Some(Item::Access(resource)) = socket.item(&ItemKey::Access { id }) else { panic!("{id} is not there") };
+        assert!(resource.name.starts_with("größe-äöü€äöü€"), "{}", resource.name);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn after_a_restart_a_device_holds_the_same_again() {
     let mut world = World::start().await;
     let account = world.create_account("ada@example.org").await;

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use axum::{
-    extract::{State, ws::Utf8Bytes},
+    extract::State,
     http::{header, request::Parts},
     response::{IntoResponse as _, Response},
 };
@@ -12,6 +12,7 @@ use postern_proto::{
     sync::{ClientFrame, Hello, VERSION},
 };
 use tokio::time::{Instant, timeout_at};
+use tokio_tungstenite::tungstenite::Utf8Bytes;
 
 use super::{Answer, Follower, FrameError, Refusal, check_version};
 use crate::{

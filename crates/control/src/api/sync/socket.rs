@@ -2,14 +2,15 @@
 
 use std::time::Duration;
 
-use axum::{
-    extract::ws::{Message, WebSocket},
-    http::request::Parts,
-};
+use axum::http::request::Parts;
 use postern_proto::sync::{ClientFrame, Hello, ServerFrame};
 use tokio::time::{Instant, sleep_until, timeout};
+use tokio_tungstenite::tungstenite::Utf8Bytes;
 
-use super::{Follower, FrameError, check_version};
+use super::{
+    Follower, FrameError, check_version,
+    wire::{Coming, Heard, Wire},
+};
 use crate::{
     state::AppState,
     sync::{Subscription, encode, hub::Next},
@@ -17,8 +18,6 @@ use crate::{
 
 /// How long the first frame may take.
 const HELLO: Duration = Duration::from_secs(10);
-/// How long a receiver may take for one frame.
-const SEND: Duration = Duration::from_secs(30);
 /// A connection is gone when nothing was heard for this long; peers ping every 10 s.
 const SILENCE: Duration = Duration::from_secs(45);
 /// The wall clock may jump, so the wait for a far end is cut into pieces.
@@ -27,63 +26,71 @@ const LONGEST_WAIT: Duration = Duration::from_secs(60);
 /// Why there is nothing more to do on a connection.
 struct Over;
 
-/// Serves one connection to its end.
-pub(super) async fn converse(state: AppState, caller: Follower, parts: Parts, mut socket: WebSocket) {
-    let hello = match timeout(HELLO, hello(&mut socket)).await {
+/// Waits for the connection and the peer's hello, and begins to tell it what it may know. `None`: it is refused, or gone.
+pub(super) async fn greet(state: AppState, caller: Follower, parts: Parts, coming: Coming) -> Option<Conversation> {
+    let mut wire = coming.arrive().await?;
+    let hello = match timeout(HELLO, hello(&mut wire)).await {
         Ok(Ok(hello)) => hello,
-        Ok(Err(error)) => return bye(&mut socket, error.code(), &error.to_string()).await,
-        Err(_) => return,
+        Ok(Err(error)) => return bye(&mut wire, error.code(), &error.to_string()).await,
+        Err(_) => return None,
     };
     let subscription = state.exchange.admit(caller.peer, &hello);
     // What ended between the check before the upgrade and the admission has told nobody.
     if let Err(refusal) = Follower::of(&state, &parts).await {
-        return bye(&mut socket, &refusal.0.code, &refusal.0.title).await;
+        return bye(&mut wire, &refusal.0.code, &refusal.0.title).await;
     }
     match caller.backlog(&state.exchange).await {
         Ok(backlog) => subscription.send_revocations(&backlog),
         Err(error) => {
             tracing::error!(%error, "revocations could not be read");
-            return bye(&mut socket, "internal", "The control plane failed; its log says why").await;
+            return bye(&mut wire, "internal", "The control plane failed; its log says why").await;
         }
     }
     tracing::debug!(peer = ?caller.peer, agent = %hello.agent.escape_debug(), "a peer follows");
     caller.was_seen(&state, Some(&hello));
-    let mut conversation = Conversation { state, caller, socket, subscription };
-    let Over = conversation.run().await;
-    conversation.caller.was_seen(&conversation.state, None);
-    tracing::debug!(peer = ?conversation.caller.peer, "a peer follows no more");
+    Some(Conversation { state, caller, wire, subscription })
 }
 
-async fn hello(socket: &mut WebSocket) -> Result<Hello, FrameError> {
+async fn hello(wire: &mut Wire) -> Result<Hello, FrameError> {
     loop {
-        match socket.recv().await {
-            Some(Ok(Message::Text(text))) => {
+        match wire.recv().await {
+            Some(Heard::Text(text)) => {
                 let Ok(ClientFrame::Hello(hello)) = serde_json::from_str(&text) else {
                     return Err(FrameError::NoHello);
                 };
                 return check_version(&hello).map(|()| hello);
             }
-            Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
-            _ => return Err(FrameError::NoHello),
+            Some(Heard::Sign) => {}
+            Some(Heard::Foreign) | None => return Err(FrameError::NoHello),
         }
     }
 }
 
-async fn bye(socket: &mut WebSocket, code: &str, title: &str) {
+/// Refuses.
+async fn bye(wire: &mut Wire, code: &str, title: &str) -> Option<Conversation> {
     let frame = ServerFrame::Bye { code: code.to_owned(), title: title.to_owned() };
-    let _gone = timeout(SEND, socket.send(Message::Text(encode(&frame)))).await;
-    let _gone = timeout(SEND, socket.send(Message::Close(None))).await;
+    let _gone = wire.send(encode(&frame)).await;
+    let _gone = wire.close().await;
+    None
 }
 
-struct Conversation {
+/// A peer that follows.
+pub(super) struct Conversation {
     state: AppState,
     caller: Follower,
-    socket: WebSocket,
+    wire: Wire,
     subscription: Subscription,
 }
 
 impl Conversation {
-    async fn run(&mut self) -> Over {
+    /// Goes on to its end.
+    pub(super) async fn run(mut self) {
+        let Over = self.go_on().await;
+        self.caller.was_seen(&self.state, None);
+        tracing::debug!(peer = ?self.caller.peer, "a peer follows no more");
+    }
+
+    async fn go_on(&mut self) -> Over {
         let mut heard = Instant::now();
         loop {
             if self.flush().await.is_err() {
@@ -96,11 +103,14 @@ impl Conversation {
             }
             tokio::select! {
                 () = self.subscription.woken() => {}
-                message = self.socket.recv() => {
+                said = self.wire.recv() => {
                     heard = Instant::now();
-                    let Some(Ok(message)) = message else { return Over };
-                    if self.handle(message).await.is_err() {
-                        return Over;
+                    match said {
+                        None => return Over,
+                        Some(Heard::Sign) => {}
+                        // Seldom, and large: it is not carried along in between.
+                        Some(Heard::Text(text)) => Box::pin(self.handle(Some(text))).await,
+                        Some(Heard::Foreign) => Box::pin(self.handle(None)).await,
                     }
                 }
                 () = sleep_until(Instant::now() + left.min(LONGEST_WAIT)) => {}
@@ -121,24 +131,19 @@ impl Conversation {
             match self.subscription.next() {
                 Next::Wait => return Ok(()),
                 Next::Send(frame) => {
-                    let sent = timeout(SEND, self.socket.send(Message::Text(frame))).await;
-                    sent.map_err(|_| Over)?.map_err(|_| Over)?;
+                    self.wire.send(frame).await.map_err(|_| Over)?;
                 }
                 Next::Close => {
-                    let _gone = timeout(SEND, self.socket.send(Message::Close(None))).await;
+                    let _gone = self.wire.close().await;
                     return Err(Over);
                 }
             }
         }
     }
 
-    async fn handle(&mut self, message: Message) -> Result<(), Over> {
-        let frame = match message {
-            Message::Text(text) => serde_json::from_str(&text).map_err(|_| FrameError::Unreadable),
-            Message::Binary(_) => Err(FrameError::Unreadable),
-            Message::Ping(_) | Message::Pong(_) => return Ok(()),
-            Message::Close(_) => return Err(Over),
-        };
+    /// Answers a frame; one that is no text cannot be read.
+    async fn handle(&mut self, text: Option<Utf8Bytes>) {
+        let frame = text.and_then(|text| serde_json::from_str(&text).ok()).ok_or(FrameError::Unreadable);
         let answers = match frame {
             Ok(frame) => self.caller.respond(&self.state, frame).await,
             Err(error) => Err(error),
@@ -150,6 +155,5 @@ impl Conversation {
                 self.subscription.close(error.code(), &error.to_string());
             }
         }
-        Ok(())
     }
 }
