@@ -259,8 +259,12 @@ impl Store {
                 Absent::Refuse => return Err(OpenError::NoOrganisation(place.to_string())),
             }
         }
-        let catalogue = load::catalogue(&mut tx).await?;
         tx.commit().await.map_err(StoreError::from)?;
+        // Everything is read as it was at one moment, without a lock: it takes seconds where there is much, and those that
+        // work meanwhile would give out no lease. What they change is caught up with, as any change of theirs.
+        let mut reading = database.begin_read().await.map_err(StoreError::from)?;
+        let catalogue = load::catalogue(&mut reading).await?;
+        drop(reading);
         let shared = Shared {
             database,
             turn: Arc::default(),

@@ -9,6 +9,7 @@ use postern_control::{
     duty::Duty,
     password::{Password, Passwords, Verdict},
     run::Running,
+    sql::query,
     store::{Absent, Actor, Change, Store},
 };
 use postern_proto::{
@@ -101,6 +102,34 @@ async fn of_changes_at_three_replicas_each_has_a_revision_of_its_own_and_all_lea
     // Roles touch no scope, so only their order can be told: nothing is told twice or backwards.
     let told: Vec<u64> = std::iter::from_fn(|| told.try_recv().ok()).map(|changes| changes.revision).collect();
     assert!(told.is_sorted(), "{told:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a PostgreSQL cluster"]
+async fn a_replica_that_reads_everything_at_its_start_keeps_nobody_waiting() {
+    let folder = tempfile::tempdir().unwrap();
+    let running = open(folder.path()).await;
+    // The second one stands still in the midst of its reading.
+    let mut still = running.reader().begin_writing().await.unwrap();
+    query("LOCK TABLE resource IN ACCESS EXCLUSIVE MODE").execute(&mut still).await.unwrap();
+    let path = folder.path().to_owned();
+    let starting = tokio::spawn(async move { open(&path).await });
+    let waits = "SELECT COUNT(*) FROM pg_locks WHERE NOT granted AND relation = CAST('resource' AS regclass)
+        AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";
+    let end = tokio::time::Instant::now() + WITHIN;
+    while query(waits).scalar::<i64>(running.reader()).await.unwrap() == 0 {
+        assert!(tokio::time::Instant::now() < end, "nobody reads");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    drop(running.hold().await.unwrap());
+    let mut meanwhile = change(&running).await;
+    put_role(&mut meanwhile, "meanwhile").await;
+    meanwhile.commit().await.unwrap();
+    assert!(!starting.is_finished());
+    drop(still);
+    let started = starting.await.unwrap();
+    started.catch_up().await.unwrap();
+    assert_eq!(whole(&started.catalogue()), whole(&running.catalogue()));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -376,7 +405,7 @@ async fn a_database_that_lost_what_was_committed_begins_one_other_epoch() {
     for statement in
         ["UPDATE org SET rev = 1", "DELETE FROM entity_log WHERE rev > 1", "DELETE FROM role WHERE rev > 1"]
     {
-        postern_control::sql::query(statement).execute(one.reader()).await.unwrap();
+        query(statement).execute(one.reader()).await.unwrap();
     }
     one.catch_up().await.unwrap();
     other.catch_up().await.unwrap();
