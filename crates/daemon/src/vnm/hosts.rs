@@ -23,9 +23,10 @@ pub struct HostBook {
     settled: AtomicUsize,
 }
 
-/// What was given, for answering one question; whoever has no address gets one.
+/// What was given, for answering one question; whoever has no address gets one. Only questions about hosts under wildcard
+/// aliases touch what all threads share: another one would wait for a thread that its core has been taken from.
 pub struct Giving<'a> {
-    given: MutexGuard<'a, HostAddresses>,
+    book: &'a HostBook,
     settled: usize,
     unsettled: bool,
 }
@@ -47,7 +48,7 @@ impl HostBook {
 
     #[must_use]
     pub fn give(&self) -> Giving<'_> {
-        Giving { settled: self.settled.load(Ordering::Acquire), given: self.given(), unsettled: false }
+        Giving { settled: self.settled.load(Ordering::Acquire), book: self, unsettled: false }
     }
 
     #[must_use]
@@ -96,12 +97,13 @@ impl Giving<'_> {
 
 impl Hosts for Giving<'_> {
     fn assign(&mut self, parent: &DnsName, host: &str) -> Result<HostPart, NoAddress> {
-        let part = self.given.assign(parent, host)?;
-        self.unsettled |= self.given.len() > self.settled;
+        let mut given = self.book.given();
+        let part = given.assign(parent, host)?;
+        self.unsettled |= given.len() > self.settled;
         Ok(part)
     }
 
     fn name(&self, part: HostPart) -> Option<String> {
-        self.given.name(part)
+        self.book.given().name(part)
     }
 }

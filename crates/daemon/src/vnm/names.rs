@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use postern_netstack::dns::{Resolver, TcpQueries, Transport};
+use postern_netstack::dns::{TcpQueries, Transport};
 use postern_tunnel::local_end::LocalEnd as _;
 use tokio::time::timeout;
 
@@ -47,9 +47,9 @@ impl Names {
         destination: SocketAddr,
         question: &[u8],
     ) {
-        let resolver = Resolver::new(Arc::clone(&shard.directory().names));
         let mut answer = self.answer.borrow_mut();
         let unsettled = {
+            let resolver = shard.resolver();
             let mut hosts = self.map.hosts().give();
             resolver.answer(Transport::Udp, question, &mut hosts, &mut answer);
             hosts.is_unsettled()
@@ -127,8 +127,8 @@ impl Names {
 
     /// Answers what is whole, and makes sure that the addresses in the answers are on disk.
     async fn receive(&self, shard: &Rc<Shard>, queries: &mut TcpQueries, bytes: &[u8]) -> io::Result<usize> {
-        let resolver = Resolver::new(Arc::clone(&shard.directory().names));
         let (taken, unsettled) = {
+            let resolver = shard.resolver();
             let mut hosts = self.map.hosts().give();
             let taken = queries
                 .receive(bytes, |question, answer| resolver.answer(Transport::Tcp, question, &mut hosts, answer));

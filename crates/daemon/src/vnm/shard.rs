@@ -5,7 +5,7 @@
 //! them run, and then sends what there is to send: so one packet out answers many packets in.
 
 use std::{
-    cell::{Cell, RefCell},
+    cell::{Cell, Ref, RefCell},
     collections::HashMap,
     future::poll_fn,
     io,
@@ -17,7 +17,7 @@ use std::{
     time::Instant,
 };
 
-use postern_netstack::{AnswerId, CloseReason, Event, FlowId, Protocol, Stack, StackConfig};
+use postern_netstack::{AnswerId, CloseReason, Event, FlowId, Protocol, Stack, StackConfig, dns::Resolver};
 use tokio::{
     runtime::{Builder, LocalOptions},
     time::Sleep,
@@ -51,6 +51,8 @@ pub struct Shard {
     flows: RefCell<HashMap<FlowId, Rc<Signals>>>,
     published: Arc<Published>,
     directory: RefCell<Arc<Directory>>,
+    /// Of the directory's names, so that no question counts on what threads share.
+    resolver: RefCell<Resolver>,
     version: Cell<u64>,
     gate: TunGate,
     names: Names,
@@ -91,11 +93,13 @@ impl Shard {
     pub fn new(parts: ShardParts) -> Rc<Self> {
         let ShardParts { config, seed, published, gate, names, attendant } = parts;
         let directory = published.get();
+        let resolver = Resolver::new(Arc::clone(&directory.names));
         let shard = Self {
             stack: RefCell::new(Stack::new(config, seed, Instant::now())),
             flows: RefCell::default(),
             published,
             directory: RefCell::new(directory),
+            resolver: RefCell::new(resolver),
             version: Cell::new(0),
             gate,
             names,
@@ -154,6 +158,12 @@ impl Shard {
         Arc::clone(&self.directory.borrow())
     }
 
+    /// The resolver for the directory in force.
+    pub(super) fn resolver(&self) -> Ref<'_, Resolver> {
+        self.refresh();
+        self.resolver.borrow()
+    }
+
     /// Has the loop send what there is to send.
     pub(super) fn kick(&self) {
         if let Some(driver) = self.driver.borrow_mut().take() {
@@ -180,6 +190,7 @@ impl Shard {
             let directory = self.published.get();
             self.stack.borrow_mut().set_addresses(directory.addresses.clone());
             self.gate.set_interface(&directory.interface);
+            *self.resolver.borrow_mut() = Resolver::new(Arc::clone(&directory.names));
             *self.directory.borrow_mut() = directory;
         }
     }
