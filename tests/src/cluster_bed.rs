@@ -86,7 +86,10 @@ impl ClusterBed {
     ) -> anyhow::Result<Worker> {
         let launcher = if network == 0 { Vec::new() } else { self.site.launcher(network) };
         let how = How { launcher, host: Some(Ipv4Addr::UNSPECIFIED.into()), ..How::default() };
-        self.stack.start_worker_in(name, &self.key, &how, environment).await
+        // Where the balancer looks, which is nobody else's port in a network of its own.
+        let liveness = (network != 0).then_some(("POSTERN_LIVENESS", ":9090"));
+        let environment: Vec<_> = environment.iter().copied().chain(liveness).collect();
+        self.stack.start_worker_in(name, &self.key, &how, &environment).await
     }
 
     /// Where a balancer in the DMZ finds the workers.

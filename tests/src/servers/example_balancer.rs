@@ -4,12 +4,24 @@ use std::{
     net::{IpAddr, SocketAddr},
     path::Path,
     process::Command,
+    time::{Duration, Instant},
 };
 
 use anyhow::Context as _;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::UnixStream,
+};
 
 use super::{Folder, folder, start_at};
-use crate::{authority::ServerIdentity, command::find_program, process::Process};
+use crate::{
+    authority::ServerIdentity,
+    command::{PATIENCE, find_program},
+    process::Process,
+};
+
+/// Where haproxy says how it is.
+const ADMIN: &str = "admin";
 
 /// Where the examples have their two workers.
 const WORKERS: [&str; 2] = ["10.0.3.21:8443", "10.0.3.22:8443"];
@@ -18,7 +30,7 @@ const WORKERS: [&str; 2] = ["10.0.3.21:8443", "10.0.3.22:8443"];
 pub struct ExampleBalancer {
     process: Process,
     address: SocketAddr,
-    _folder: Folder,
+    folder: Folder,
 }
 
 impl ExampleBalancer {
@@ -29,6 +41,34 @@ impl ExampleBalancer {
     pub async fn haproxy_tcp(host: IpAddr, workers: [SocketAddr; 2]) -> anyhow::Result<Self> {
         let changes = [("maxconn 20000", "maxconn 500")];
         Self::start("haproxy-tcp.cfg", ":443", (host, workers), &changes, folder()?, haproxy).await
+    }
+
+    /// The same before workers that say at this port of their addresses how they are, and nobody else does there.
+    pub async fn haproxy_tcp_watching(host: IpAddr, workers: [SocketAddr; 2], liveness: u16) -> anyhow::Result<Self> {
+        let folder = folder()?;
+        let port = format!(" port {liveness}");
+        let global = format!("maxconn 2000\n    stats socket {}", folder.path().join(ADMIN).display());
+        let changes = [("maxconn 20000", global.as_str()), (" port 9090", port.as_str())];
+        Self::start("haproxy-tcp.cfg", ":443", (host, workers), &changes, folder, haproxy).await
+    }
+
+    /// Waits until haproxy sends connections to both workers.
+    pub async fn sends_to_both(&self) -> anyhow::Result<()> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let mut admin = UnixStream::connect(self.folder.path().join(ADMIN)).await?;
+            admin.write_all(b"show stat\n").await?;
+            let mut table = String::new();
+            admin.read_to_string(&mut table).await?;
+            // The 18th column is the state.
+            let states = table.lines().filter(|line| line.starts_with("workers,worker-"));
+            let up = states.filter(|line| line.split(',').nth(17).is_some_and(|state| state.starts_with("UP"))).count();
+            if up == WORKERS.len() {
+                return Ok(());
+            }
+            anyhow::ensure!(Instant::now() < deadline, "haproxy does not take them back: {table}");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
     }
 
     /// haproxy that ends TLS and says whose connections they are.
@@ -91,7 +131,8 @@ impl ExampleBalancer {
             let own = listens.replace("443", &address.to_string()).trim_start_matches(':').to_owned();
             let behind = WORKERS.into_iter().zip(workers.iter().map(String::as_str));
             let mut text = original.clone();
-            for (from, to) in changes.iter().copied().chain(behind).chain([(listens, own.as_str())]) {
+            // Its own port first: what comes in may look like it.
+            for (from, to) in [(listens, own.as_str())].into_iter().chain(changes.iter().copied()).chain(behind) {
                 anyhow::ensure!(text.contains(from), "{from} is not in {example}");
                 text = text.replace(from, to);
             }
@@ -100,7 +141,7 @@ impl ExampleBalancer {
             Process::spawn(example, &mut command(&file), folder.path())
         })
         .await?;
-        Ok(Self { process, address, _folder: folder })
+        Ok(Self { process, address, folder })
     }
 
     /// Where clients connect to.
@@ -110,6 +151,11 @@ impl ExampleBalancer {
     }
 
     pub async fn stop(mut self) -> anyhow::Result<()> {
+        self.halt().await
+    }
+
+    /// The same, and it stays where it is.
+    pub async fn halt(&mut self) -> anyhow::Result<()> {
         self.process.stop().await.map(drop)
     }
 }

@@ -1,6 +1,10 @@
 //! `postern-node worker`.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::{
+    ffi::OsString,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    path::PathBuf,
+};
 
 use anyhow::Context as _;
 use postern_proto::id::{ClusterId, NodeId};
@@ -20,9 +24,20 @@ pub struct ClusterKey {
 /// A worker with a state folder of its own.
 pub struct Worker {
     process: Process,
+    launch: Launch,
     id: NodeId,
     /// Not of an inner worker.
     listens: Option<SocketAddr>,
+    liveness: Option<SocketAddr>,
+}
+
+struct Launch {
+    name: String,
+    folder: PathBuf,
+    program: PathBuf,
+    launcher: Vec<String>,
+    arguments: Vec<OsString>,
+    environment: Vec<(String, String)>,
 }
 
 impl Stack {
@@ -72,19 +87,46 @@ impl Stack {
         let at = how.control.unwrap_or(control.address);
         let ca_file = setting.folder.path().join(format!("{name}.ca.pem"));
         std::fs::write(&ca_file, &control.ca)?;
-        let mut command = crate::command::launched(&how.launcher, setting.binaries.node());
-        command.args(["worker", "--control", &format!("https://{at}")]).arg("--ca").arg(ca_file);
+        let arguments: [OsString; 7] = [
+            "worker".into(),
+            "--control".into(),
+            format!("https://{at}").into(),
+            "--ca".into(),
+            ca_file.into(),
+            "--state".into(),
+            state.into(),
+        ];
+        let own = [
+            ("RUST_LOG", setting.log.as_str()),
+            ("POSTERN_PROXY_CLUSTER_ACCESS_KEY", &key.access_key),
+            ("POSTERN_PROXY_CLUSTER_SECRET_KEY", &key.secret_key),
+        ];
+        let owned = |(name, value): (&str, &str)| (name.to_owned(), value.to_owned());
+        let launch = Launch {
+            name: name.to_owned(),
+            folder: setting.folder.path().to_owned(),
+            program: setting.binaries.node(),
+            launcher: how.launcher.clone(),
+            arguments: arguments.into_iter().chain(how.options.iter().map(OsString::from)).collect(),
+            environment: own.into_iter().chain(environment.iter().copied()).map(owned).collect(),
+        };
         let listen = SocketAddr::new(how.host.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)), 0);
-        command.arg("--state").arg(state).args(["--bind-address", &listen.to_string()]).args(&how.options);
-        command.env("RUST_LOG", &setting.log);
-        command.env("POSTERN_PROXY_CLUSTER_ACCESS_KEY", &key.access_key);
-        command.env("POSTERN_PROXY_CLUSTER_SECRET_KEY", &key.secret_key);
-        command.envs(environment.iter().copied());
-        let mut process = Process::spawn(name, &mut command, setting.folder.path())?;
+        let mut process = launch.spawn(listen, None)?;
         let ready = process.ready().await?;
-        let text = |field: &str| ready.get(field).and_then(Value::as_str).with_context(|| format!("no {field}"));
-        let listens = ready.get("listen").and_then(Value::as_str).map(str::parse).transpose()?;
-        Ok(Worker { id: text("node")?.parse()?, listens, process })
+        let text = |field: &str| ready.get(field).and_then(Value::as_str);
+        let address = |field: &str| text(field).map(str::parse).transpose();
+        let id = text("node").context("no node")?.parse()?;
+        Ok(Worker { id, listens: address("listen")?, liveness: address("liveness")?, process, launch })
+    }
+}
+
+impl Launch {
+    fn spawn(&self, listen: SocketAddr, liveness: Option<SocketAddr>) -> anyhow::Result<Process> {
+        let mut command = crate::command::launched(&self.launcher, self.program.clone());
+        command.args(&self.arguments).args(["--bind-address", &listen.to_string()]);
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
+        command.envs(liveness.map(|at| ("POSTERN_LIVENESS", at.to_string())));
+        Process::spawn(&self.name, &mut command, &self.folder)
     }
 }
 
@@ -109,6 +151,12 @@ impl Worker {
         self.listens.unwrap_or_else(|| unreachable!("an inner worker listens nowhere"))
     }
 
+    /// Where it says how it is, when it was told to.
+    #[must_use]
+    pub const fn liveness(&self) -> Option<SocketAddr> {
+        self.liveness
+    }
+
     /// Whether it listens nowhere.
     #[must_use]
     pub const fn is_inner(&self) -> bool {
@@ -131,6 +179,20 @@ impl Worker {
 
     pub async fn kill(&mut self) -> anyhow::Result<()> {
         self.process.kill().await
+    }
+
+    /// Starts it again with the same state and ports, after [`Self::kill`] or its end.
+    pub async fn restart(&mut self) -> anyhow::Result<()> {
+        let anywhere = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 0);
+        self.process = self.launch.spawn(self.listens.unwrap_or(anywhere), self.liveness)?;
+        self.process.ready().await.map(drop)
+    }
+
+    /// Waits for its end after a signal.
+    pub async fn wait(&mut self, deadline: std::time::Duration) -> anyhow::Result<std::process::ExitStatus> {
+        let status = self.process.wait(deadline).await?;
+        self.process.settle();
+        Ok(status)
     }
 
     pub async fn stop(&mut self) -> anyhow::Result<()> {
