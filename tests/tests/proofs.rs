@@ -5,8 +5,12 @@
 //! ```text
 //! client (1) ── DMZ (0: two control planes behind a balancer, their PostgreSQL, gateway-1, gateway-2, a database)
 //!                 ├── private network (2: relay-1, a database)
-//!                 └── private network (3: relay-2, a database)
+//!                 ├── private network (3: relay-2, a database)
+//!                 ├── network (4: worker-1, a database)
+//!                 └── network (5: worker-2, a database)
 //! ```
+//!
+//! Each worker is a cluster of its own, behind a haproxy of its own in the DMZ, so that it is known what passes it.
 //!
 //! `POSTERN_PROOF_MIB` says how large a transfer is: `cargo xtask prove` takes a gigabyte.
 
@@ -19,14 +23,17 @@ use std::{
 };
 
 use anyhow::Context as _;
-use postern_proto::{id::ResourceId, resource::Kind};
+use postern_proto::{
+    id::{ClusterId, ResourceId},
+    resource::Kind,
+};
 use postern_tests::{
     balancer::Balancer,
     command::{Output, PATIENCE, run},
     figure, need_namespace, need_program,
-    servers::Postgres,
-    site::{self, DMZ, Serving, Site},
-    stack::{ControlPlane, Stack},
+    servers::{ExampleBalancer, Postgres},
+    site::{self, DMZ, Serving, Site, address},
+    stack::{ControlPlane, How, Stack, Worker},
     vault::{self, Outcome},
 };
 use serde_json::{Value, json};
@@ -49,7 +56,10 @@ const BACK_WITHIN: Duration = Duration::from_secs(90);
 const LAST: Duration = Duration::from_secs(120);
 
 /// The ways, each named after the node that dials, and the network that this is in.
-const SIDES: [(&str, usize); 4] = [("gateway-1", 0), ("gateway-2", 0), ("relay-1", 2), ("relay-2", 3)];
+const SIDES: [(&str, usize); 6] =
+    [("gateway-1", 0), ("gateway-2", 0), ("relay-1", 2), ("relay-2", 3), ("worker-1", 4), ("worker-2", 5)];
+/// Where workers say how they are, each in a network of its own.
+const LIVENESS: u16 = 9090;
 
 /// What fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,6 +67,9 @@ enum Failure {
     GatewayKilled,
     RelayKilled,
     LinkCut,
+    WorkerKilled,
+    /// The cable between a balancer and its worker: the client's own connection ends at the balancer.
+    WorkerCut,
     ControlPlaneKilled,
     DatabaseRestarted,
 }
@@ -67,6 +80,7 @@ impl Failure {
         match self {
             Self::GatewayKilled => Some("gateway-1"),
             Self::RelayKilled | Self::LinkCut => Some("relay-1"),
+            Self::WorkerKilled | Self::WorkerCut => Some("worker-1"),
             Self::ControlPlaneKilled | Self::DatabaseRestarted => None,
         }
     }
@@ -83,6 +97,7 @@ struct Bed {
     second: ControlPlane,
     configuration: Postgres,
     _balancer: Balancer,
+    workers: Vec<(Worker, ExampleBalancer)>,
     sides: Vec<Side>,
     rounds: watch::Sender<u64>,
     _vaults: Vec<Serving>,
@@ -126,12 +141,15 @@ fn nothing_acknowledged_is_lost_whatever_is_killed_or_cut() -> anyhow::Result<()
     for program in Postgres::PROGRAMS {
         need_program!(program);
     }
-    site::run(3, async |site| {
+    need_program!(ExampleBalancer::HAPROXY);
+    site::run(5, async |site| {
         let mut bed = Bed::start(site).await?;
         for failure in [
             Failure::GatewayKilled,
             Failure::RelayKilled,
             Failure::LinkCut,
+            Failure::WorkerKilled,
+            Failure::WorkerCut,
             Failure::ControlPlaneKilled,
             Failure::DatabaseRestarted,
         ] {
@@ -158,11 +176,16 @@ impl Bed {
             .await?;
         let second = stack.start_replica("control-2").await?;
         let (rounds, round) = watch::channel(0);
-        let mut vaults = Vec::new();
-        let mut sides = Vec::new();
+        let (mut vaults, mut sides, mut workers) = (Vec::new(), Vec::new(), Vec::new());
         for (name, network) in SIDES {
+            let mut cluster = None;
+            if name.starts_with("worker") {
+                let (id, worker) = start_worker(&stack, &site, name, network).await?;
+                workers.push(worker);
+                cluster = Some(id);
+            }
             if name.starts_with("relay") {
-                let how = postern_tests::stack::How { launcher: site.launcher(network), ..Default::default() };
+                let how = How { launcher: site.launcher(network), ..How::default() };
                 stack.add_relay_with(name, 2, &how).await?;
             }
             let database = site.within(network, Postgres::start).await.context("a database")?;
@@ -172,8 +195,8 @@ impl Bed {
             let (accepted, count) = watch::channel(0);
             let (vault, serving) = open_vault(&site, network, round.clone(), accepted).await?;
             vaults.push(serving);
-            let database_at = appear(&stack, &format!("db-{name}"), name, Kind::Postgres, at).await?.1;
-            let (vault, vault_at) = appear(&stack, &format!("vault-{name}"), name, Kind::Tcp, vault).await?;
+            let database_at = appear(&stack, &format!("db-{name}"), (name, cluster), Kind::Postgres, at).await?.1;
+            let (vault, vault_at) = appear(&stack, &format!("vault-{name}"), (name, cluster), Kind::Tcp, vault).await?;
             sides.push(Side { name, database, database_at, vault, vault_at, accepted: count });
         }
         let logs = tempfile::tempdir()?;
@@ -183,6 +206,7 @@ impl Bed {
             second,
             configuration,
             _balancer: balancer,
+            workers,
             sides,
             rounds,
             _vaults: vaults,
@@ -261,6 +285,8 @@ impl Bed {
             Failure::GatewayKilled => self.stack.gateways.first_mut().context("no gateway")?.kill().await,
             Failure::RelayKilled => self.stack.relays.first_mut().context("no relay")?.kill().await,
             Failure::LinkCut => self.site.cut(0, 2).await,
+            Failure::WorkerKilled => self.workers.first_mut().context("no worker")?.0.kill().await,
+            Failure::WorkerCut => self.site.cut(0, 4).await,
             Failure::ControlPlaneKilled => self.stack.control.kill().await,
             Failure::DatabaseRestarted => self.configuration.restart().await,
         }
@@ -271,6 +297,8 @@ impl Bed {
             Failure::GatewayKilled => self.stack.gateways.first_mut().context("no gateway")?.restart().await,
             Failure::RelayKilled => self.stack.relays.first_mut().context("no relay")?.restart().await,
             Failure::LinkCut => self.site.mend(0, 2).await,
+            Failure::WorkerKilled => self.workers.first_mut().context("no worker")?.0.restart().await,
+            Failure::WorkerCut => self.site.mend(0, 4).await,
             Failure::ControlPlaneKilled => self.stack.control.restart().await,
             Failure::DatabaseRestarted => Ok(()),
         }
@@ -432,6 +460,10 @@ impl Bed {
 
     async fn stop(mut self) -> anyhow::Result<()> {
         self.second.stop().await?;
+        for (worker, balancer) in &mut self.workers {
+            worker.stop().await?;
+            balancer.halt().await?;
+        }
         self.stack.stop().await?;
         for side in self.sides {
             side.database.stop().await?;
@@ -460,16 +492,43 @@ async fn open_vault(
     Ok((address.await.context("no vault")??, serving))
 }
 
-/// Makes a resource that only this node dials, and connects it; its id and where it appears.
+/// The only worker of a cluster of the same name, behind haproxy in the DMZ.
+async fn start_worker(
+    stack: &Stack,
+    site: &Site,
+    name: &str,
+    network: usize,
+) -> anyhow::Result<(ClusterId, (Worker, ExampleBalancer))> {
+    let cluster = stack.create_cluster(name, SocketAddr::new(DMZ, 1)).await?;
+    let key = stack.create_key(cluster).await?;
+    let how = How { launcher: site.launcher(network), host: Some(address(network, 0)), ..How::default() };
+    let liveness = format!(":{LIVENESS}");
+    let from = address(0, network).to_string();
+    let environment = [("POSTERN_LIVENESS", liveness.as_str()), ("POSTERN_PROXY_PROTOCOL_FROM", &from)];
+    let worker = stack.start_worker_in(name, &key, &how, &environment).await?;
+    // Both servers of the example are this one.
+    let balancer = ExampleBalancer::haproxy_tcp_watching(DMZ, [worker.listens(); 2], LIVENESS).await?;
+    let advertise = json!({"advertise": balancer.address().to_string()});
+    stack.api().patch(&format!("/api/v1/clusters/{cluster}"), advertise).await?;
+    Ok((cluster, (worker, balancer)))
+}
+
+/// Makes a resource that only this node dials, or this cluster's, and connects it; its id and where it appears.
 async fn appear(
     stack: &Stack,
     name: &str,
-    node: &str,
+    (node, cluster): (&str, Option<ClusterId>),
     kind: Kind,
     at: SocketAddr,
 ) -> anyhow::Result<(ResourceId, SocketAddr)> {
     let resource = stack.create_resource(name, kind, at).await?;
-    stack.set_egress(resource, &format!("name:{node}")).await?;
+    match cluster {
+        None => stack.set_egress(resource, &format!("name:{node}")).await?,
+        Some(cluster) => {
+            let bound = json!({"cluster": cluster});
+            stack.api().patch(&format!("/api/v1/resources/{resource}"), bound).await?;
+        }
+    }
     stack.add_rule(stack.role, &[resource]).await?;
     stack.user().knows(name).await?;
     let address = stack.user().connect(name).await?;

@@ -4,6 +4,9 @@
 //! ```text
 //! client (1) ── gateway-1 (2) ── DMZ (0: control plane, resources)
 //!      └─────── gateway-2 (3) ────┘
+//!
+//! client (1) ── DMZ (0: haproxy, control plane, resources) ── worker-1 (2)
+//!                                                        └─── worker-2 (3)
 //! ```
 
 use std::{
@@ -14,15 +17,16 @@ use std::{
 
 use anyhow::Context as _;
 use postern_local_api::message::GatewayState;
-use postern_proto::resource::Kind;
+use postern_proto::{id::ClusterId, resource::Kind};
 use postern_tests::{
     client::{self, End},
-    figure, need_namespace,
+    figure, need_namespace, need_program,
+    servers::ExampleBalancer,
     site::{self, DMZ, Site, address},
     stack::{How, Stack},
     target::{Behaviour, Target},
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _, Interest},
     net::TcpStream,
@@ -103,16 +107,19 @@ async fn live(habit: Habit, places: Places, ready: Arc<tokio::sync::Barrier>, mu
 }
 
 const HABITS: [Habit; 6] = [Habit::Idle, Habit::Asks, Habit::Uploads, Habit::Downloads, Habit::Stuck, Habit::Pauses];
+/// Behind a balancer: who does not read is told when it reads on, because the balancer has something for it still.
+const READING: [Habit; 5] = [Habit::Idle, Habit::Asks, Habit::Uploads, Habit::Downloads, Habit::Stuck];
 
-/// All habits at once, in the client's network: when each one's stream ended, and how.
+/// All these habits at once, in the client's network: when each one's stream ended, and how.
 async fn live_all(
+    habits: &'static [Habit],
     places: Places,
     opened: tokio::sync::oneshot::Sender<()>,
     cut: watch::Receiver<bool>,
 ) -> anyhow::Result<Vec<(Habit, End, Instant)>> {
-    let ready = Arc::new(tokio::sync::Barrier::new(HABITS.len() + 1));
+    let ready = Arc::new(tokio::sync::Barrier::new(habits.len() + 1));
     let mut lives = JoinSet::new();
-    for habit in HABITS {
+    for habit in habits.iter().copied() {
         let (ready, cut) = (Arc::clone(&ready), cut.clone());
         lives.spawn(async move { (habit, live(habit, places, ready, cut).await, Instant::now()) });
     }
@@ -133,6 +140,13 @@ async fn start(site: &Site) -> anyhow::Result<(Stack, [Target; 4], Places)> {
     let words: Vec<&str> = launcher.iter().map(String::as_str).collect();
     let mut stack = Stack::builder().gateways(0).host(DMZ).user_launcher(&words).start().await?;
     add_gateway(&mut stack, site, 2).await?;
+    let (targets, places) = resources(&stack, None).await?;
+    stack.user().has_gateways(1).await?;
+    Ok((stack, targets, places))
+}
+
+/// One server for each kind of stream in the DMZ, and where they appear; over this cluster, if there is one.
+async fn resources(stack: &Stack, cluster: Option<ClusterId>) -> anyhow::Result<([Target; 4], Places)> {
     let target = async |behaviour| Target::start_at(DMZ, behaviour).await;
     let targets = [
         target(Behaviour::Echo).await?,
@@ -143,13 +157,14 @@ async fn start(site: &Site) -> anyhow::Result<(Stack, [Target; 4], Places)> {
     let mut places = Vec::new();
     for (name, target) in ["echo", "count", "flood", "deaf"].into_iter().zip(&targets) {
         let resource = stack.create_resource(name, Kind::Tcp, target.address()).await?;
+        let bound = json!({"cluster": cluster});
+        stack.api().patch(&format!("/api/v1/resources/{resource}"), bound).await?;
         stack.add_rule(stack.role, &[resource]).await?;
         stack.user().knows(name).await?;
         places.push(stack.user().connect(name).await?);
     }
     let [echo, count, flood, deaf] = places.try_into().ok().context("four places")?;
-    stack.user().has_gateways(1).await?;
-    Ok((stack, targets, Places { echo, count, flood, deaf }))
+    Ok((targets, Places { echo, count, flood, deaf }))
 }
 
 async fn add_gateway(stack: &mut Stack, site: &Site, network: usize) -> anyhow::Result<()> {
@@ -170,7 +185,7 @@ fn a_silent_cut_before_a_gateway_is_found_at_both_ends_whatever_the_stream_does(
         let site = Arc::new(site);
         let lives = tokio::spawn({
             let site = Arc::clone(&site);
-            async move { site.within(1, move || live_all(places, opened, cut)).await }
+            async move { site.within(1, move || live_all(&HABITS, places, opened, cut)).await }
         });
         open.await.context("the streams do not open")?;
         let opened = [2, 1, 2, 1];
@@ -216,6 +231,83 @@ fn a_silent_cut_before_a_gateway_is_found_at_both_ends_whatever_the_stream_does(
         figure::say(&format!("cut before a gateway: nothing was left at the resources after {:.1?}", begun.elapsed()));
         site.mend(1, 2).await?;
         stack.stop().await
+    })
+}
+
+/// The client's own connection ends at the balancer, and that is alive: only the balancer can know.
+#[test]
+fn a_silent_cut_between_haproxy_and_a_worker_is_found_whatever_the_stream_does() -> anyhow::Result<()> {
+    need_namespace!();
+    need_program!(ExampleBalancer::HAPROXY);
+    site::run(3, async |site| {
+        let launcher = site.launcher(1);
+        let words: Vec<&str> = launcher.iter().map(String::as_str).collect();
+        let stack = Stack::builder().gateways(0).host(DMZ).user_launcher(&words).start().await?;
+        let cluster = stack.create_cluster("eu", SocketAddr::new(DMZ, 1)).await?;
+        let key = stack.create_key(cluster).await?;
+        let worker = async |network: usize| {
+            let how = How { launcher: site.launcher(network), host: Some(address(network, 0)), ..How::default() };
+            let from = address(0, network).to_string();
+            let environment = [("POSTERN_LIVENESS", ":9090"), ("POSTERN_PROXY_PROTOCOL_FROM", from.as_str())];
+            stack.start_worker_in(&format!("worker-{}", network - 1), &key, &how, &environment).await
+        };
+        let (mut first, mut other) = (worker(2).await?, worker(3).await?);
+        let balancer = ExampleBalancer::haproxy_tcp_watching(DMZ, [first.listens(), other.listens()], 9090).await?;
+        // All streams go over the first.
+        other.kill().await?;
+        let advertise = json!({"advertise": balancer.address().to_string()});
+        stack.api().patch(&format!("/api/v1/clusters/{cluster}"), advertise).await?;
+        let (targets, places) = resources(&stack, Some(cluster)).await?;
+        let working = site.within(1, move || async move {
+            let deadline = Instant::now() + 2 * FOUND_WITHIN;
+            while !client::exchange(places.echo, b"hello").await.is_ok_and(|answer| answer == b"hello") {
+                anyhow::ensure!(Instant::now() < deadline, "no stream goes through");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+            Ok(())
+        });
+        working.await?;
+        let (opened, open) = tokio::sync::oneshot::channel();
+        let (cutting, cut) = watch::channel(false);
+        let site = Arc::new(site);
+        let lives = tokio::spawn({
+            let site = Arc::clone(&site);
+            async move { site.within(1, move || live_all(&READING, places, opened, cut)).await }
+        });
+        open.await.context("the streams do not open")?;
+        other.restart().await?;
+        balancer.sends_to_both().await?;
+        tokio::time::sleep(PAUSE).await;
+        let alive: Vec<u64> = targets.iter().map(Target::open).collect();
+        assert_eq!(alive, [2, 1, 1, 1], "a stream was cut while nothing was wrong");
+
+        site.cut(0, 2).await?;
+        let begun = Instant::now();
+        cutting.send_replace(true);
+        let again = async {
+            loop {
+                let answer = site.within(1, move || async move { client::exchange(places.echo, b"again").await }).await;
+                if answer.is_ok_and(|answer| answer == b"again") {
+                    return anyhow::Ok(begun.elapsed());
+                }
+                anyhow::ensure!(begun.elapsed() < FOUND_WITHIN, "the other worker is not taken");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        };
+        let (ends, again) = tokio::join!(tokio::time::timeout(FOUND_WITHIN, lives), again);
+        for (habit, end, at) in ends.context("a stream lives on at the client")??? {
+            assert_eq!(end, End::Reset, "{habit:?}: a cut stream looked complete");
+            figure::say(&format!(
+                "cut between haproxy and a worker, {habit:?}: the client knew after {:.1?}",
+                at - begun
+            ));
+        }
+        figure::say(&format!("cut between haproxy and a worker: served by another one after {:.1?}", again?));
+        site.mend(0, 2).await?;
+        first.stop().await?;
+        other.stop().await?;
+        stack.stop().await?;
+        balancer.stop().await
     })
 }
 
