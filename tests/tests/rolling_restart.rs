@@ -2,7 +2,10 @@
 //!
 //! `POSTERN_ROLLING_ROUNDS` says how often each is restarted.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
 
 use anyhow::Context as _;
 use postern_local_api::message::{GatewayState, Status};
@@ -10,10 +13,12 @@ use postern_proto::{id::NodeId, resource::Kind};
 use postern_tests::{
     command::{PATIENCE, run},
     figure, need_program,
-    servers::Postgres,
-    stack::Stack,
+    ports::{free_port, own_loopback},
+    servers::{ExampleBalancer, Postgres},
+    stack::{How, Stack, Worker},
 };
 use rustix::process::Signal;
+use serde_json::json;
 use tokio::{sync::watch, task::JoinHandle};
 
 /// How long a node may take to end.
@@ -106,5 +111,57 @@ async fn two_gateways_are_restarted_under_pgbench_and_no_new_connection_is_lost(
     }
     load.lost_nothing("two gateways").await?;
     stack.stop().await?;
+    server.stop().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_workers_behind_haproxy_are_restarted_under_pgbench_and_no_new_connection_is_lost() -> anyhow::Result<()> {
+    need_program!(ExampleBalancer::HAPROXY);
+    for program in Postgres::PROGRAMS {
+        need_program!(program);
+    }
+    let server = database().await?;
+    let stack = Stack::builder().gateways(0).resource("db", Kind::Postgres, server.address()).start().await?;
+    let cluster = stack.create_cluster("eu", SocketAddr::from(([127, 0, 0, 1], 1))).await?;
+    let key = stack.create_key(cluster).await?;
+    // Each has a machine to itself, as far as addresses go, and says on the same port how it is.
+    let liveness = free_port()?;
+    let mut workers = Vec::new();
+    for name in ["one", "other"] {
+        let host: IpAddr = own_loopback().into();
+        let how = How { host: Some(host), ..How::default() };
+        let at = SocketAddr::new(host, liveness).to_string();
+        let environment = [("POSTERN_LIVENESS", at.as_str()), ("POSTERN_PROXY_PROTOCOL_FROM", "127.0.0.0/8")];
+        workers.push(stack.start_worker_in(name, &key, &how, &environment).await?);
+    }
+    let behind: Vec<SocketAddr> = workers.iter().map(Worker::listens).collect();
+    let behind = behind.try_into().ok().context("two workers")?;
+    let balancer = ExampleBalancer::haproxy_tcp_watching([127, 0, 0, 1].into(), behind, liveness).await?;
+    let advertise = json!({"advertise": balancer.address().to_string()});
+    stack.api().patch(&format!("/api/v1/clusters/{cluster}"), advertise).await?;
+    let resource = stack.resource("db").await?;
+    stack.api().patch(&format!("/api/v1/resources/{resource}"), json!({"cluster": cluster})).await?;
+    let leads = |status: &postern_local_api::message::ResourceStatus| {
+        status.route.as_ref().is_some_and(|route| route.hops.first().is_some_and(|hop| hop.name == "eu"))
+    };
+    stack.user().resource_when("db", leads).await?;
+    let address = stack.user().connect("db").await?;
+    assert_eq!(Postgres::query(address, "select 6 * 7").await?, "42");
+    let load = Load::start(address).await?;
+    for number in (0..2 * rounds()).map(|turn| turn % 2).take_while(|_| load.goes_on()) {
+        let worker = workers.get_mut(number).context("no worker")?;
+        worker.signal(Signal::TERM)?;
+        let status = worker.wait(ENDED_WITHIN).await.context("a worker does not end")?;
+        assert!(status.success(), "{status}");
+        worker.restart().await?;
+        stack.node_is(worker.id(), "up").await?;
+        balancer.sends_to_both().await?;
+    }
+    load.lost_nothing("two workers behind haproxy").await?;
+    for worker in &mut workers {
+        worker.stop().await?;
+    }
+    stack.stop().await?;
+    balancer.stop().await?;
     server.stop().await
 }

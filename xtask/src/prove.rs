@@ -7,9 +7,9 @@ use anyhow::{Context, bail};
 
 use crate::workspace::Workspace;
 
-/// The test programs: what is killed and cut, paths that fall silent, access that is revoked, nodes that are restarted in
-/// turn.
-const PROOFS: [&str; 4] = ["proofs", "silent_cut", "revocation_nodes", "rolling_restart"];
+/// The test programs: what is killed and cut, paths that fall silent, access that is revoked, nodes that are cut off from the
+/// control plane, nodes that are restarted in turn.
+const PROOFS: [&str; 5] = ["proofs", "silent_cut", "revocation_nodes", "cut_off", "rolling_restart"];
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
