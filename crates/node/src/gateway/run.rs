@@ -55,7 +55,7 @@ use crate::{
     parking::Parking,
     relay::moorings::Shared,
     revocations::{Revocations, StoredRevocations},
-    spool::{Spool, SpoolConfig, SpoolOpenError},
+    spool::{Spool, SpoolConfig, SpoolOpenError, Tip},
     state::{StateError, StateFolder},
     upload,
     worker::ClusterKey,
@@ -67,6 +67,8 @@ const RESERVED_FDS: u64 = 256;
 const FIRST_SYNC: Duration = Duration::from_secs(10);
 /// How long a later start waits before it goes on with what it was told before.
 const NEXT_SYNC: Duration = Duration::from_secs(2);
+/// How long every replica of the control plane may take to hear of a node that another one has enrolled.
+const HEARD_OF: Duration = Duration::from_secs(2);
 /// How long records and the last frames have when everything else has ended.
 const LAST_WORDS: Duration = Duration::from_secs(5);
 
@@ -571,7 +573,7 @@ async fn open_spool(
 ) -> Result<(Spool, Vec<StreamId>), GatewayError> {
     let config = SpoolConfig::new(state.file("records")).with_limit(options.spool_limit());
     let here = Spool::tip_of(&config)?;
-    let there = timeout(Duration::from_secs(3), upload::stored(client)).await;
+    let there = timeout(Duration::from_secs(3), stored(client)).await;
     let base = match (here, there) {
         (Some(here), Ok(Ok(there))) if there.seq > here.seq => {
             let aside = state.file(&format!("records-{}", clock::now()));
@@ -592,6 +594,19 @@ async fn open_spool(
         }
     };
     Ok(Spool::open(config, node, base)?)
+}
+
+/// Which session records the control plane has. A replica that did not enrol this node itself hears of it a moment later.
+async fn stored(client: &ControlClient) -> Result<Tip, CallError> {
+    let deadline = Instant::now() + HEARD_OF;
+    loop {
+        match upload::stored(client).await {
+            Err(error) if error.problem().is_some_and(|problem| problem.status == 401) && Instant::now() < deadline => {
+                sleep(HEARD_OF / 10).await;
+            }
+            answer => return answer,
+        }
+    }
 }
 
 fn node_lost(stream: StreamId) -> Event {
