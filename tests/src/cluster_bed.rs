@@ -70,7 +70,9 @@ impl ClusterBed {
         for (name, network) in ["worker-1", "worker-2"].into_iter().zip(PRIVATE) {
             let balancer = address(0, network).to_string();
             let from = named.then_some(("POSTERN_PROXY_PROTOCOL_FROM", balancer.as_str()));
-            let environment: Vec<_> = environment.iter().copied().chain(from).collect();
+            // Where balancers look how they are; each has a network of its own.
+            let common = [("POSTERN_LIVENESS", "0.0.0.0:9090")];
+            let environment: Vec<_> = environment.iter().copied().chain(common).chain(from).collect();
             let worker = self.start_worker(name, network, &environment).await?;
             self.workers.push(worker);
         }
