@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use postern_monitor::processor_time;
 use postern_proto::sync::NodeLoad;
-use rustix::time::{ClockId, clock_gettime};
 
 /// Measures from one reading to the next.
 #[derive(Debug, Default)]
@@ -28,13 +28,6 @@ impl LoadMeter {
     pub const fn last(&self) -> NodeLoad {
         self.last
     }
-}
-
-/// What this process has used of processors since it was started.
-#[must_use]
-pub fn processor_time() -> Duration {
-    let time = clock_gettime(ClockId::ProcessCPUTime);
-    Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).unwrap_or_default())
 }
 
 /// Of all processors, in thousandths.

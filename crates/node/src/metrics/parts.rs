@@ -2,16 +2,13 @@
 
 use std::{fmt, sync::Arc};
 
+use postern_monitor::Page;
 use postern_tunnel::node::{Outcome, Server};
-use prometheus_client::{
-    collector::Collector,
-    encoding::{DescriptorEncoder, EncodeMetric as _},
-    metrics::{MetricType, counter::ConstCounter, gauge::ConstGauge},
-};
+use prometheus_client::{collector::Collector, encoding::DescriptorEncoder};
 
 use crate::{
     clock, contact::ContactRecord, drain::Drain, gateway::Gateway, identity::Validity, live::LiveSessions,
-    load::processor_time, parking::Parking, spool::Spool,
+    parking::Parking, spool::Spool,
 };
 
 /// What kind of node it is.
@@ -57,11 +54,11 @@ impl Collector for Parts {
         let (up, down) = self.live.carried();
         let now = clock::now();
         let mut page = Page(&mut encoder);
-        page.build(self.role)?;
+        page.build(env!("CARGO_PKG_VERSION"), self.role.as_str())?;
         page.gauge("streams", "Streams that are carried to resources now", self.live.len() as u64)?;
         let bytes = [([("direction", "up")], up), ([("direction", "down")], down)];
         page.counters("stream_bytes", "Bytes carried between clients and resources", &bytes)?;
-        page.handshakes(&self.server)?;
+        handshakes(&mut page, &self.server)?;
         if let Some(parking) = &self.parking {
             let relays = parking.state();
             let idle: usize = relays.iter().map(|(_, _, idle)| idle).sum();
@@ -84,53 +81,8 @@ impl Collector for Parts {
     }
 }
 
-/// Writes one metric after the other.
-struct Page<'a, 'b>(&'a mut DescriptorEncoder<'b>);
-
-impl Page<'_, '_> {
-    fn gauge(&mut self, name: &str, help: &str, value: u64) -> fmt::Result {
-        let encoder = self.0.encode_descriptor(name, help, None, MetricType::Gauge)?;
-        ConstGauge::new(signed(value)).encode(encoder)
-    }
-
-    fn build(&mut self, role: Role) -> fmt::Result {
-        let labels = [("version", env!("CARGO_PKG_VERSION")), ("role", role.as_str())];
-        let mut encoder = self.0.encode_descriptor("build_info", "The program", None, MetricType::Gauge)?;
-        ConstGauge::new(1_i64).encode(encoder.encode_family(&labels)?)
-    }
-
-    fn counters<const N: usize>(&mut self, name: &str, help: &str, values: &[([(&str, &str); N], u64)]) -> fmt::Result {
-        let mut encoder = self.0.encode_descriptor(name, help, None, MetricType::Counter)?;
-        values.iter().try_for_each(|(labels, value)| ConstCounter::new(*value).encode(encoder.encode_family(labels)?))
-    }
-
-    fn handshakes(&mut self, server: &Server<Gateway>) -> fmt::Result {
-        let counts = Outcome::ALL.map(|outcome| ([("outcome", outcome.as_str())], server.handshakes().count(outcome)));
-        self.counters("handshakes", "TLS handshakes of clients, gateways and relays, by how they ended", &counts)
-    }
-
-    /// The usual ones, under the usual names as far as a prefix allows.
-    fn process(&mut self) -> fmt::Result {
-        let used = ConstCounter::new(processor_time().as_secs_f64());
-        let help = "Processor time of this process";
-        used.encode(self.0.encode_descriptor("process_cpu_seconds", help, None, MetricType::Counter)?)?;
-        if let Some(resident) = resident() {
-            self.gauge("process_resident_memory_bytes", "Resident memory", resident)?;
-        }
-        if let Ok(open) = std::fs::read_dir("/proc/self/fd") {
-            self.gauge("process_open_fds", "Open file descriptors", open.count() as u64)?;
-        }
-        Ok(())
-    }
-}
-
-/// Bytes, where the system tells.
-fn resident() -> Option<u64> {
-    let statm = std::fs::read_to_string("/proc/self/statm").ok()?;
-    let pages: u64 = statm.split(' ').nth(1)?.parse().ok()?;
-    pages.checked_mul(rustix::param::page_size() as u64)
-}
-
-fn signed(value: u64) -> i64 {
-    i64::try_from(value).unwrap_or(i64::MAX)
+/// Adds what only nodes have.
+fn handshakes(page: &mut Page<'_, '_>, server: &Server<Gateway>) -> fmt::Result {
+    let counts = Outcome::ALL.map(|outcome| ([("outcome", outcome.as_str())], server.handshakes().count(outcome)));
+    page.counters("handshakes", "TLS handshakes of clients, gateways and relays, by how they ended", &counts)
 }
