@@ -3,7 +3,7 @@
 //! Every refusal is a [`Problem`], also those of the framework: unknown paths, wrong methods, bodies that are too long,
 //! of another type or not JSON.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use axum::{
     Router,
@@ -23,7 +23,7 @@ pub use self::{
     page::{List, Page},
     refusal::{Answer, Refusal},
 };
-use crate::state::AppState;
+use crate::{metrics::measure, state::AppState};
 
 mod accounts;
 mod activities;
@@ -96,6 +96,7 @@ pub fn router(state: AppState) -> Router {
         .layer(DefaultBodyLimit::max(MAX_BODY))
         .layer(middleware::from_fn(bound_body))
         .layer(middleware::from_fn(harden))
+        .layer(middleware::from_fn_with_state(Arc::clone(&state.metrics), measure))
         .with_state(state)
 }
 

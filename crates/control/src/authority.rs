@@ -12,6 +12,7 @@ use std::{
     io,
     net::IpAddr,
     path::{Path, PathBuf},
+    sync::atomic::{AtomicU64, Ordering},
     time::Duration,
 };
 
@@ -84,6 +85,8 @@ pub struct Authority {
     issuer: Issuer<'static, KeyPair>,
     certificate: CertificateDer<'static>,
     pem: String,
+    devices_signed: AtomicU64,
+    nodes_signed: AtomicU64,
 }
 
 impl Authority {
@@ -153,6 +156,13 @@ impl Authority {
         &self.certificate
     }
 
+    /// How many certificates of each kind this process has signed.
+    #[must_use]
+    pub fn issued(&self) -> [(&'static str, u64); 2] {
+        [("device", &self.devices_signed), ("node", &self.nodes_signed)]
+            .map(|(kind, count)| (kind, count.load(Ordering::Relaxed)))
+    }
+
     /// The trust anchors that client certificates are checked against: this authority and nothing else.
     pub fn anchors(&self) -> Result<RootCertStore, rustls::Error> {
         let mut anchors = RootCertStore::empty();
@@ -174,7 +184,9 @@ impl Authority {
         let mut leaf = leaf(&device.to_string(), begin, end, now)?;
         leaf.subject_alt_names = vec![uri(&format!("postern://{}/account/{account}/device/{device}", self.org))?];
         leaf.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
-        self.sign(&leaf, key.public_key(), end)
+        let signed = self.sign(&leaf, key.public_key(), end)?;
+        self.devices_signed.fetch_add(1, Ordering::Relaxed);
+        Ok(signed)
     }
 
     /// Signs a node certificate: it serves clients, a worker in the name of its cluster too, and speaks to the control plane.
@@ -194,7 +206,9 @@ impl Authority {
             leaf.subject_alt_names.push(SanType::DnsName(cluster.tls_name().try_into()?));
         }
         leaf.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
-        self.sign(&leaf, key.public_key(), end)
+        let signed = self.sign(&leaf, key.public_key(), end)?;
+        self.nodes_signed.fetch_add(1, Ordering::Relaxed);
+        Ok(signed)
     }
 
     /// Makes a key and a certificate for the control plane itself. `names` are host names and IP addresses; localhost,
@@ -262,7 +276,8 @@ impl Authority {
         }
         let pem = pem_of(&certificate);
         let issuer = Issuer::from_ca_cert_der(&certificate, key).map_err(|_| unusable())?;
-        Ok(Self { org, issuer, certificate, pem })
+        let (devices_signed, nodes_signed) = <(AtomicU64, AtomicU64)>::default();
+        Ok(Self { org, issuer, certificate, pem, devices_signed, nodes_signed })
     }
 }
 

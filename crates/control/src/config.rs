@@ -122,6 +122,19 @@ pub struct Serve {
     /// Name of the organisation (first start only)
     #[arg(long, value_name = "NAME", default_value = "My organisation", env = "POSTERN_CONTROL_ORG")]
     pub org: String,
+    #[command(flatten)]
+    pub monitor: Monitoring,
+}
+
+/// Where it says how it is.
+#[derive(Clone, Copy, Debug, Default, Args)]
+pub struct Monitoring {
+    /// Where to say at /liveness whether this control plane serves, for orchestrators and balancers; usually :9090
+    #[arg(long, env = "POSTERN_LIVENESS", value_name = "ADDRESS|off", default_value = "off")]
+    pub liveness: postern_monitor::Place,
+    /// Where to serve metrics for Prometheus; usually :9999
+    #[arg(long, env = "POSTERN_METRICS", value_name = "ADDRESS|off", default_value = "off")]
+    pub metrics: postern_monitor::Place,
 }
 
 #[derive(Debug, Args)]

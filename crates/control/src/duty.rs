@@ -11,6 +11,9 @@ use crate::{
     store::{Store, StoreError, read::signed},
 };
 
+/// All duties.
+pub const ALL: [&str; 3] = ["expiry", "housekeeping", "maintenance"];
+
 /// One duty as one control plane sees it.
 #[derive(Clone)]
 pub struct Duty {
@@ -30,6 +33,7 @@ impl Duty {
     pub async fn take(&self) -> Result<bool, StoreError> {
         let database = self.store.reader();
         if !database.is_shared() {
+            self.store.note_duty(self.name, self.term);
             return Ok(true);
         }
         let mut connection = database.begin_writing().await?;
@@ -46,6 +50,8 @@ impl Duty {
             .execute(&mut connection)
             .await?;
         connection.commit().await?;
-        Ok(taken == 1)
+        let taken = taken == 1;
+        self.store.note_duty(self.name, if taken { self.term } else { Duration::ZERO });
+        Ok(taken)
     }
 }

@@ -25,6 +25,7 @@ pub mod keys;
 pub mod lease_keys;
 pub mod lockout;
 pub mod maintenance;
+pub mod metrics;
 pub mod offline;
 pub mod openapi;
 pub mod password;

@@ -10,6 +10,7 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
+use postern_monitor::{Monitor, MonitorPlaces};
 use postern_proto::name::{DnsName, Email, check_name};
 use rustix::{
     fs::{FlockOperation, flock},
@@ -28,7 +29,9 @@ use crate::{
     epoch, expiry, follow, housekeeping,
     journal::Journal,
     keys::Keys,
-    maintenance, offline, openapi,
+    maintenance,
+    metrics::{Metrics, Parts, Watched},
+    offline, openapi,
     password::Passwords,
     sealed::Keyring,
     server::{self, Server},
@@ -88,6 +91,9 @@ pub struct Ready {
     pub url: String,
     pub ca_fingerprint: String,
     pub ca_file: PathBuf,
+    /// Where liveness and metrics are served, when they are.
+    #[serde(flatten)]
+    pub monitor: MonitorPlaces,
     /// Only at the first start.
     pub admin: Option<offline::Initial>,
 }
@@ -99,6 +105,7 @@ pub struct Running {
     /// Shared with the handlers.
     pub state: AppState,
     tasks: JoinSet<()>,
+    _monitor: Monitor,
     _lock: File,
 }
 
@@ -110,6 +117,8 @@ impl Running {
         make_folder(data).with_context(|| format!("cannot make the data folder {}", data.display()))?;
         let lock = lock(data)?;
         raise_file_limit();
+        let watched = Arc::new(Watched::default());
+        let monitor = Monitor::start(config.monitor.liveness, config.monitor.metrics, Arc::clone(&watched) as _)?;
         let place = config.data.place();
         let keyring = keyring(&config.data)?;
         let store =
@@ -134,7 +143,9 @@ impl Running {
         let lease_keys = keys.lease_keys(org.id, clock.now()).await.context("the lease keys")?;
         let (exchange, follower) = Exchange::new(store.clone(), lease_keys.announced().collect())?;
         let (journal, writer) = Journal::new(store.clone());
+        let metrics = Arc::new(Metrics::new(store.meter()));
         let state = AppState {
+            metrics: Arc::clone(&metrics),
             store,
             clock: clock.clone(),
             authority: Arc::clone(&authority),
@@ -146,6 +157,8 @@ impl Running {
             allowance: Arc::default(),
             stop: stop.clone(),
         };
+        let (store, exchange) = (state.store.clone(), state.exchange.clone());
+        metrics.attach(Parts { store, exchange, authority: Arc::clone(&authority) });
         let admin = offline::first_admin(&state, &admin_email).await.context("the first administrator")?;
         let server = Server { listener, tls, router: api::router(state.clone()), org: org.id };
         let mut tasks = JoinSet::new();
@@ -170,10 +183,12 @@ impl Running {
             url: url(&config, address),
             ca_fingerprint: authority.fingerprint(),
             ca_file: std::path::absolute(Authority::certificate_file(data))?,
+            monitor: monitor.places(),
             admin,
         };
+        watched.attach(state.clone());
         tracing::info!(url = %ready.url, org = %org.name, "the control plane is ready");
-        Ok(Self { ready, address, state, tasks, _lock: lock })
+        Ok(Self { ready, address, state, tasks, _monitor: monitor, _lock: lock })
     }
 
     /// Waits until everything has stopped, and closes the database.

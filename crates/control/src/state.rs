@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     allowance::Allowance, authority::Authority, clock::Clock, journal::Journal, lease_keys::LeaseKeys,
-    password::Passwords, store::Store, sync::Exchange,
+    metrics::Metrics, password::Passwords, store::Store, sync::Exchange,
 };
 
 /// Handed to every handler; clones share everything.
@@ -20,6 +20,7 @@ pub struct AppState {
     pub lease_keys: Arc<RwLock<LeaseKeys>>,
     pub exchange: Exchange,
     pub journal: Journal,
+    pub metrics: Arc<Metrics>,
     /// The DNS names under which it is reached.
     pub names: Arc<Vec<DnsName>>,
     /// What devices may still write into the audit.

@@ -5,6 +5,7 @@
 //! records, health, last use) is appended with [`Store::append`], which moves no revision.
 
 use std::{
+    collections::BTreeMap,
     fmt,
     path::{Path, PathBuf},
     sync::{Arc, PoisonError},
@@ -21,6 +22,7 @@ use tokio::sync::{Mutex, Notify, OwnedMutexGuard, RwLock, RwLockReadGuard, broad
 use crate::{
     catalogue::{Catalogue, Org},
     clock::Clock,
+    metrics::DatabaseMeter,
     sql::{self, Connection, Database, DatabaseUrl},
 };
 
@@ -67,6 +69,9 @@ struct Shared {
     replica: String,
     /// Wakes who tells other processes of a change.
     told: Notify,
+    meter: DatabaseMeter,
+    /// Until when this process holds duties.
+    duties: std::sync::Mutex<BTreeMap<&'static str, Instant>>,
     clock: Clock,
 }
 
@@ -275,6 +280,8 @@ impl Store {
             seen: std::sync::Mutex::new(Instant::now()),
             replica: clock.ulid().to_string(),
             told: Notify::new(),
+            meter: DatabaseMeter::default(),
+            duties: std::sync::Mutex::default(),
             clock,
         };
         Ok(Self { shared: Arc::new(shared) })
@@ -326,6 +333,30 @@ impl Store {
         &self.shared.database
     }
 
+    /// How the database does.
+    #[must_use]
+    pub fn meter(&self) -> &DatabaseMeter {
+        &self.shared.meter
+    }
+
+    /// How long ago the catalogue was last seen to be the database's.
+    #[must_use]
+    pub fn unseen_for(&self) -> Duration {
+        self.shared.seen.lock().unwrap_or_else(PoisonError::into_inner).elapsed()
+    }
+
+    /// Notes for how long from now on this process holds a duty.
+    pub(crate) fn note_duty(&self, name: &'static str, held_for: Duration) {
+        self.shared.duties.lock().unwrap_or_else(PoisonError::into_inner).insert(name, Instant::now() + held_for);
+    }
+
+    /// Whether this process holds a duty now.
+    #[must_use]
+    pub fn holds_duty(&self, name: &str) -> bool {
+        let duties = self.shared.duties.lock().unwrap_or_else(PoisonError::into_inner);
+        duties.get(name).is_some_and(|until| *until > Instant::now())
+    }
+
     /// Keeps changes from being published while the guard lives. Whoever hands out something that a revocation voids by
     /// its instant judges under this guard and dates by [`Hold::at`]; else a change that is being committed, here or by
     /// another replica, could miss it.
@@ -366,7 +397,7 @@ impl Store {
     /// Keep it short and `commit` it; dropped, it is rolled back.
     pub async fn append(&self) -> Result<Append, StoreError> {
         let (tx, turn) = self.write().await?;
-        Ok(Append { tx, _turn: turn })
+        Ok(Append { tx, store: self.clone(), _turn: turn })
     }
 
     /// Begins another epoch: what devices and nodes hold of this organisation is void.
@@ -392,9 +423,24 @@ impl Store {
     }
 
     async fn write(&self) -> Result<(Connection, OwnedMutexGuard<()>), StoreError> {
-        let turn = self.turn().await?;
-        let tx = self.shared.database.begin_write().await?;
-        Ok((tx, turn))
+        let writing = async {
+            let turn = self.turn().await?;
+            let tx = self.shared.database.begin_write().await?;
+            Ok((tx, turn))
+        };
+        self.timed("turn", writing).await
+    }
+
+    /// Does something with the database, and notes how that went.
+    async fn timed<T>(
+        &self,
+        operation: &'static str,
+        doing: impl Future<Output = Result<T, StoreError>>,
+    ) -> Result<T, StoreError> {
+        let begun = Instant::now();
+        let result = doing.await;
+        self.shared.meter.note(operation, begun.elapsed(), &result);
+        result
     }
 
     /// The turn of this process: one writes, or brings the catalogue forward, at a time.
@@ -437,6 +483,7 @@ impl Store {
 pub struct Append {
     // Dropped before the turn: the next writer finds the connection free.
     tx: Connection,
+    store: Store,
     _turn: OwnedMutexGuard<()>,
 }
 
@@ -446,7 +493,8 @@ impl Append {
     }
 
     pub async fn commit(self) -> Result<(), StoreError> {
-        Ok(self.tx.commit().await?)
+        let Self { tx, store, _turn } = self;
+        store.timed("commit", async { Ok(tx.commit().await?) }).await
     }
 }
 

@@ -16,7 +16,12 @@ impl Page<'_, '_> {
     }
 
     /// One gauge for each value of its labels.
-    pub fn gauges<const N: usize>(&mut self, name: &str, help: &str, values: &[([(&str, &str); N], u64)]) -> fmt::Result {
+    pub fn gauges<const N: usize>(
+        &mut self,
+        name: &str,
+        help: &str,
+        values: &[([(&str, &str); N], u64)],
+    ) -> fmt::Result {
         let mut encoder = self.0.encode_descriptor(name, help, None, MetricType::Gauge)?;
         values
             .iter()
@@ -24,7 +29,12 @@ impl Page<'_, '_> {
     }
 
     /// One counter for each value of its labels.
-    pub fn counters<const N: usize>(&mut self, name: &str, help: &str, values: &[([(&str, &str); N], u64)]) -> fmt::Result {
+    pub fn counters<const N: usize>(
+        &mut self,
+        name: &str,
+        help: &str,
+        values: &[([(&str, &str); N], u64)],
+    ) -> fmt::Result {
         let mut encoder = self.0.encode_descriptor(name, help, None, MetricType::Counter)?;
         values.iter().try_for_each(|(labels, value)| ConstCounter::new(*value).encode(encoder.encode_family(labels)?))
     }

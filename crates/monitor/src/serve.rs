@@ -108,11 +108,7 @@ fn listen(what: &'static str, Place(at): Place) -> Result<Option<(TcpListener, S
     bound().map_err(|source| MonitorError::Listen { what, at, source })
 }
 
-fn serve_all(
-    subject: &Arc<dyn Subject>,
-    [liveness, metrics]: [Option<TcpListener>; 2],
-    stop: CancellationToken,
-) {
+fn serve_all(subject: &Arc<dyn Subject>, [liveness, metrics]: [Option<TcpListener>; 2], stop: CancellationToken) {
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return tracing::error!(%error, "liveness and metrics cannot be served"),

@@ -47,7 +47,9 @@ async fn issue(
     let device = CallingDevice::of(&state, certificate, &parts).await?;
     let (claims, denied) = judge(&state, &device, request.resources.into_iter().collect(), held.at());
     drop(held);
+    let (wanted, refused) = (claims.len(), denied.len());
     let leases = sign(&state, claims).await?;
+    state.metrics.note_leases(wanted, refused);
     Ok(Json(LeaseResponse { leases, denied }))
 }
 

@@ -1,13 +1,14 @@
 //! How refusals become answers.
 
 use axum::{
+    Extension,
     http::{HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
 use postern_proto::problem::{MEDIA_TYPE, Problem};
 
 use super::MAX_BODY;
-use crate::{gateway, password::PasswordError, secret::NoEntropy, store::StoreError};
+use crate::{gateway, metrics::RefusalCode, password::PasswordError, secret::NoEntropy, store::StoreError};
 
 /// What a handler answers.
 pub type Answer<T> = Result<T, Refusal>;
@@ -26,7 +27,8 @@ impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
         let status = StatusCode::from_u16(self.0.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let body = serde_json::to_vec(&self.0).unwrap_or_default();
-        (status, [(header::CONTENT_TYPE, HeaderValue::from_static(MEDIA_TYPE))], body).into_response()
+        let kind = [(header::CONTENT_TYPE, HeaderValue::from_static(MEDIA_TYPE))];
+        (status, kind, Extension(RefusalCode(self.0.code)), body).into_response()
     }
 }
 

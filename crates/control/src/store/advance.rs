@@ -18,7 +18,8 @@ const MOST: usize = 2000;
 impl Store {
     /// Takes over what another process wrote to the database, and announces it.
     pub async fn catch_up(&self) -> Result<(), StoreError> {
-        let row = sql::query("SELECT rev, epoch, oldest_program FROM org").fetch_one(self.reader()).await?;
+        let asking = sql::query("SELECT rev, epoch, oldest_program FROM org").fetch_one(self.reader());
+        let row = self.timed("read", async { Ok(asking.await?) }).await?;
         let oldest: i64 = row.try_get("oldest_program")?;
         if oldest > self.reader().program() {
             return Err(StoreError::TooOld { needed: oldest, known: self.reader().program() });

@@ -266,7 +266,8 @@ impl Change {
         changes.revocations.iter_mut().for_each(|revocation| revocation.at = at);
         log::append(&mut self.tx, &changes, self.now).await?;
         log::append_entities(&mut self.tx, self.after.revision, &self.logged, self.now).await?;
-        self.tx.commit().await?;
+        let tx = self.tx;
+        store.timed("commit", async { Ok(tx.commit().await?) }).await?;
         Ok(self.store.publish(self.after, changes))
     }
 

@@ -284,6 +284,25 @@ impl Exchange {
         Some(presence)
     }
 
+    /// How many follow here, by what they are.
+    #[must_use]
+    pub fn connections(&self) -> [(&'static str, usize); 4] {
+        let catalogue = self.shared.store.catalogue();
+        let peers = self.lock().hub.peers();
+        let kind = |peer: &Peer| match peer {
+            Peer::Device { .. } => "device",
+            Peer::Node { node } => catalogue.nodes.get(node).map_or("gateway", |node| node.kind.as_str()),
+        };
+        ["device", "gateway", "relay", "worker"]
+            .map(|wanted| (wanted, peers.iter().filter(|peer| kind(peer) == wanted).count()))
+    }
+
+    /// How much other control planes are to be told yet.
+    #[must_use]
+    pub fn news_waiting(&self) -> u64 {
+        self.lock().remote.waiting() as u64
+    }
+
     /// Ends the connections of a node after saying why.
     pub fn close_node(&self, node: NodeId, code: &str, title: &str) {
         self.lock().hub.close_where(code, title, |peer| peer == Peer::Node { node });

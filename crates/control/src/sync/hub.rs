@@ -346,6 +346,12 @@ impl Hub {
         self.nodes.iter().filter(|(_, ids)| ids.iter().any(open)).map(|(node, _)| *node).collect()
     }
 
+    /// Who is connected, each as often as it is.
+    #[must_use]
+    pub fn peers(&self) -> Vec<Peer> {
+        self.connections.values().filter(|connection| !connection.closing).map(|connection| connection.peer).collect()
+    }
+
     /// The connections that have something to send since the last call.
     pub fn take_woken(&mut self) -> BTreeSet<ConnectionId> {
         std::mem::take(&mut self.woken)

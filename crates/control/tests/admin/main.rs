@@ -14,6 +14,7 @@ mod choice;
 mod clusters;
 mod errors;
 mod maintenance;
+mod monitor;
 mod network;
 mod offline;
 mod reach;

@@ -16,7 +16,7 @@ use http_body_util::BodyExt as _;
 use hyper_util::rt::TokioIo;
 use postern_control::{
     clock::Clock,
-    config::Serve,
+    config::{Monitoring, Serve},
     run::Running,
     store::{Changes, Store},
 };
@@ -164,6 +164,7 @@ async fn run(
     ahead: &Arc<AtomicU64>,
     stop: &CancellationToken,
 ) -> Running {
+    let here = "127.0.0.1:0".parse().unwrap();
     let serve = Serve {
         data: crate::choice::data(folder.path()).await,
         listen,
@@ -172,6 +173,7 @@ async fn run(
         tls_key: None,
         admin_email: ADMIN.to_owned(),
         org: "Example".to_owned(),
+        monitor: Monitoring { liveness: here, metrics: here },
     };
     let (ahead, system) = (Arc::clone(ahead), Clock::system());
     let clock = Clock::from_fn(move || UnixMillis(system.now().0 + ahead.load(Ordering::SeqCst)));

@@ -74,6 +74,7 @@ impl World {
             tls_key: None,
             admin_email: "admin@example.org".to_owned(),
             org: "Example".to_owned(),
+            monitor: Default::default(),
         };
         let (ahead, system) = (Arc::clone(&self.ahead), Clock::system());
         let clock = Clock::from_fn(move || UnixMillis(system.now().0 + ahead.load(Ordering::SeqCst)));

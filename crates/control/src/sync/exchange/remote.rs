@@ -36,6 +36,11 @@ impl Remote {
     pub(super) fn new(shared: bool) -> Self {
         Self { shared, ..Self::default() }
     }
+
+    /// How many news wait to be written.
+    pub(super) fn waiting(&self) -> usize {
+        self.waiting.len()
+    }
 }
 
 impl State {
