@@ -213,7 +213,8 @@ pub(crate) struct LoginArgs {
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "", value_name = "-")]
     #[arg(value_parser = parse_token_source)]
     pub(crate) service_token: Option<TokenSource>,
-    /// The control plane, for example https://postern.example.com; needed the first time
+    /// The control plane, for example https://postern.example.com; needed the first time. Several replicas of one have
+    /// commas between
     #[arg(long, env = "POSTERN_CONTROL", hide_env_values = true, value_name = "URL")]
     pub(crate) control: Option<String>,
     /// The organisation's CA certificate (PEM), to know the control plane by

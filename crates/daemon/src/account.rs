@@ -9,7 +9,7 @@ use postern_proto::{
     time::UnixMillis,
 };
 use postern_tunnel::{
-    control::{BadIdentity, BadUrl, Bearer, ClientIdentity, ControlClient, ControlUrl, Trust},
+    control::{BadIdentity, BadUrl, Bearer, ClientIdentity, ControlClient, ControlUrls, Trust},
     tls::{self, ClientTls, TlsError},
 };
 use rustls::pki_types::{CertificateDer, pem::PemObject as _};
@@ -84,7 +84,7 @@ impl Account {
             Credential::Password { email, .. } => email.trim().eq_ignore_ascii_case(&account.email),
             Credential::ServiceToken { .. } => account.service,
         };
-        fits && target.url().to_string() == self.record.control
+        fits && is_same_control(&target.urls().to_string(), &self.record.control)
     }
 
     #[must_use]
@@ -175,14 +175,21 @@ impl Identity {
     }
 }
 
+/// Whether two lists of addresses are of one control plane: they have one in common.
+#[must_use]
+pub fn is_same_control(one: &str, other: &str) -> bool {
+    let read = |text: &str| text.parse::<ControlUrls>().ok();
+    one == other || read(one).zip(read(other)).is_some_and(|(one, other)| one.meets(&other))
+}
+
 /// A client of the configured control plane without any login.
 ///
 /// # Errors
 /// An address that is none.
 pub fn control_client(config: &Config) -> Result<ControlClient, BadUrl> {
-    let url: ControlUrl = config.control.parse()?;
+    let urls: ControlUrls = config.control.parse()?;
     let trust = config.ca.clone().map_or(Trust::System, Trust::Ca);
-    Ok(ControlClient::new(url, trust))
+    Ok(ControlClient::new(urls, trust))
 }
 
 /// Makes a device key (P-256: what TPM and Secure Enclave hold).

@@ -18,9 +18,10 @@ pub struct Options {
     /// Puts state, runtime files and configuration under one folder.
     #[arg(long, env = "POSTERN_HOME", value_name = "DIR", value_parser = OsStringValueParser::new().map(PathBuf::from))]
     pub home: Option<PathBuf>,
-    /// The control plane, as https://host:port; wins over what the last sign-in used.
-    #[arg(long, env = "POSTERN_CONTROL", value_name = "URL")]
-    pub control: Option<String>,
+    /// The control plane, as https://host:port; wins over what the last sign-in used. Where it has replicas without a
+    /// balancer, each of them: repeat it, or put commas between.
+    #[arg(long, env = "POSTERN_CONTROL", value_name = "URL", value_delimiter = ',')]
+    pub control: Vec<String>,
     /// The organisation's CA certificate (PEM), for --control. Without it the system's roots must vouch for it.
     #[arg(long, env = "POSTERN_CA", value_name = "FILE", requires = "control")]
     pub ca: Option<PathBuf>,

@@ -154,14 +154,17 @@ fn assemble(
 /// What was given on the command line wins over what the last sign-in used.
 fn choose_config(options: &Options, store: &Store, warnings: &mut Vec<String>) -> anyhow::Result<Option<Config>> {
     let kept = store.load_or_warn::<Config>(warnings);
-    let Some(control) = &options.control else { return Ok(kept) };
-    let control: postern_tunnel::control::ControlUrl = control.parse()?;
+    if options.control.is_empty() {
+        return Ok(kept);
+    }
+    let control = options.control.join(",");
+    let control: postern_tunnel::control::ControlUrls = control.parse()?;
     let control = control.to_string();
     let ca = match &options.ca {
         Some(file) => {
             Some(std::fs::read_to_string(file).with_context(|| format!("cannot read the CA {}", file.display()))?)
         }
-        None => kept.filter(|kept| kept.control == control).and_then(|kept| kept.ca),
+        None => kept.filter(|kept| crate::account::is_same_control(&kept.control, &control)).and_then(|kept| kept.ca),
     };
     Ok(Some(Config { control, ca }))
 }

@@ -14,7 +14,7 @@ use postern_proto::{
     problem::Problem,
     record::hex,
 };
-use postern_tunnel::control::{CallError, ControlClient, ControlUrl, Trust};
+use postern_tunnel::control::{CallError, ControlClient, ControlUrls, Trust};
 use rustls::pki_types::{CertificateDer, pem::PemObject as _};
 
 use crate::{
@@ -35,7 +35,7 @@ pub struct SignedIn {
 /// Which control plane, and how it proves itself.
 #[derive(Clone, Debug)]
 pub struct Target {
-    url: ControlUrl,
+    urls: ControlUrls,
     trust: Trust,
 }
 
@@ -53,16 +53,16 @@ impl Target {
                     .with_detail("Say which one: postern login --control https://…"));
             }
         };
-        let url: ControlUrl = parse(url)?;
+        let urls: ControlUrls = parse(url)?;
         let trust = match &login.trust {
             TrustWish::Ca { pem } => Trust::Ca(pem.clone()),
             TrustWish::Fingerprint { sha256 } => Trust::fingerprint(sha256).map_err(|error| bad_trust(&error))?,
             TrustWish::Known => known
-                .filter(|config| parse(&config.control).is_ok_and(|known| known == url))
+                .filter(|config| parse(&config.control).is_ok_and(|known| known.meets(&urls)))
                 .and_then(|config| config.ca.clone())
                 .map_or(Trust::System, Trust::Ca),
         };
-        Ok(Self { url, trust })
+        Ok(Self { urls, trust })
     }
 
     /// The configured control plane.
@@ -70,12 +70,12 @@ impl Target {
     /// # Errors
     /// A bad address.
     pub fn configured(config: &Config) -> Result<Self, Problem> {
-        Ok(Self { url: parse(&config.control)?, trust: config.ca.clone().map_or(Trust::System, Trust::Ca) })
+        Ok(Self { urls: parse(&config.control)?, trust: config.ca.clone().map_or(Trust::System, Trust::Ca) })
     }
 
     #[must_use]
-    pub const fn url(&self) -> &ControlUrl {
-        &self.url
+    pub const fn urls(&self) -> &ControlUrls {
+        &self.urls
     }
 
     /// Signs in. `key` is the key of this device, if the same account was signed in before.
@@ -85,7 +85,7 @@ impl Target {
     pub async fn sign_in(&self, credential: Credential, key: Option<DeviceKey>) -> Result<SignedIn, Problem> {
         let key = key.map_or_else(make_key, Ok).map_err(|error| unusable(&error))?;
         let csr = certificate_request(&key).map_err(|error| unusable(&error.into()))?;
-        let client = ControlClient::new(self.url.clone(), self.trust.clone());
+        let client = ControlClient::new(self.urls.clone(), self.trust.clone());
         let request = LoginRequest { credential, device: this_device(), csr };
         let response: LoginResponse =
             client.call(Method::POST, "/api/v1/login", Some(&request)).await.map_err(control_problem)?;
@@ -96,7 +96,7 @@ impl Target {
                 Some(only_with(&fingerprint.to_string(), &response.ca.certificate).map_err(|error| unusable(&error))?)
             }
         };
-        let config = Config { control: self.url.to_string(), ca };
+        let config = Config { control: self.urls.to_string(), ca };
         let identity = Identity::from_response(response.certificate).map_err(|error| unusable(&error))?;
         let record = SignInRecord {
             control: config.control.clone(),
@@ -130,7 +130,7 @@ pub fn control_problem(error: CallError) -> Problem {
     Problem::new(502, code, title).with_detail(error.to_string())
 }
 
-fn parse(url: &str) -> Result<ControlUrl, Problem> {
+fn parse(url: &str) -> Result<ControlUrls, Problem> {
     url.parse().map_err(|error: postern_tunnel::control::BadUrl| {
         Problem::new(422, "bad_control_url", "This is no address of a control plane").with_detail(error.to_string())
     })
@@ -189,7 +189,7 @@ mod tests {
     #[test]
     fn without_an_address_the_known_control_plane_is_meant() {
         let target = Target::of(&login(None, TrustWish::Known), Some(&known())).unwrap();
-        assert_eq!(target.url.to_string(), "https://control.example:8443");
+        assert_eq!(target.urls.to_string(), "https://control.example:8443");
         assert_eq!(Target::of(&login(None, TrustWish::Known), None).unwrap_err().code, "no_control_plane");
     }
 

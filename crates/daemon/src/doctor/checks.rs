@@ -115,15 +115,17 @@ pub(super) async fn control(check: Open, config: Option<&Config>) -> Check {
         Ok(client) => {
             let through = through(client.outward().proxy_for(client.url().host(), client.url().port()));
             let answer = client.ca().await.map_err(|error| printable(&error.to_string()));
-            answer.map(|info| (info, through))
+            let url = client.url().to_string();
+            let one_of = if url == config.control { String::new() } else { format!(", one of {}", config.control) };
+            answer.map(|info| (info, format!("{url}{one_of}"), through))
         }
         Err(error) => Err(error.to_string()),
     };
     match answer {
-        Ok((info, through)) => {
+        Ok((info, url, through)) => {
             let trust = if config.ca.is_some() { "the pinned CA" } else { "this machine's roots" };
             let (time, org) = (begun.elapsed().as_millis(), printable(&info.org_name));
-            check.ok(format!("{} ({org}) answers in {time} ms and is trusted by {trust}{through}", config.control))
+            check.ok(format!("{url} ({org}) answers in {time} ms and is trusted by {trust}{through}"))
         }
         Err(error) => check.failed(error, "Check the network, and the CA if it was changed: postern login again."),
     }

@@ -99,9 +99,8 @@ impl Shell {
     /// Tells the engine what the organisation wishes.
     pub(super) fn note_network_settings(&mut self, settings: &NetworkSettings, entries: &[Listed]) {
         let Some(account) = &self.account else { return };
-        let control = account.control().url().to_string();
-        let control = control.split("://").nth(1).unwrap_or(&control).to_owned();
-        let hosts = entries.iter().map(Listed::address).chain([control.as_str()]);
+        let control: Vec<String> = account.control().urls().iter().map(|url| url.authority()).collect();
+        let hosts = entries.iter().map(Listed::address).chain(control.iter().map(String::as_str));
         let mut own_names: Vec<DnsName> = hosts.filter_map(name_in).collect();
         own_names.sort();
         own_names.dedup();

@@ -38,7 +38,7 @@ impl Shell {
         let Some(config) = config else { return self.post() };
         let store = self.parts.store.clone();
         let warnings = &mut self.parts.warnings;
-        if record.control != config.control {
+        if !crate::account::is_same_control(&record.control, &config.control) {
             warnings.push(format!(
                 "The sign-in of {} was made at {}, not at {}; sign in there.",
                 record.account.email, record.control, config.control
@@ -77,7 +77,8 @@ impl Shell {
             Problem::new(502, "unusable_sign_in", "The sign-in cannot be used").with_detail(error.to_string())
         })?;
         let same = self.account.as_ref().is_some_and(|before| {
-            before.owner().account == account.owner().account && before.record().control == account.record().control
+            before.owner().account == account.owner().account
+                && crate::account::is_same_control(&before.record().control, &account.record().control)
         });
         let replica = match &self.following {
             Some(following) if same => following.replica(),

@@ -9,7 +9,7 @@ use postern_proto::{
     replica::{Change, Replica},
     sync::{ClientFrame, ParkedAt},
 };
-use postern_tunnel::control::{ControlUrl, SyncEvent, SyncHandle};
+use postern_tunnel::control::{ControlClient, SyncEvent, SyncHandle};
 use tokio::{
     net::lookup_host,
     sync::{mpsc, watch},
@@ -41,7 +41,7 @@ const HEARD_EVERY: u32 = 60;
 /// The parts of a gateway that follow the control plane.
 pub(super) struct Follower {
     pub(super) node: NodeId,
-    pub(super) control: ControlUrl,
+    pub(super) control: Arc<ControlClient>,
     pub(super) state: Arc<StateFolder>,
     pub(super) egress: Arc<Egress>,
     pub(super) live: Arc<LiveSessions>,
@@ -99,7 +99,7 @@ impl Follower {
     async fn handle_event(&mut self, event: SyncEvent, unsaved: &mut Unsaved) {
         match event {
             SyncEvent::Connected { polling, .. } => {
-                tracing::info!(polling, "connected to the control plane");
+                tracing::info!(url = %self.control.url(), polling, "connected to the control plane");
                 self.contact.hear(clock::now());
                 self.contact.set_up(true);
                 self.tell_presence();
@@ -233,9 +233,15 @@ impl Follower {
 
     /// Where the control plane is now, so that no resource leads there.
     async fn find_control(&self) {
-        if let Ok(found) = lookup_host((self.control.host(), self.control.port())).await {
-            self.dialer.set_control(found.collect());
+        let mut found = Vec::new();
+        for url in self.control.urls().iter() {
+            match lookup_host((url.host(), url.port())).await {
+                Ok(addresses) => found.extend(addresses),
+                // Better what was known than to let go of one.
+                Err(_) => return,
+            }
         }
+        self.dialer.set_control(found);
     }
 
     async fn tick(&mut self, count: u32, unsaved: &mut Unsaved) {

@@ -2,7 +2,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{ArgGroup, Args};
 use postern_tunnel::{
-    control::{ControlUrl, Trust},
+    control::{BadUrl, ControlUrl, ControlUrls, Trust},
     outward::ProxySettings,
 };
 use zeroize::Zeroizing;
@@ -28,9 +28,10 @@ pub struct GatewayOptions {
 #[derive(Args)]
 #[command(group = ArgGroup::new("trust").required(true).args(["ca", "ca_fingerprint", "system_roots"]))]
 pub struct NodeOptions {
-    /// The control plane, as https://host:port; the port may be missing
-    #[arg(long, env = "POSTERN_CONTROL", value_name = "URL")]
-    pub control: ControlUrl,
+    /// The control plane, as https://host:port; the port may be missing. Where it has replicas without a balancer, each of
+    /// them: repeat it, or put commas between
+    #[arg(long, env = "POSTERN_CONTROL", value_name = "URL", required = true, value_delimiter = ',')]
+    control: Vec<ControlUrl>,
     /// The organisation's CA certificate (PEM)
     #[arg(long, env = "POSTERN_CA", value_name = "FILE")]
     ca: Option<PathBuf>,
@@ -76,11 +77,20 @@ pub struct NodeOptions {
 pub enum BadOption {
     #[error("{option} {path}: {source}")]
     File { option: &'static str, path: PathBuf, source: std::io::Error },
+    #[error("--control: {0}")]
+    Control(#[from] BadUrl),
+    #[error("no --control is given")]
+    NoControl,
     #[error("no --ca, --ca-fingerprint or --system-roots is given")]
     NoTrust,
 }
 
 impl NodeOptions {
+    /// Where the control plane is.
+    pub fn control(&self) -> Result<ControlUrls, BadOption> {
+        ControlUrls::from_list(self.control.iter().cloned())?.ok_or(BadOption::NoControl)
+    }
+
     pub fn trust(&self) -> Result<Trust, BadOption> {
         if let Some(trust) = &self.ca_fingerprint {
             return Ok(trust.clone());

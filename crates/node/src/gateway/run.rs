@@ -166,7 +166,7 @@ pub(crate) async fn serve(
 ) -> Result<(), GatewayError> {
     let role = front.kind.as_str();
     let state = Arc::new(StateFolder::open(&common.state)?);
-    let client = Arc::new(ControlClient::new(common.control.clone(), common.trust()?));
+    let client = Arc::new(ControlClient::new(common.control()?, common.trust()?));
     let monitor = Monitor::start(common.liveness, common.metrics)?;
     let (bridges, parks_at) = match front.bridge.clone() {
         Some(Bridge::At(addresses)) => (false, Some(addresses)),
@@ -362,7 +362,7 @@ pub(crate) fn start(
     let outbox = handle.outbox.clone();
     let follower = Follower {
         node: identity.node,
-        control: options.control.clone(),
+        control: Arc::clone(client),
         state: Arc::clone(state),
         egress: Arc::clone(&egress),
         live: Arc::clone(&live),

@@ -47,7 +47,7 @@ pub async fn run(
 ) -> Result<(), GatewayError> {
     let options = options.node;
     let state = Arc::new(StateFolder::open(&options.state)?);
-    let client = Arc::new(ControlClient::new(options.control.clone(), options.trust()?));
+    let client = Arc::new(ControlClient::new(options.control()?, options.trust()?));
     let monitor = Monitor::start(options.liveness, options.metrics)?;
     let proof = common::Proof::Token(options.enrol_token()?);
     let identifying = common::identify(&state, &client, (NodeKind::Relay, proof), None);

@@ -86,6 +86,80 @@ impl FromStr for ControlUrl {
     }
 }
 
+/// Where the replicas of a control plane are: one address or several, of which any will do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ControlUrls {
+    first: ControlUrl,
+    more: Vec<ControlUrl>,
+}
+
+impl ControlUrls {
+    /// More are refused: each is tried before an attempt fails.
+    pub const MOST: usize = 16;
+
+    pub fn iter(&self) -> impl Iterator<Item = &ControlUrl> {
+        std::iter::once(&self.first).chain(&self.more)
+    }
+
+    /// How many there are; at least one.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.more.len() + 1
+    }
+
+    /// The one with this number, counted round and round.
+    pub(super) fn at(&self, number: usize) -> &ControlUrl {
+        self.iter().nth(number % self.count()).unwrap_or(&self.first)
+    }
+
+    /// Whether one of them is among the others: replicas of one control plane.
+    #[must_use]
+    pub fn meets(&self, other: &Self) -> bool {
+        self.iter().any(|url| other.iter().any(|other| other == url))
+    }
+
+    /// `None` of no address. Those that are there twice count once.
+    pub fn from_list(urls: impl IntoIterator<Item = ControlUrl>) -> Result<Option<Self>, BadUrl> {
+        let mut distinct: Vec<ControlUrl> = Vec::new();
+        for url in urls {
+            if !distinct.contains(&url) {
+                distinct.push(url);
+            }
+        }
+        if distinct.len() > Self::MOST {
+            return Err(BadUrl { url: join(&distinct), reason: "there are more than 16 addresses" });
+        }
+        let mut distinct = distinct.into_iter();
+        Ok(distinct.next().map(|first| Self { first, more: distinct.collect() }))
+    }
+}
+
+impl From<ControlUrl> for ControlUrls {
+    fn from(first: ControlUrl) -> Self {
+        Self { first, more: Vec::new() }
+    }
+}
+
+impl fmt::Display for ControlUrls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&join(self.iter()))
+    }
+}
+
+impl FromStr for ControlUrls {
+    type Err = BadUrl;
+
+    /// Addresses with commas between.
+    fn from_str(text: &str) -> Result<Self, BadUrl> {
+        let urls: Vec<ControlUrl> = text.split(',').map(|url| url.trim().parse()).collect::<Result<_, _>>()?;
+        Self::from_list(urls)?.ok_or(BadUrl { url: String::new(), reason: "it is not a URL" })
+    }
+}
+
+fn join<'a>(urls: impl IntoIterator<Item = &'a ControlUrl>) -> String {
+    urls.into_iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -123,5 +197,24 @@ mod tests {
         ] {
             assert!(text.parse::<ControlUrl>().is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn several_addresses_have_commas_between_and_count_once() {
+        let urls: ControlUrls = "https://a.example, https://b.example:8443,https://A.example/".parse().unwrap();
+        assert_eq!(urls.to_string(), "https://a.example,https://b.example:8443");
+        assert_eq!(
+            (urls.count(), urls.at(0).host(), urls.at(1).host(), urls.at(2).host()),
+            (2, "a.example", "b.example", "a.example")
+        );
+        assert_eq!(urls.to_string().parse::<ControlUrls>().unwrap(), urls);
+        let one = ControlUrls::from("https://b.example:8443".parse::<ControlUrl>().unwrap());
+        assert!(one.meets(&urls) && urls.meets(&one));
+        assert!(!one.meets(&"https://b.example".parse().unwrap()), "another port is another server");
+        for text in ["", ",", "https://a,", "https://a,b", "https://a https://b"] {
+            assert!(text.parse::<ControlUrls>().is_err(), "{text}");
+        }
+        let many: Vec<String> = (0..17).map(|n| format!("https://c{n}.example")).collect();
+        assert!(many.join(",").parse::<ControlUrls>().is_err());
     }
 }

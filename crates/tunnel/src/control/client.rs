@@ -1,6 +1,9 @@
 use std::{
     fmt,
-    sync::{Arc, Mutex, PoisonError, RwLock},
+    sync::{
+        Arc, Mutex, PoisonError, RwLock,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
@@ -22,7 +25,7 @@ use tokio::{
 use tokio_rustls::TlsConnector;
 
 use super::{
-    BadTrust, Bearer, CallError, ClientIdentity, ControlUrl, SyncChannel, Trust, channel,
+    BadTrust, Bearer, CallError, ClientIdentity, ControlUrl, ControlUrls, SyncChannel, Trust, channel,
     credential::CurrentIdentity,
     trust::{self, Fingerprint},
 };
@@ -37,9 +40,14 @@ const MAX_IDLE: usize = 4;
 /// Idle connections are not used again after this time: balancers and servers close them silently.
 const IDLE_FOR: Duration = Duration::from_secs(20);
 
+/// How long one of several addresses may take at least; in all they have [`CALL_TIMEOUT`].
+const TURN: Duration = Duration::from_secs(2);
+
 /// A client of one control plane. Cheap to share in an [`Arc`]; calls may run side by side.
 pub struct ControlClient {
-    url: ControlUrl,
+    urls: ControlUrls,
+    /// The number of the address that is called.
+    current: AtomicUsize,
     trust: Trust,
     outward: Outward,
     identity: Arc<CurrentIdentity>,
@@ -68,10 +76,12 @@ struct Idle {
 }
 
 impl ControlClient {
+    /// Of several addresses it begins with any, so that clients spread over replicas.
     #[must_use]
-    pub fn new(url: ControlUrl, trust: Trust) -> Self {
+    pub fn new(urls: ControlUrls, trust: Trust) -> Self {
         Self {
-            url,
+            current: AtomicUsize::new(if urls.count() > 1 { usize::from(rand::random::<u16>()) } else { 0 }),
+            urls,
             trust,
             outward: Outward::installed(),
             identity: Arc::default(),
@@ -94,9 +104,29 @@ impl ControlClient {
         &self.outward
     }
 
+    /// The address that is called now.
     #[must_use]
-    pub const fn url(&self) -> &ControlUrl {
-        &self.url
+    pub fn url(&self) -> &ControlUrl {
+        self.urls.at(self.current.load(Ordering::Acquire))
+    }
+
+    /// All addresses.
+    #[must_use]
+    pub const fn urls(&self) -> &ControlUrls {
+        &self.urls
+    }
+
+    /// Goes on to the next address, unless somebody did so since `from` was the one.
+    pub(super) fn leave(&self, from: &ControlUrl) {
+        let current = self.current.load(Ordering::Acquire);
+        if self.urls.count() == 1 || self.urls.at(current) != from {
+            return;
+        }
+        let next = current.wrapping_add(1) % self.urls.count();
+        if self.current.compare_exchange(current, next, Ordering::AcqRel, Ordering::Acquire).is_ok() {
+            tracing::info!(left = %from, next = %self.urls.at(next), "another address of the control plane is tried");
+            self.idle().clear();
+        }
     }
 
     /// The certificate that new connections show; connections that showed another are not used again.
@@ -126,11 +156,11 @@ impl ControlClient {
         B: Serialize + Sync + ?Sized,
         T: DeserializeOwned,
     {
-        let body = body.map(serde_json::to_vec).transpose().map_err(|error| CallError::garbled(&self.url, error))?;
+        let body = body.map(serde_json::to_vec).transpose().map_err(|error| CallError::garbled(self.url(), error))?;
         let answer = self.request(method, path, body.map(Bytes::from)).await?;
-        let body = answer.into_success(&self.url)?;
+        let body = answer.into_success(self.url())?;
         let json = if body.is_empty() { b"null" } else { body.as_ref() };
-        serde_json::from_slice(json).map_err(|error| CallError::garbled(&self.url, format!("{path}: {error}")))
+        serde_json::from_slice(json).map_err(|error| CallError::garbled(self.url(), format!("{path}: {error}")))
     }
 
     /// Calls with a JSON body (or none) and hands back the answer as it is, whatever its status.
@@ -158,7 +188,12 @@ impl ControlClient {
         let exchange = async {
             let request = self.build(method, path, body)?;
             let (response, sender, generation) = self.send(request).await?;
-            let answer = read_answer(&self.url, response, MAX_ANSWER).await?;
+            let url = self.url();
+            let answer = read_answer(url, response, MAX_ANSWER).await?;
+            if (502..=504).contains(&answer.status.as_u16()) {
+                // This one cannot help now; the next call goes elsewhere.
+                self.leave(url);
+            }
             self.keep(sender, generation);
             Ok(answer)
         };
@@ -172,7 +207,7 @@ impl ControlClient {
         body: Option<Bytes>,
     ) -> Result<Request<Full<Bytes>>, CallError> {
         let bearer = self.bearer.read().unwrap_or_else(PoisonError::into_inner).as_ref().and_then(Bearer::header);
-        let mut request = bare_request(&self.url, method, path, body)?;
+        let mut request = bare_request(self.url(), method, path, body)?;
         if let Some(bearer) = bearer {
             request.headers_mut().insert(header::AUTHORIZATION, bearer);
         }
@@ -191,15 +226,42 @@ impl ControlClient {
                 Ok(response) => return Ok((response, idle.sender, idle.generation)),
                 Err(mut failed) => match failed.take_message().or(copy) {
                     Some(again) => request = again,
-                    None => return Err(http_error(&self.url, &failed.into_error())),
+                    None => return Err(http_error(self.url(), &failed.into_error())),
                 },
             }
         }
         let generation = *self.generation.borrow();
-        let tls = self.verified_tls().await?;
-        let mut sender = connect(&self.url, &self.outward, tls).await?;
-        let response = sender.send_request(request).await.map_err(|error| http_error(&self.url, &error))?;
+        let (mut sender, url) = self.connect().await?;
+        if let Ok(host) = HeaderValue::from_str(&url.authority()) {
+            request.headers_mut().insert(header::HOST, host);
+        }
+        let response = sender.send_request(request).await.map_err(|error| http_error(url, &error))?;
         Ok((response, sender, generation))
+    }
+
+    /// A connection to the address that worked last, else to the first of the others that works.
+    async fn connect(&self) -> Result<(Sender, &ControlUrl), CallError> {
+        let count = self.urls.count();
+        if count == 1 {
+            return Ok((self.connect_to(self.url()).await?, self.url()));
+        }
+        let share = (CALL_TIMEOUT / u32::try_from(count).unwrap_or(u32::MAX)).max(TURN);
+        let mut failures = Vec::new();
+        for _ in 0..count {
+            let url = self.url();
+            let connecting = timeout(share, self.connect_to(url)).await;
+            match connecting.unwrap_or_else(|_| Err(self.too_slow(share))) {
+                Ok(sender) => return Ok((sender, url)),
+                Err(error) => failures.push(error),
+            }
+            self.leave(url);
+        }
+        Err(CallError::of_all(failures).unwrap_or_else(|| self.too_slow(CALL_TIMEOUT)))
+    }
+
+    async fn connect_to(&self, url: &ControlUrl) -> Result<Sender, CallError> {
+        let tls = self.verified_tls(url).await?;
+        connect(url, &self.outward, tls).await
     }
 
     fn take_idle(&self) -> Option<Idle> {
@@ -225,46 +287,46 @@ impl ControlClient {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn verified_tls(&self) -> Result<Arc<ClientConfig>, CallError> {
+    async fn verified_tls(&self, url: &ControlUrl) -> Result<Arc<ClientConfig>, CallError> {
         let make = async {
-            let distrust = |error: BadTrust| CallError::untrusted(&self.url, error);
+            let distrust = |error: BadTrust| CallError::untrusted(url, error);
             let roots = match &self.trust {
                 Trust::Ca(pem) => trust::roots_from_pem(pem).map_err(distrust)?,
                 Trust::System => trust::system_roots().map_err(distrust)?,
                 Trust::Fingerprint(fingerprint) => {
-                    let ca = self.fetch_ca(*fingerprint).await?;
+                    let ca = self.fetch_ca(url, *fingerprint).await?;
                     trust::roots_from_certificate(ca).map_err(distrust)?
                 }
             };
             let identity: Arc<dyn ResolvesClientCert> = Arc::clone(&self.identity) as _;
-            let tls = trust::verified(roots, identity).map_err(|error| CallError::untrusted(&self.url, error))?;
+            let tls = trust::verified(roots, identity).map_err(|error| CallError::untrusted(url, error))?;
             Ok(Arc::new(tls))
         };
         self.verified.get_or_try_init(|| make).await.cloned()
     }
 
     /// Fetches the CA from whoever answers, with nothing secret sent, and takes it only if its fingerprint fits.
-    async fn fetch_ca(&self, fingerprint: Fingerprint) -> Result<CertificateDer<'static>, CallError> {
-        let tls = trust::unverified().map_err(|error| CallError::untrusted(&self.url, error))?;
-        let mut sender = connect(&self.url, &self.outward, Arc::new(tls)).await?;
-        let request = bare_request(&self.url, Method::GET, CA_PATH, None)?;
-        let response = sender.send_request(request).await.map_err(|error| http_error(&self.url, &error))?;
-        let body = read_answer(&self.url, response, MAX_CA).await?.into_success(&self.url)?;
-        let info: CaInfo = serde_json::from_slice(&body).map_err(|error| CallError::garbled(&self.url, error))?;
+    async fn fetch_ca(&self, url: &ControlUrl, fingerprint: Fingerprint) -> Result<CertificateDer<'static>, CallError> {
+        let tls = trust::unverified().map_err(|error| CallError::untrusted(url, error))?;
+        let mut sender = connect(url, &self.outward, Arc::new(tls)).await?;
+        let request = bare_request(url, Method::GET, CA_PATH, None)?;
+        let response = sender.send_request(request).await.map_err(|error| http_error(url, &error))?;
+        let body = read_answer(url, response, MAX_CA).await?.into_success(url)?;
+        let info: CaInfo = serde_json::from_slice(&body).map_err(|error| CallError::garbled(url, error))?;
         fingerprint.find(&info.certificate).ok_or_else(|| {
             let reason = format!("its CA does not have the fingerprint {fingerprint} that this program was given");
-            CallError::untrusted(&self.url, reason)
+            CallError::untrusted(url, reason)
         })
     }
 
     fn too_slow(&self, limit: Duration) -> CallError {
-        CallError::unreachable(&self.url, format!("no answer within {} s", limit.as_secs()))
+        CallError::unreachable(self.url(), format!("no answer within {} s", limit.as_secs()))
     }
 }
 
 impl fmt::Debug for ControlClient {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ControlClient").field("url", &self.url).field("trust", &self.trust).finish_non_exhaustive()
+        f.debug_struct("ControlClient").field("urls", &self.urls).field("trust", &self.trust).finish_non_exhaustive()
     }
 }
 

@@ -155,6 +155,7 @@ impl SyncLoop {
         let mut backoff = Backoff::default();
         while !cancel.is_cancelled() && !self.events.is_closed() {
             let begun = Instant::now();
+            let called = self.client.url().clone();
             let ended = tokio::select! {
                 () = cancel.cancelled() => Ended::Cancelled,
                 Err(ended) = self.connect() => ended,
@@ -164,6 +165,10 @@ impl SyncLoop {
                 Ended::Renewed => continue,
                 Ended::Failed(error) => error,
             };
+            // Whatever was refused there is refused by the other replicas too.
+            if error.problem().is_none_or(|problem| problem.status >= 500) {
+                self.client.leave(&called);
+            }
             if begun.elapsed() >= self.timing.stable_after {
                 backoff.reset();
             }

@@ -31,6 +31,21 @@ impl CallError {
         }
     }
 
+    /// What is told when every address has failed: somebody who is not to be trusted first, else all of it.
+    pub(super) fn of_all(failures: Vec<Self>) -> Option<Self> {
+        let (mut urls, mut reasons) = (Vec::new(), Vec::new());
+        for failure in failures {
+            match failure {
+                Self::Unreachable { url, reason } => {
+                    reasons.push(format!("{url}: {reason}"));
+                    urls.push(url);
+                }
+                other => return Some(other),
+            }
+        }
+        (!urls.is_empty()).then(|| Self::Unreachable { url: urls.join(", "), reason: reasons.join("; ") })
+    }
+
     pub(super) fn unreachable(url: &ControlUrl, reason: impl ToString) -> Self {
         Self::Unreachable { url: url.to_string(), reason: reason.to_string() }
     }

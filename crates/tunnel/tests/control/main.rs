@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
+mod addresses;
 mod fake;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
