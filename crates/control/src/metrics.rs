@@ -154,7 +154,9 @@ impl DatabaseMeter {
     pub fn note<T>(&self, operation: &'static str, took: Duration, result: &Result<T, StoreError>) {
         match result {
             Ok(_) => self.seconds.get_or_create(&Operation { operation }).observe(took.as_secs_f64()),
-            Err(error) => drop(self.errors.get_or_create(&Kind { kind: kind(error) }).inc()),
+            Err(error) => {
+                self.errors.get_or_create(&Kind { kind: kind(error) }).inc();
+            }
         }
     }
 }

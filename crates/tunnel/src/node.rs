@@ -37,7 +37,10 @@ use tokio_util::sync::CancellationToken;
 pub use self::arrival::{Arrival, Balancers, Carrier};
 pub use self::entrance::listen;
 pub use self::handshakes::{Handshakes, Outcome};
-use self::{live::Live, opened::OpenedLately};
+use self::{
+    live::{Live, Spares},
+    opened::OpenedLately,
+};
 use crate::{
     identity::PeerIdentity,
     park::{IncomingPassage, OpenPassage, ParkedLink},
@@ -128,6 +131,7 @@ pub struct Server<H> {
     live: Live,
     opened: OpenedLately,
     handshakes: Handshakes,
+    spares: Spares,
 }
 
 impl<H: StreamHandler> Server<H> {
@@ -139,6 +143,7 @@ impl<H: StreamHandler> Server<H> {
             live: Live::default(),
             opened,
             handshakes: Handshakes::default(),
+            spares: Spares::default(),
         })
     }
 
@@ -156,6 +161,12 @@ impl<H: StreamHandler> Server<H> {
     #[must_use]
     pub const fn handshakes(&self) -> &Handshakes {
         &self.handshakes
+    }
+
+    /// How many links of clients and other nodes stand ready for a stream now.
+    #[must_use]
+    pub fn spares(&self) -> usize {
+        self.spares.count()
     }
 
     /// How many streams run now.

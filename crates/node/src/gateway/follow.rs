@@ -235,13 +235,13 @@ impl Follower {
     async fn find_control(&self) {
         let mut found = Vec::new();
         for url in self.control.urls().iter() {
-            match lookup_host((url.host(), url.port())).await {
-                Ok(addresses) => found.extend(addresses),
-                // Better what was known than to let go of one.
-                Err(_) => return,
+            if let Ok(addresses) = lookup_host((url.host(), url.port())).await {
+                found.extend(addresses);
             }
         }
-        self.dialer.set_control(found);
+        if !found.is_empty() {
+            self.dialer.set_control(found);
+        }
     }
 
     async fn tick(&mut self, count: u32, unsaved: &mut Unsaved) {

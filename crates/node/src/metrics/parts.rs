@@ -59,6 +59,11 @@ impl Collector for Parts {
         let bytes = [([("direction", "up")], up), ([("direction", "down")], down)];
         page.counters("stream_bytes", "Bytes carried between clients and resources", &bytes)?;
         handshakes(&mut page, &self.server)?;
+        page.gauge(
+            "spare_links",
+            "Links of clients and gateways that stand ready for a stream",
+            self.server.spares() as u64,
+        )?;
         if let Some(parking) = &self.parking {
             let relays = parking.state();
             let idle: usize = relays.iter().map(|(_, _, idle)| idle).sum();

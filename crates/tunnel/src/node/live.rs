@@ -1,8 +1,11 @@
-//! The streams that run, to be counted, waited for and cut when the node stops.
+//! The streams that run, to be counted, waited for and cut when the node stops; and the links that carry none.
 
 use std::{
     collections::HashMap,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use postern_proto::frame::ResetCode;
@@ -85,5 +88,45 @@ impl Running<'_> {
 impl Drop for Running<'_> {
     fn drop(&mut self) {
         self.finish(EndCause::Cut(self.control.cut_code().unwrap_or(ResetCode::Internal)));
+    }
+}
+
+/// Counts links that wait for a head.
+#[derive(Debug, Default)]
+pub(super) struct Spares(AtomicUsize);
+
+/// A link that waits for a head.
+pub(super) struct Spare<'a>(&'a Spares);
+
+impl Spares {
+    pub(super) fn begin(&self) -> Spare<'_> {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        Spare(self)
+    }
+
+    pub(super) fn count(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for Spare<'_> {
+    fn drop(&mut self) {
+        self.0.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_link_is_spare_until_its_head_comes_or_it_ends() {
+        let spares = Spares::default();
+        let (one, other) = (spares.begin(), spares.begin());
+        assert_eq!(spares.count(), 2);
+        drop(one);
+        assert_eq!(spares.count(), 1);
+        drop(other);
+        assert_eq!(spares.count(), 0);
     }
 }

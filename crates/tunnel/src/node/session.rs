@@ -75,7 +75,10 @@ struct Session<'a> {
 impl Session<'_> {
     /// Serves the next stream. The link takes another one afterwards, unless it is given up.
     async fn stream<H: StreamHandler>(&mut self, server: &Server<H>) -> Result<(), Quit> {
-        let (opened, ages) = match self.next_head().await? {
+        let spare = server.spares.begin();
+        let head = self.next_head().await?;
+        drop(spare);
+        let (opened, ages) = match head {
             Ok(Head::Passage(passage)) => return self.pass(server, &passage).await,
             Ok(Head::Stream(request)) => {
                 let opened = match self.refusal(server, &request) {
