@@ -215,9 +215,8 @@ mod tests {
     #[test]
     fn what_leaves_is_told_from_what_is_broken_at_readiness() {
         let status = |standing, path| answer(What::Liveness, &standing, &Method::GET, path).status().as_u16();
-        let told = [Standing::Serving, Standing::Leaving, Standing::Not].map(|standing| {
-            ["/liveness", "/readiness", "/alive"].map(|path| status(standing, path))
-        });
+        let told = [Standing::Serving, Standing::Leaving, Standing::Not]
+            .map(|standing| ["/liveness", "/readiness", "/alive"].map(|path| status(standing, path)));
         assert_eq!(told, [[200, 200, 200], [503, 404, 200], [503, 503, 200]]);
     }
 }

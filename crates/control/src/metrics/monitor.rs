@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use postern_monitor::{Answer, Subject};
+use postern_monitor::{Answer, Standing, Subject};
 use serde::Serialize;
 
 use super::Metrics;
@@ -51,7 +51,8 @@ impl Watched {
 impl Subject for Watched {
     fn liveness(&self) -> Answer {
         let liveness = self.look();
-        Answer { serving: liveness.serving, body: serde_json::to_string(&liveness).unwrap_or_default() }
+        let standing = if liveness.serving { Standing::Serving } else { Standing::Not };
+        Answer { standing, body: serde_json::to_string(&liveness).unwrap_or_default() }
     }
 
     fn metrics(&self) -> String {
@@ -67,6 +68,6 @@ mod tests {
     fn a_control_plane_that_does_not_run_yet_is_not_serving() {
         let watched = Watched::default();
         assert_eq!(watched.look().reasons, ["starting"]);
-        assert!(!watched.liveness().serving && watched.metrics() == "# EOF\n");
+        assert_eq!((watched.liveness().standing, watched.metrics().as_str()), (Standing::Not, "# EOF\n"));
     }
 }
