@@ -91,7 +91,7 @@ async fn follow(
     cancel: CancellationToken,
 ) -> anyhow::Result<()> {
     let url: ControlUrl = format!("https://{}", control.address).parse()?;
-    let client = Arc::new(ControlClient::new(url, Trust::Ca(control.ca)));
+    let client = Arc::new(ControlClient::new(url.into(), Trust::Ca(control.ca)));
     client.set_identity(Some(ClientIdentity::from_pem(&device.identity.certificate, &device.identity.key)?));
     let (sync, mut handle) = SyncLoop::new(client, "scale", Replica::default(), SyncTiming::default());
     let run = tokio::spawn(sync.run(cancel));

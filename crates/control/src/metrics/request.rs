@@ -31,7 +31,7 @@ const CLASSES: &[(&str, &str)] = &[
 
 fn class(method: &Method, path: &str) -> &'static str {
     let known = CLASSES.iter().find(|(known, _)| path == *known).map(|(_, class)| *class);
-    known.unwrap_or(match path.starts_with("/api/v1/") {
+    known.unwrap_or_else(|| match path.starts_with("/api/v1/") {
         true if *method == Method::GET || *method == Method::HEAD => "read",
         true => "change",
         false => "other",
