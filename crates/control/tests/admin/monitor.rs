@@ -38,7 +38,12 @@ async fn a_control_plane_says_whether_it_serves_and_what_it_did_without_a_name()
     world.sign_in(ADMIN, "not the password").await.err().unwrap();
     let resource = world.create_resource("payroll-db", json!({})).await;
     world.admin.refused("GET", "/resources/res_01JABCDEFGHJKMNPQRSTVWXYZ0", None).await;
-    let (status, text) = get(metrics, "/metrics").await;
+    let (mut status, mut text) = get(metrics, "/metrics").await;
+    // The database is asked for its revision twice a second.
+    while value(&text, "postern_database_seconds_count{operation=\"read\"}").is_none() {
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        (status, text) = get(metrics, "/metrics").await;
+    }
     assert_eq!(status, 200);
     for (sample, least) in [
         ("postern_sign_ins_total{outcome=\"accepted\"}", 1.0),
