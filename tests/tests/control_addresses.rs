@@ -38,6 +38,7 @@ async fn who_knows_both_control_planes_goes_to_the_one_that_is_left() -> anyhow:
     let pem = std::fs::read_to_string(stack.control.ca_file())?;
     let credential = Credential::Password { email: EMAIL.to_owned(), password: PASSWORD.to_owned() };
     user.client().login(&Login { control: Some(both.clone()), trust: Trust::Ca { pem }, credential }).await?;
+    user.knows("echo").await?;
     let address = user.connect("echo").await?;
     let mut held = client::open(address).await?;
     client::ask(&mut held, b"with both").await?;
