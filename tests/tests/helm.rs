@@ -59,7 +59,8 @@ control:
   database: {authoritySecret: postgres-authority}
   tlsSecret: control-tls
   backup: {enabled: true, storageClass: slow}
-  networkPolicy: {enabled: true}
+  metrics: {enabled: true}
+  networkPolicy: {enabled: true, observers: [{namespaceSelector: {matchLabels: {name: monitoring}}}]}
 ",
         &[
             "CronJob",
@@ -70,6 +71,7 @@ control:
             "PersistentVolumeClaim",
             "PodDisruptionBudget",
             "PodDisruptionBudget",
+            "Service",
             "Service",
             "Service",
             "Service",

@@ -121,6 +121,31 @@ spec:
       {{- end }}
 {{- end -}}
 
+{{- /* The Service with the metrics, with a dict of root, part, name and metrics. */ -}}
+{{- define "postern.metricsService" -}}
+apiVersion: v1
+kind: Service
+metadata:
+  name: {{ .name }}-metrics
+  labels:
+    {{- include "postern.labels" . | nindent 4 }}
+  {{- with .metrics.annotations }}
+  annotations:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+spec:
+  clusterIP: None
+  # Those that start, stop or drain are of interest too.
+  publishNotReadyAddresses: true
+  selector:
+    {{- include "postern.selector" . | nindent 4 }}
+  ports:
+    - name: metrics
+      port: 9999
+      targetPort: metrics
+      protocol: TCP
+{{- end -}}
+
 {{- /* With a dict of root, part, name and budget. */ -}}
 {{- define "postern.disruptionBudget" -}}
 apiVersion: policy/v1
