@@ -111,7 +111,8 @@ async fn a_head_that_crosses_a_stopping_nodes_goodbye_is_carried_out_by_another_
 async fn who_comes_last_is_told_that_the_node_leaves() {
     let org = Org::new();
     let target = Target::echo().await;
-    let (leaving, _) = counting(&org, Duration::ZERO, target).await;
+    // What runs when it is stopped has time to end.
+    let (leaving, _) = counting(&org, Duration::from_secs(10), target).await;
     let (other, _) = counting(&org, Duration::ZERO, target).await;
     let (first, second) = (leaving.entry(org.client()), other.entry(org.client()));
     // New connections all the time, to the very end and beyond it.
