@@ -146,9 +146,10 @@ async fn a_removed_worker_that_goes_on_is_not_spoken_to_and_others_are_found() {
         assert_eq!(echo(&entry, b"hello").await, EndCause::Done);
     }
     assert_eq!((one_asked.load(Ordering::SeqCst), other_asked.load(Ordering::SeqCst)), (1, 4));
-    // Nobody else is left.
-    entry.rest();
+    // Nobody else is left, and no spare that was being made leads elsewhere.
     balancer.lead_to(&[one.address]);
+    tokio::time::sleep(std::time::Duration::from_millis(500)).await;
+    entry.rest();
     let cause = echo(&entry, b"hello").await;
     let EndCause::Refused(problem) = cause else { panic!("{cause:?}") };
     assert!(problem.detail.as_deref().is_some_and(|detail| detail.contains("removed from its cluster")), "{problem}");
