@@ -17,6 +17,7 @@ use postern_proto::{
     resource::{NodeResource, OutOfReach},
     time::UnixMillis,
 };
+use tokio::sync::watch;
 
 use self::cache::LeaseCache;
 use crate::{
@@ -37,6 +38,7 @@ pub struct Egress {
     node: Option<NodeId>,
     /// The cluster that this node is a worker of.
     cluster: Option<ClusterId>,
+    changes: watch::Sender<()>,
 }
 
 /// A stream that may be opened.
@@ -56,7 +58,7 @@ pub enum Denial {
     #[error("the lease was revoked: {0}")]
     Revoked(String),
     #[error("this node knows no such resource")]
-    UnknownResource,
+    UnknownResource { leased_at: UnixMillis },
     #[error("resource {name} is reached over other nodes")]
     Elsewhere { name: String, nodes: Vec<NodeId> },
     #[error("the resource is reached over {over}, and not here")]
@@ -74,6 +76,7 @@ impl Egress {
             revocations: Mutex::new(revocations),
             node: None,
             cluster: None,
+            changes: watch::Sender::new(()),
         }
     }
 
@@ -123,14 +126,14 @@ impl Egress {
         let strict = known.as_ref().is_some_and(|resource| resource.strict);
         claims.check(holder, claims.resource, strict, contact, now)?;
         self.not_revoked(&claims)?;
-        self.is_meant(&*known.ok_or(Denial::UnknownResource)?, Some(relay))?;
+        self.is_meant(&*known.ok_or(Denial::UnknownResource { leased_at: claims.issued_at })?, Some(relay))?;
         Ok(claims.issued_at)
     }
 
     /// Why the control plane tells this node nothing of the resource of a lease that it has signed.
     fn unknown(&self, claims: &Claims) -> Denial {
         match claims.cluster {
-            cluster if cluster == self.cluster => Denial::UnknownResource,
+            cluster if cluster == self.cluster => Denial::UnknownResource { leased_at: claims.issued_at },
             Some(cluster) => Denial::OtherDoor { over: format!("cluster {cluster}") },
             None => Denial::OtherDoor { over: "gateways".to_owned() },
         }
@@ -155,7 +158,8 @@ impl Egress {
     /// found by those, so that none falls between.
     pub fn still_good(&self, permit: &Permit, request: &Request) -> Result<(), Denial> {
         self.not_revoked(&permit.claims)?;
-        let known = lock(&self.catalogue).resource(request.resource()).ok_or(Denial::UnknownResource)?;
+        let known = lock(&self.catalogue).resource(request.resource());
+        let known = known.ok_or(Denial::UnknownResource { leased_at: permit.claims.issued_at })?;
         if !Arc::ptr_eq(&known, &permit.resource) {
             self.is_meant(&known, self.node)?;
             reach(&known, request)?;
@@ -176,7 +180,14 @@ impl Egress {
         if effects.keys_changed {
             lock(&self.leases).clear();
         }
+        self.changes.send_replace(());
         effects
+    }
+
+    /// Tells of each [`Self::apply`].
+    #[must_use]
+    pub fn changes(&self) -> watch::Receiver<()> {
+        self.changes.subscribe()
     }
 
     /// Voids the leases that match.
@@ -243,7 +254,7 @@ impl Denial {
             Self::Revoked(_) => (401, "lease_revoked", "Your access was changed"),
             Self::OtherDoor { .. } => (421, "other_door", "The resource is reached another way"),
             Self::Elsewhere { .. } => (421, "other_node", "The resource is reached over another node"),
-            Self::UnknownResource => (404, "unknown_resource", "This node knows no such resource"),
+            Self::UnknownResource { .. } => (404, "unknown_resource", "This node knows no such resource"),
             Self::OutOfReach { why: OutOfReach::Port { .. }, .. } => {
                 (403, "port_not_allowed", "The resource does not include this port")
             }

@@ -2,6 +2,7 @@
 
 mod follow;
 mod handler;
+mod news;
 mod options;
 mod passage;
 pub(crate) mod run;

@@ -112,7 +112,7 @@ fn a_resource_that_is_reached_over_another_door_is_told_from_one_that_nobody_kno
                 assert_eq!((problem.status, problem.code.as_str()), (421, "other_door"), "{bound:?}");
                 assert!(problem.detail.as_deref().is_some_and(|detail| detail.contains(over)), "{problem}");
             }
-            None => assert_eq!(denial, Denial::UnknownResource, "{bound:?}"),
+            None => assert_eq!(denial, Denial::UnknownResource { leased_at: NOW }, "{bound:?}"),
         }
     }
 }
@@ -141,7 +141,7 @@ fn a_stream_that_was_decided_about_before_its_resource_became_narrower_is_refuse
     egress.apply(&change(vec![Item::Resource(narrower)], vec![]));
     assert!(matches!(egress.still_good(&permit, &request), Err(Denial::OutOfReach { .. })));
     egress.apply(&change(vec![], vec![ItemKey::Resource { id: resource(1, false).id }]));
-    assert_eq!(egress.still_good(&permit, &request), Err(Denial::UnknownResource));
+    assert_eq!(egress.still_good(&permit, &request), Err(Denial::UnknownResource { leased_at: NOW }));
 }
 
 #[test]
@@ -248,5 +248,5 @@ fn a_resource_that_is_gone_is_unknown() {
     let removed = vec![ItemKey::Resource { id: resource(1, false).id }];
     let effects = egress.apply(&Change { scope: "gateways".into(), snapshot: true, put: vec![], removed });
     assert_eq!(effects.removed, [resource(1, false).id]);
-    assert_eq!(decide(&egress, &token, 1, Contact::Connected, NOW), Err(Denial::UnknownResource));
+    assert_eq!(decide(&egress, &token, 1, Contact::Connected, NOW), Err(Denial::UnknownResource { leased_at: NOW }));
 }

@@ -24,7 +24,7 @@ use postern_tunnel::{
 };
 use tokio::net::TcpStream;
 
-use super::throttle::Throttle;
+use super::{news::once_known, throttle::Throttle};
 use crate::{
     clock,
     contact::ContactRecord,
@@ -76,7 +76,7 @@ impl Gateway {
         Self(Arc::new(Inner { parts, refusals: Throttle::new() }))
     }
 
-    fn decide(&self, peer: &OpenRequest<'_>, now: UnixMillis) -> Result<Permit, Box<Refused>> {
+    async fn decide(&self, peer: &OpenRequest<'_>) -> Result<Permit, Box<Refused>> {
         let parts = &self.0.parts;
         if let Some(problem) = parts.drain.refusal() {
             return Err(refused(problem));
@@ -89,10 +89,9 @@ impl Gateway {
             return Err(refused(Problem::new(403, "not_a_device", "Only users' devices open streams")));
         };
         let request = peer.request;
-        let contact = parts.contact.at(now);
-        let decided = parts.egress.decide(&holder, request, contact, now);
+        let decided = once_known(parts, |now| parts.egress.decide(&holder, request, parts.contact.at(now), now)).await;
         decided.map_err(|denial| {
-            self.note_denial(&denial, &holder, request, peer.client, now);
+            self.note_denial(&denial, &holder, request, peer.client, clock::now());
             Box::new(self.refusal(&denial))
         })
     }
@@ -160,8 +159,8 @@ impl Gateway {
 
 impl Gateway {
     async fn open_stream(&self, request: OpenRequest<'_>) -> Result<Opened, Refused> {
+        let permit = self.decide(&request).await.map_err(|refused| *refused)?;
         let now = clock::now();
-        let permit = self.decide(&request, now).map_err(|refused| *refused)?;
         let stream = request.request.stream();
         let control = StreamControl::new();
         let mut recording = self.take_up(request.request, &permit, &control)?;

@@ -11,7 +11,6 @@ use postern_proto::{
     id::NodeId,
     problem::Problem,
     sync::Peer,
-    time::UnixMillis,
 };
 use postern_tunnel::{
     node::{PassRequest, Passed},
@@ -19,9 +18,8 @@ use postern_tunnel::{
     stream::StreamControl,
 };
 
-use super::Gateway;
+use super::{Gateway, news::once_known};
 use crate::{
-    clock,
     parking::{NoLink, Parking},
     passages::Client,
 };
@@ -53,12 +51,12 @@ impl Gateway {
             let problem = Problem::new(429, "too_many_streams", "The node carries as many connections as it can");
             return Err(problem.with_detail(format!("It carries at most {}.", parts.max_streams)).into());
         }
-        let client = self.may_pass(&request, clock::now()).map_err(|refused| *refused)?;
+        let client = self.may_pass(&request).await.map_err(|refused| *refused)?;
         let onward = self.onward(parking, &request).await?;
         let control = StreamControl::new();
         let number = parking.passages.insert(relay, client, control.clone());
         // Once it can be found by revocations, whether none has come meanwhile.
-        if let Err(refused) = self.may_pass(&request, clock::now()) {
+        if let Err(refused) = self.may_pass(&request).await {
             parking.passages.remove(number);
             return Err(*refused);
         }
@@ -99,7 +97,7 @@ impl Gateway {
     }
 
     /// A device shows a lease with which it has something to reach there; another gateway has seen to that.
-    fn may_pass(&self, request: &PassRequest<'_>, now: UnixMillis) -> Result<Option<Client>, Box<Refused>> {
+    async fn may_pass(&self, request: &PassRequest<'_>) -> Result<Option<Client>, Box<Refused>> {
         let parts = &self.0.parts;
         let (account, device) = match request.peer.peer {
             Peer::Device { account, device } => (account, device),
@@ -116,12 +114,12 @@ impl Gateway {
             let problem = Problem::new(401, "lease_missing", "A passage needs a lease");
             return Err(Box::new(problem.with_detail("Show one of a resource behind the relay.").into()));
         };
-        let contact = parts.contact.at(now);
-        let decided = parts.egress.may_pass(&holder, lease, request.passage.relay(), contact, now);
-        match decided {
+        let relay = request.passage.relay();
+        let decide = |now| parts.egress.may_pass(&holder, lease, relay, parts.contact.at(now), now);
+        match once_known(parts, decide).await {
             Ok(leased_at) => Ok(Some(Client { account, device, leased_at })),
             Err(denial) => {
-                tracing::debug!(%denial, relay = %request.passage.relay(), "passage refused");
+                tracing::debug!(%denial, %relay, "passage refused");
                 Err(Box::new(self.refusal(&denial)))
             }
         }

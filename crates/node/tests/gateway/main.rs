@@ -17,7 +17,7 @@ mod skip;
 
 use std::time::Duration;
 
-use bench::{Bench, Device, Running, Stream, now, resource, resource_id, sign, until};
+use bench::{Bench, Device, Running, Stream, echo, now, resource, resource_id, sign, until};
 use fake::Ca;
 use postern_proto::{
     frame::ResetCode,
@@ -77,6 +77,22 @@ async fn a_stream_that_may_not_be_opened_is_refused_with_its_reason() {
     // The refusals may have arrived in a call of their own.
     until(|| !bench.control.starts().is_empty()).await;
     assert_eq!(bench.control.starts().len(), 1);
+    bench.gateway.finish().await;
+}
+
+#[tokio::test]
+async fn a_stream_waits_for_the_news_of_a_resource_that_its_client_knows_already() {
+    let bench = Bench::start().await;
+    let mut early = bench.open(9).await;
+    bench.carrying().await;
+    let known = bench.control.shared.resources.lock().unwrap().clone();
+    bench.control.publish([known, vec![echo(9).await]].concat());
+    early.ping(b"early").await.unwrap();
+    assert_eq!(early.close().await, EndCause::Done);
+
+    let gone = Claims { issued_at: UnixMillis(now().0 - 20_000), ..bench.device.claims(10) };
+    let problem = Stream::open(&bench.entry, 10, &sign(&gone)).await.refusal().await;
+    assert_eq!((problem.status, problem.code.as_str()), (404, "unknown_resource"));
     bench.gateway.finish().await;
 }
 
