@@ -521,7 +521,7 @@ impl<'a, L: LocalEnd> Splice<'a, L> {
 
     fn receive_all(&mut self, cx: &mut Context<'_>) -> Result<bool, Break> {
         let mut moved = false;
-        while self.receive(cx)? {
+        while self.refused.is_none() && self.receive(cx)? {
             moved = true;
         }
         Ok(moved)
@@ -531,7 +531,8 @@ impl<'a, L: LocalEnd> Splice<'a, L> {
     fn deliver(&mut self, cx: &mut Context<'_>, input: &[u8]) -> Result<usize, Break> {
         self.blocked = false;
         let mut at = 0;
-        while !self.is_received() {
+        // A node that refuses the stream may say at once that it leaves; the refusal is what the stream is told.
+        while !self.is_received() && self.refused.is_none() {
             let rest = input.get(at..).unwrap_or_default();
             let mut slices = [IoSlice::new(&[]); SLICES];
             let (count, other) = look_ahead(self.reader, rest, &mut slices)?;

@@ -109,6 +109,31 @@ async fn a_head_that_crosses_a_stopping_nodes_goodbye_is_carried_out_by_another_
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn who_comes_last_is_told_that_the_node_leaves() {
+    let org = Org::new();
+    let target = Target::echo().await;
+    // What runs when it is stopped has time to end.
+    let (leaving, _) = counting(&org, Duration::from_secs(10), target).await;
+    let (other, _) = counting(&org, Duration::ZERO, target).await;
+    let (first, second) = (leaving.entry(org.client()), other.entry(org.client()));
+    // New connections all the time, to the very end and beyond it.
+    let stop = leaving.stop.clone();
+    let stopping = tokio::spawn(async move {
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        stop.cancel();
+    });
+    let mut carried = 0;
+    while !leaving.task.is_finished() {
+        first.rest();
+        let back = Local::connect(Route::to(&[&first, &second, &second])).await.echo(b"hello").await;
+        assert_eq!(back, b"hello", "after {carried}");
+        carried += 1;
+    }
+    stopping.await.unwrap();
+    assert!(carried > 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_worker_that_is_shut_serves_who_had_come_and_lets_clients_in_again_when_it_is_opened() {
     let org = Org::new();
     let target = Target::echo().await;
