@@ -1,6 +1,6 @@
 //! Maintenance windows: when nodes may be taken out of service by themselves, and the drains that wait for one.
 //!
-//! [`Schedule`] and [`plan`] know no clock; [`run`] has what waits begun when its time has come.
+//! [`Schedule`] and [`plan()`] know no clock; [`run`] has what waits begun when its time has come.
 
 mod begin;
 mod plan;
