@@ -60,7 +60,7 @@ impl Schedule {
         }
         let mut options = ParseOptions::default();
         options.fallback_timezone_option = FallbackTimezoneOption::UTC;
-        let times = parse_crontab_with(&text, options).map_err(|error| ScheduleError::Malformed(first_line(&error)))?;
+        let times = parse_crontab_with(&text, options).map_err(|error| ScheduleError::Malformed(fault(&error)))?;
         Ok(Self { text, times })
     }
 
@@ -87,10 +87,11 @@ fn is_plain(word: &str) -> bool {
     word == "*" || is_name || is_number
 }
 
-/// The library draws the place of a fault under the expression; the words come first.
-fn first_line(error: &cronexpr::Error) -> String {
+/// The library writes the expression on a line of its own, and under it a mark at the place of the fault, then what it is.
+fn fault(error: &cronexpr::Error) -> String {
     let text = error.to_string();
-    text.lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or("malformed").to_owned()
+    let said = text.lines().last().unwrap_or_default().trim().trim_start_matches('^').trim();
+    if said.is_empty() { "malformed".to_owned() } else { said.to_owned() }
 }
 
 impl fmt::Display for Schedule {

@@ -48,7 +48,7 @@ fn what_is_no_schedule_is_refused_with_the_reason() {
         ("H 2 * * *", "\"H\" is not understood"),
         ("0 2 15W * *", "\"15W\" is not understood"),
         ("0 24 * * *", "is not a cron expression"),
-        ("60 2 * * *", "is not a cron expression"),
+        ("60 2 * * *", "is not a cron expression: value must be in range 0..=59; found 60"),
         ("0 2 * foo *", "is not a cron expression"),
         ("0 5-2 * * *", "is not a cron expression"),
         ("*/0 * * * *", "is not a cron expression"),
