@@ -146,9 +146,18 @@ struct Gateway {
     entry: Arc<Entry>,
     state: State,
     connect_time: Option<Duration>,
+    /// The connect time that routes go by.
+    near: Steady,
+    /// That from the gateway to the relay.
+    far: Steady,
     /// Boot clock.
     probe_at: Duration,
 }
+
+/// A time that moves only when what is measured is another one: two ways that are about as fast do not take turns, however
+/// near they lie to the border between two steps of speed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Steady(Option<Duration>);
 
 /// What is known of the relay at the end of a way.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -354,9 +363,8 @@ impl Gateways {
 
     /// In steps of [`SAME_SPEED`]; unknown speed is fast until proven otherwise.
     fn slowness(&self, way: Way, gateway: &Gateway) -> u128 {
-        let first = self.known.get(&way.direct()).and_then(|gateway| gateway.connect_time);
-        let behind = gateway.relay.as_ref().and_then(|relay| relay.latency);
-        (first.unwrap_or_default() + behind.unwrap_or_default()).as_nanos() / SAME_SPEED.as_nanos()
+        let near = self.known.get(&way.direct()).and_then(|gateway| gateway.near.0);
+        (near.unwrap_or_default() + gateway.far.0.unwrap_or_default()).as_nanos() / SAME_SPEED.as_nanos()
     }
 
     /// A gateway's own entry.
@@ -399,6 +407,7 @@ impl Gateways {
                 (Some(before), Some(now)) => Some((before * 3 + now) / 4),
                 (before, now) => now.or(before),
             };
+            gateway.near.follow(gateway.connect_time);
         }
     }
 
@@ -447,7 +456,9 @@ impl Gateway {
             }
             (Listed::Cluster(cluster), _) => Entry::to_cluster(cluster, tls.clone()),
         }?;
-        Ok(Self { info, relay: behind, entry, state: State::Unknown, connect_time: None, probe_at: Duration::ZERO })
+        let far = Steady(behind.as_ref().and_then(|relay| relay.latency));
+        let (near, state) = (Steady::default(), State::Unknown);
+        Ok(Self { info, relay: behind, entry, state, connect_time: None, near, far, probe_at: Duration::ZERO })
     }
 
     /// Nobody is to speak to workers that were removed, and idle connections would hold up those that go out of service.
@@ -478,7 +489,8 @@ impl Gateway {
     /// streams a moment ago counts no more.
     fn told(self, info: Listed, relay: Option<Behind>) -> Self {
         let left = self.leaves();
-        let now = Self { info, relay, ..self };
+        let mut now = Self { info, relay, ..self };
+        now.far.follow(now.relay.as_ref().and_then(|relay| relay.latency));
         if left && !now.leaves() && !matches!(now.state, State::Reachable) {
             Self { state: State::Unknown, probe_at: Duration::ZERO, ..now }
         } else {
@@ -510,6 +522,15 @@ impl Gateway {
             state,
             spares: u32::try_from(self.entry.idle()).unwrap_or(u32::MAX),
             handshake_micros: self.latency_micros(),
+        }
+    }
+}
+
+impl Steady {
+    fn follow(&mut self, measured: Option<Duration>) {
+        let same = self.0.zip(measured).is_some_and(|(steady, now)| now.abs_diff(steady) < SAME_SPEED.max(steady / 4));
+        if !same {
+            self.0 = measured;
         }
     }
 }

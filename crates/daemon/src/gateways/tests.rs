@@ -79,6 +79,30 @@ fn the_fastest_that_works_is_taken() {
 }
 
 #[test]
+fn two_that_are_about_as_fast_do_not_take_turns() {
+    let mut gateways = gateways(2);
+    let millis = Duration::from_millis;
+    gateways.note_reached(node(1), Some(millis(14)));
+    gateways.note_reached(node(2), Some(millis(16)));
+    assert_eq!(chosen(&gateways, &[], &[], at(0)), Some(1));
+    // They pass each other again and again, and the border between two steps, too.
+    for round in 0..40 {
+        let (first, second) = if round % 8 < 4 { (18, 13) } else { (11, 18) };
+        gateways.note_reached(node(1), Some(millis(first)));
+        gateways.note_reached(node(2), Some(millis(second)));
+        assert_eq!(chosen(&gateways, &[], &[], at(round)), Some(1), "in round {round}");
+    }
+    for round in 40..60 {
+        gateways.note_reached(node(1), Some(millis(60)));
+        gateways.note_reached(node(2), Some(millis(16)));
+        if chosen(&gateways, &[], &[], at(round)) == Some(2) {
+            return;
+        }
+    }
+    panic!("one that has become slow is kept");
+}
+
+#[test]
 fn only_gateways_that_carry_the_resource_count_and_their_order_decides_between_equals() {
     let gateways = gateways(3);
     assert_eq!(chosen(&gateways, &[3, 2], &[], at(0)), Some(3));
