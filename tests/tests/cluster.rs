@@ -63,20 +63,7 @@ async fn workers_behind_a_balancer_carry_what_is_bound_to_their_cluster_and_noth
 
     // One dies: its streams are reset, new ones go on.
     one.kill().await?;
-    let (mut reset, mut alive) = (0, Vec::new());
-    for mut stream in streams {
-        match tokio::time::timeout(Duration::from_secs(2), client::end(&mut stream)).await {
-            Ok(end) => {
-                assert_eq!(end?, End::Reset, "a broken stream looked complete");
-                reset += 1;
-            }
-            Err(_) => {
-                client::ask(&mut stream, b"still here").await?;
-                alive.push(stream);
-            }
-        }
-    }
-    assert!(reset > 0 && !alive.is_empty(), "{reset} were reset and {} live on: they were not spread", alive.len());
+    let mut alive = some_were_reset(streams).await?;
     until_answered(address).await?;
 
     // Its state is there: it comes back as the same node. Without it, it enrols again.
@@ -173,6 +160,25 @@ async fn strangers_get_404_from_a_worker_and_options_that_cannot_work_are_refuse
     stack.stop().await
 }
 
+/// Of streams over two workers those over one are reset; what lives on.
+async fn some_were_reset(streams: Vec<tokio::net::TcpStream>) -> anyhow::Result<Vec<tokio::net::TcpStream>> {
+    let (mut reset, mut alive) = (0, Vec::new());
+    for mut stream in streams {
+        match tokio::time::timeout(Duration::from_secs(2), client::end(&mut stream)).await {
+            Ok(end) => {
+                assert_eq!(end?, End::Reset, "a broken stream looked complete");
+                reset += 1;
+            }
+            Err(_) => {
+                client::ask(&mut stream, b"still here").await?;
+                alive.push(stream);
+            }
+        }
+    }
+    assert!(reset > 0 && !alive.is_empty(), "{reset} were reset and {} live on: they were not spread", alive.len());
+    Ok(alive)
+}
+
 /// Streams to an echo server side by side, each open and used.
 async fn side_by_side(address: std::net::SocketAddr, count: usize) -> anyhow::Result<Vec<tokio::net::TcpStream>> {
     let mut streams = Vec::new();
@@ -253,20 +259,7 @@ async fn a_removed_worker_that_hears_of_nothing_and_keeps_listening_is_not_used_
     let carried = one.log().len();
 
     stack.api().delete(&format!("/api/v1/gateways/{}", one.id())).await?;
-    let (mut reset, mut alive) = (0, Vec::new());
-    for mut stream in streams {
-        match tokio::time::timeout(Duration::from_secs(2), client::end(&mut stream)).await {
-            Ok(end) => {
-                assert_eq!(end?, End::Reset, "a broken stream looked complete");
-                reset += 1;
-            }
-            Err(_) => {
-                client::ask(&mut stream, b"still here").await?;
-                alive.push(stream);
-            }
-        }
-    }
-    assert!(reset > 0 && !alive.is_empty(), "{reset} were reset and {} live on: they were not spread", alive.len());
+    let alive = some_were_reset(streams).await?;
     for _ in 0..8 {
         assert_eq!(client::exchange(address, b"over the other").await?, b"over the other");
     }

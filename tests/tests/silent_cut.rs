@@ -207,17 +207,7 @@ fn a_silent_cut_before_a_gateway_is_found_at_both_ends_whatever_the_stream_does(
         site.cut(1, 2).await?;
         let begun = Instant::now();
         cutting.send_replace(true);
-        let again = async {
-            // Its program connects again until it is served.
-            loop {
-                let answer = site.within(1, move || async move { client::exchange(places.echo, b"again").await }).await;
-                if answer.is_ok_and(|answer| answer == b"again") {
-                    return anyhow::Ok(begun.elapsed());
-                }
-                anyhow::ensure!(begun.elapsed() < FOUND_WITHIN, "no other way is taken");
-                tokio::time::sleep(Duration::from_millis(100)).await;
-            }
-        };
+        let again = served_again(&site, places.echo, begun);
         let (ends, again) = tokio::join!(tokio::time::timeout(FOUND_WITHIN, lives), again);
         let ends = ends.context("a stream lives on at the client")???;
         for (habit, end, at) in ends {
@@ -232,6 +222,18 @@ fn a_silent_cut_before_a_gateway_is_found_at_both_ends_whatever_the_stream_does(
         site.mend(1, 2).await?;
         stack.stop().await
     })
+}
+
+/// A program of the client's network connects again until it is served by another way; how long after the cut that was.
+async fn served_again(site: &Site, echo: SocketAddr, begun: Instant) -> anyhow::Result<Duration> {
+    loop {
+        let answer = site.within(1, move || async move { client::exchange(echo, b"again").await }).await;
+        if answer.is_ok_and(|answer| answer == b"again") {
+            return Ok(begun.elapsed());
+        }
+        anyhow::ensure!(begun.elapsed() < FOUND_WITHIN, "no other way is taken");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
 }
 
 /// The client's own connection ends at the balancer, and that is alive: only the balancer can know.
@@ -284,16 +286,7 @@ fn a_silent_cut_between_haproxy_and_a_worker_is_found_whatever_the_stream_does()
         site.cut(0, 2).await?;
         let begun = Instant::now();
         cutting.send_replace(true);
-        let again = async {
-            loop {
-                let answer = site.within(1, move || async move { client::exchange(places.echo, b"again").await }).await;
-                if answer.is_ok_and(|answer| answer == b"again") {
-                    return anyhow::Ok(begun.elapsed());
-                }
-                anyhow::ensure!(begun.elapsed() < FOUND_WITHIN, "the other worker is not taken");
-                tokio::time::sleep(Duration::from_millis(100)).await;
-            }
-        };
+        let again = served_again(&site, places.echo, begun);
         let (ends, again) = tokio::join!(tokio::time::timeout(FOUND_WITHIN, lives), again);
         for (habit, end, at) in ends.context("a stream lives on at the client")??? {
             assert_eq!(end, End::Reset, "{habit:?}: a cut stream looked complete");
