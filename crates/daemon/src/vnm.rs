@@ -113,7 +113,7 @@ impl Vnm {
             }
         };
         if let Err(error) = set {
-            tracing::error!("the virtual network stays as it was: {error}");
+            tracing::error!("the virtual network cannot be used: {error}");
         }
         if let Some((_, map)) = &self.map {
             let porter = Porter { reception: self.reception.clone() };

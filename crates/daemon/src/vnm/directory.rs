@@ -5,7 +5,7 @@
 //! takes further packets.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     net::{IpAddr, Ipv4Addr, SocketAddr},
     ops::RangeInclusive,
     sync::{
@@ -36,10 +36,11 @@ pub struct Directory {
     pub names: Arc<Table>,
     pub addresses: AddressTable,
     locked: bool,
-    spots: HashMap<IpAddr, Spot>,
+    /// Resources may share an address; they share no port then.
+    spots: HashMap<IpAddr, Vec<Spot>>,
 }
 
-/// What one address means.
+/// What ports of one address mean.
 #[derive(Clone, Debug)]
 struct Spot {
     destination: Arc<Destination>,
@@ -95,10 +96,11 @@ impl Published {
 
 impl Directory {
     /// `destinations`: what the shell knows of resources; a place whose resource is unknown is left out. `hosts`: the
-    /// hosts under wildcard aliases that have addresses.
+    /// hosts under wildcard aliases that have addresses. A name that no zone covers (its zone is not there yet, or cannot
+    /// be had), and the second of two that are the same, is left out: its address stays.
     ///
     /// # Errors
-    /// Names or addresses that contradict each other.
+    /// Names that cannot be told.
     pub fn new(
         places: &Places,
         destinations: &HashMap<ResourceId, Arc<Destination>>,
@@ -106,7 +108,7 @@ impl Directory {
         serial: u32,
     ) -> Result<Self, TableError> {
         let range = Range { v4: places.plan.subnet, v6: places.interface.ipv6.map(|part| part.network.network()) };
-        let mut draft = Draft { range, spots: HashMap::new(), known: Vec::new(), wildcards: BTreeMap::new() };
+        let mut draft = Draft::new(range, &places.plan.zones);
         for place in &places.places {
             if let Some(destination) = destinations.get(&place.resource) {
                 draft.add(place, destination);
@@ -124,12 +126,13 @@ impl Directory {
         if self.addresses.resolvers.contains(&to) {
             return Meaning::Resolver;
         }
-        match self.spots.get(&to.ip()) {
-            Some(spot) if !self.locked && spot.is_open() => spot.wanted(to.port()).map_or(Meaning::Nothing, |wanted| {
-                Meaning::Resource { destination: Arc::clone(&spot.destination), wanted }
-            }),
-            Some(_) | None => Meaning::Nothing,
-        }
+        let spots = self.spots.get(&to.ip()).filter(|_| !self.locked);
+        let meant = |spot: &Spot| {
+            let wanted = spot.wanted(to.port())?;
+            Some(Meaning::Resource { destination: Arc::clone(&spot.destination), wanted })
+        };
+        let open = spots.into_iter().flatten().filter(|spot| spot.is_open());
+        open.filter_map(meant).next().unwrap_or(Meaning::Nothing)
     }
 
     /// Whether a connection that was begun to this address may go on to this resource.
@@ -156,34 +159,59 @@ impl Spot {
         Some(Wanted { port, host: self.host.clone() })
     }
 
-    fn address(&self, locked: bool) -> Address {
-        let open = self.is_open() && !locked;
-        let ports: Vec<RangeInclusive<u16>> =
-            std::iter::once(self.port..=self.port).chain(self.ports.ranges()).collect();
-        Address { ports: if open { ports } else { Vec::new() }, reachable: open && self.standing == Standing::Open }
+    fn all_ports(&self) -> impl Iterator<Item = RangeInclusive<u16>> + '_ {
+        std::iter::once(self.port..=self.port).chain(self.ports.ranges())
     }
 }
 
-struct Draft {
+/// What the stack does at an address.
+fn address(spots: &[Spot], locked: bool) -> Address {
+    let open = || spots.iter().filter(|spot| spot.is_open() && !locked);
+    Address {
+        ports: open().flat_map(Spot::all_ports).collect(),
+        reachable: open().any(|spot| spot.standing == Standing::Open),
+    }
+}
+
+struct Draft<'a> {
     range: Range,
-    spots: HashMap<IpAddr, Spot>,
-    known: Vec<Known>,
+    zones: HashSet<&'a str>,
+    spots: HashMap<IpAddr, Vec<Spot>>,
+    known: BTreeMap<DnsName, Known>,
     wildcards: BTreeMap<DnsName, Wildcard>,
 }
 
-impl Draft {
+impl<'a> Draft<'a> {
+    fn new(range: Range, zones: &'a [DnsName]) -> Self {
+        let zones = zones.iter().map(DnsName::as_str).collect();
+        Self { range, zones, spots: HashMap::new(), known: BTreeMap::new(), wildcards: BTreeMap::new() }
+    }
+
     fn add(&mut self, place: &Place, destination: &Arc<Destination>) {
         let spot = spot(place, destination, None);
-        let addresses = self.settle(place.address, &spot);
-        let notice = (place.standing == Standing::Disconnected).then_some(Notice::NotConnected);
-        match &place.alias {
-            Some(alias) if alias.is_wildcard() => {
-                let parent = alias.name().clone();
-                self.wildcards.insert(parent.clone(), Wildcard { parent, notice });
-            }
-            Some(alias) => self.known.push(Known { name: alias.name().clone(), addresses, notice }),
-            None => {}
+        let addresses = self.addresses(place.address);
+        for address in &addresses {
+            self.spots.entry(*address).or_default().push(spot.clone());
         }
+        let notice = (place.standing == Standing::Disconnected).then_some(Notice::NotConnected);
+        let Some(alias) = place.alias.as_ref().filter(|alias| self.covers(alias.name())) else { return };
+        let name = alias.name().clone();
+        if alias.is_wildcard() {
+            self.wildcards.entry(name.clone()).or_insert(Wildcard { parent: name, notice });
+        } else {
+            self.known.entry(name.clone()).or_insert(Known { name, addresses, notice });
+        }
+    }
+
+    fn covers(&self, name: &DnsName) -> bool {
+        let mut rest = Some(name.as_str());
+        while let Some(zone) = rest {
+            if self.zones.contains(zone) {
+                return true;
+            }
+            rest = zone.split_once('.').map(|(_, parent)| parent);
+        }
+        false
     }
 
     /// A host belongs to the resource whose wildcard alias is the closest to it.
@@ -202,18 +230,18 @@ impl Draft {
         if let Some(place) = closest
             && let Some(destination) = destinations.get(&place.resource)
         {
-            self.settle(address, &spot(place, destination, Some(host)));
+            let spot = spot(place, destination, Some(host));
+            for address in self.addresses(address) {
+                // No resource's own address ever means a host besides.
+                self.spots.entry(address).or_insert_with(|| vec![spot.clone()]);
+            }
         }
     }
 
-    /// Puts somebody at an address and its IPv6 twin, unless somebody is there.
-    fn settle(&mut self, address: Ipv4Addr, spot: &Spot) -> Vec<IpAddr> {
+    /// An address and its IPv6 twin.
+    fn addresses(&self, address: Ipv4Addr) -> Vec<IpAddr> {
         let twin = self.range.part(address.into()).and_then(|part: HostPart| self.range.v6(part));
-        let addresses: Vec<IpAddr> = [Some(address.into()), twin.map(IpAddr::V6)].into_iter().flatten().collect();
-        for address in &addresses {
-            self.spots.entry(*address).or_insert_with(|| spot.clone());
-        }
-        addresses
+        [Some(address.into()), twin.map(IpAddr::V6)].into_iter().flatten().collect()
     }
 
     fn finish(self, places: &Places, serial: u32) -> Result<Directory, TableError> {
@@ -226,7 +254,7 @@ impl Draft {
         };
         let names = Table::new(Contents {
             zones: plan.zones.clone(),
-            names: self.known,
+            names: self.known.into_values().collect(),
             wildcards: self.wildcards.into_values().collect(),
             bypass: plan.kept_out.clone(),
             resolver: resolvers.clone(),
@@ -242,7 +270,7 @@ impl Draft {
             // Programs may come from an address that the device had before the network moved.
             device: Vec::new(),
             resolvers: resolvers.into_iter().map(|ip| SocketAddr::new(ip, DNS_PORT)).collect(),
-            addresses: self.spots.iter().map(|(ip, spot)| (*ip, spot.address(*locked))).collect(),
+            addresses: self.spots.iter().map(|(ip, spots)| (*ip, address(spots, *locked))).collect(),
         };
         Ok(Directory {
             interface: interface.clone(),

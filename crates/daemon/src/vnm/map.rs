@@ -33,7 +33,7 @@ struct Content {
 
 impl Map {
     /// # Errors
-    /// Names or addresses that contradict each other.
+    /// Names that cannot be told.
     pub fn new(
         hosts: Arc<HostBook>,
         places: Arc<Places>,
@@ -57,7 +57,7 @@ impl Map {
     /// Publishes who is where from now on.
     ///
     /// # Errors
-    /// Names or addresses that contradict each other; the last directory stays in force.
+    /// Names that cannot be told. Then nothing may be used: what was taken away must not stay.
     pub fn set(
         &self,
         places: Arc<Places>,
@@ -65,7 +65,7 @@ impl Map {
     ) -> Result<(), TableError> {
         let mut content = self.content();
         (content.places, content.destinations) = (places, destinations);
-        self.publish(&mut content)
+        self.publish(&mut content).inspect_err(|_| self.shut(&mut content))
     }
 
     /// Puts hosts that were given addresses on disk and into the directory. False when they may not be told of.
@@ -92,11 +92,14 @@ impl Map {
 
     /// Nothing may be used, and no name is known, until [`Map::set`].
     pub fn close(&self) {
-        let mut content = self.content();
+        self.shut(&mut self.content());
+    }
+
+    fn shut(&self, content: &mut Content) {
         let nothing = Places { places: Vec::new(), locked: true, ..Places::clone(&content.places) };
         (content.places, content.destinations) = (Arc::new(nothing), HashMap::new());
         // Nothing cannot contradict itself.
-        let _ = self.publish(&mut content);
+        let _ = self.publish(content);
     }
 
     fn publish(&self, content: &mut Content) -> Result<(), TableError> {

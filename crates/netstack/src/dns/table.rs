@@ -1,7 +1,7 @@
 //! What the resolver knows.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::HashMap,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
@@ -109,8 +109,6 @@ pub struct Wildcard {
 pub enum TableError {
     #[error("{0} is there twice")]
     NameTwice(DnsName),
-    #[error("{ip} would answer for {second} and for {first}")]
-    AddressTwice { ip: IpAddr, first: DnsName, second: DnsName },
     #[error("{0} is in none of the zones")]
     NoZone(DnsName),
     #[error("{0} cannot be encoded")]
@@ -179,7 +177,7 @@ pub(super) enum Place<'a> {
 impl Table {
     /// # Errors
     ///
-    /// When a name or an address is there twice, or a name in no zone.
+    /// When a name is there twice, or in no zone. Several names may have one address: the first is its PTR record.
     pub fn new(contents: Contents) -> Result<Self, TableError> {
         let Contents { zones, names, wildcards, bypass, resolver, range, notice, serial } = contents;
         let resolver = Addresses::of(&resolver, None);
@@ -197,9 +195,8 @@ impl Table {
                 table.node(&name)?.reverse = true;
             }
         }
-        let mut holders = HashMap::new();
         for known in &names {
-            table.add(known, &mut holders)?;
+            table.add(known)?;
         }
         for wildcard in wildcards {
             table.add_ancestors(&wildcard.parent)?;
@@ -221,19 +218,11 @@ impl Table {
         &self.range
     }
 
-    fn add<'a>(&mut self, known: &'a Known, holders: &mut HashMap<IpAddr, &'a DnsName>) -> Result<(), TableError> {
+    fn add(&mut self, known: &Known) -> Result<(), TableError> {
         self.add_ancestors(&known.name)?;
         let encoded = Key::of_dns_name(&known.name).ok_or_else(|| TableError::Encoding(known.name.clone()))?;
-        for ip in known.addresses.iter().copied().collect::<BTreeSet<_>>() {
-            if let Some(first) = holders.insert(ip, &known.name) {
-                let (first, second) = (first.clone(), known.name.clone());
-                return Err(if first == second {
-                    TableError::NameTwice(first)
-                } else {
-                    TableError::AddressTwice { ip, first, second }
-                });
-            }
-            self.names.insert(ip, encoded.to_wire());
+        for ip in &known.addresses {
+            self.names.entry(*ip).or_insert_with(|| encoded.to_wire());
         }
         let node = self.node(&known.name)?;
         if node.known.is_some() {

@@ -1,3 +1,8 @@
+use hickory_proto::{
+    op::{Message, Query, ResponseCode},
+    rr::{Name, RData, RecordType},
+};
+use postern_netstack::dns::{HostAddresses, Resolver, Transport};
 use postern_proto::{bind::Cidr, name::HostPattern};
 use tun_driver::{
     dns::DnsState,
@@ -61,6 +66,20 @@ fn meaning(directory: &Directory, to: &str) -> Option<(u128, u16, Option<String>
     }
 }
 
+/// What the resolver says to a question for a name's IPv4 addresses.
+fn asked(directory: &Directory, name: &str) -> (ResponseCode, Vec<Ipv4Addr>) {
+    let mut question = Message::query();
+    question.add_query(Query::query(Name::from_ascii(name).unwrap(), RecordType::A));
+    let mut hosts = HostAddresses::new("100.72.0.0/16".parse().unwrap());
+    let mut answer = Vec::new();
+    let resolver = Resolver::new(Arc::clone(&directory.names));
+    resolver.answer(Transport::Udp, &question.to_vec().unwrap(), &mut hosts, &mut answer);
+    let answer = Message::from_vec(&answer).unwrap();
+    let data = answer.answers.iter().map(|record| &record.data);
+    let addresses = data.filter_map(|data| if let RData::A(ip) = data { Some(ip.0) } else { None });
+    (answer.metadata.response_code, addresses.collect())
+}
+
 #[test]
 fn each_port_of_a_place_means_its_resource_and_others_mean_nothing() {
     let directory = Directory::new(&places(vec![place(1, "db.my-org")]), &destinations(), &[], 1).unwrap();
@@ -81,6 +100,42 @@ fn hosts_under_wildcards_mean_the_closest_resource_and_themselves() {
     assert_eq!(meaning(&directory, "100.72.128.1:5432"), Some((1, 0, Some("b1.kafka.internal".to_owned()))));
     assert_eq!(meaning(&directory, "100.72.128.2:7000"), Some((2, 7000, Some("b1.eu.kafka.internal".to_owned()))));
     assert_eq!(meaning(&directory, "100.72.128.3:5432"), None);
+}
+
+#[test]
+fn resources_that_share_an_address_are_told_apart_by_their_ports() {
+    let second = Place { resource: id(2), port: 22, ports: PortSet::default(), ..place(1, "shell.my-org") };
+    let mut third = Place { resource: id(3), port: 80, ports: PortSet::default(), ..place(1, "off.my-org") };
+    third.standing = Standing::Disconnected;
+    let all = vec![place(1, "db.my-org"), second, third];
+    let directory = Directory::new(&places(all), &destinations(), &[], 1).unwrap();
+    assert_eq!(meaning(&directory, "100.72.1.1:5432"), Some((1, 0, None)));
+    assert_eq!(meaning(&directory, "100.72.1.1:7001"), Some((1, 7001, None)));
+    assert_eq!(meaning(&directory, "100.72.1.1:22"), Some((2, 0, None)));
+    assert_eq!(meaning(&directory, "100.72.1.1:80"), None);
+    let address = &directory.addresses.addresses[&IpAddr::from([100, 72, 1, 1])];
+    assert_eq!((address.ports.clone(), address.reachable), (vec![5432..=5432, 7000..=7002, 22..=22], true));
+    for name in ["db.my-org", "shell.my-org"] {
+        assert_eq!(asked(&directory, name), (ResponseCode::NoError, vec![Ipv4Addr::new(100, 72, 1, 1)]), "{name}");
+    }
+}
+
+#[test]
+fn a_name_in_none_of_the_zones_is_left_out_and_takes_nothing_with_it() {
+    let all = vec![place(1, "db.elsewhere.example"), place(2, "*.far.example"), place(3, "db.my-org")];
+    let directory = Directory::new(&places(all), &destinations(), &[], 1).unwrap();
+    assert_eq!(meaning(&directory, "100.72.1.1:5432"), Some((1, 0, None)));
+    assert_eq!(meaning(&directory, "100.72.1.3:5432"), Some((3, 0, None)));
+    assert_eq!(asked(&directory, "db.elsewhere.example").0, ResponseCode::Refused);
+    assert_eq!(asked(&directory, "db.my-org"), (ResponseCode::NoError, vec![Ipv4Addr::new(100, 72, 1, 3)]));
+}
+
+#[test]
+fn of_two_that_have_one_name_the_first_is_answered_and_both_have_their_addresses() {
+    let all = vec![place(1, "db.my-org"), place(2, "db.my-org"), place(3, "*.kafka.internal")];
+    let directory = Directory::new(&places(all), &destinations(), &[], 1).unwrap();
+    assert_eq!(asked(&directory, "db.my-org"), (ResponseCode::NoError, vec![Ipv4Addr::new(100, 72, 1, 1)]));
+    assert_eq!(meaning(&directory, "100.72.1.2:5432"), Some((2, 0, None)));
 }
 
 #[test]
