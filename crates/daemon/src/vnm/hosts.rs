@@ -51,9 +51,15 @@ impl HostBook {
         Giving { settled: self.settled.load(Ordering::Acquire), book: self, unsettled: false }
     }
 
+    /// The addresses that are in force.
     #[must_use]
     pub fn records(&self) -> Vec<HostRecord> {
-        self.given().export()
+        self.given().usable()
+    }
+
+    /// The network is here now, or of this size.
+    pub fn fit(&self, subnet: Cidr) {
+        self.given().fit(subnet);
     }
 
     /// Makes sure that what was given before this call is on disk, and says how many that are.
@@ -64,7 +70,7 @@ impl HostBook {
         let wanted = self.given().len();
         let mut saved = self.saved.lock().await;
         if *saved < wanted {
-            let hosts = self.records();
+            let hosts = self.given().export();
             let count = hosts.len();
             let (store, kept) = (self.store.clone(), WildcardHosts { org: self.org, hosts });
             // Otherwise the runtime stops, and so does the network.

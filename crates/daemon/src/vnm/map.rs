@@ -64,6 +64,7 @@ impl Map {
         destinations: HashMap<ResourceId, Arc<Destination>>,
     ) -> Result<(), TableError> {
         let mut content = self.content();
+        self.hosts.fit(places.plan.subnet);
         (content.places, content.destinations) = (places, destinations);
         self.publish(&mut content).inspect_err(|_| self.shut(&mut content))
     }

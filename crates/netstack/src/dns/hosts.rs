@@ -97,6 +97,23 @@ impl HostAddresses {
         self.by_part.iter().map(|(part, host)| HostRecord { host: host.clone(), part: *part }).collect()
     }
 
+    /// Those that are in force, by address: of a host that has had another before, only the present one.
+    #[must_use]
+    pub fn usable(&self) -> Vec<HostRecord> {
+        let usable = self.by_part.iter().filter(|(part, host)| self.by_name.get(*host) == Some(*part));
+        usable.map(|(part, host)| HostRecord { host: host.clone(), part: *part }).collect()
+    }
+
+    /// From now on addresses are given in `subnet`, and what was given counts on as far as [`HostAddresses::import`]
+    /// takes it over.
+    pub fn fit(&mut self, subnet: Cidr) {
+        let mut fitted = Self::new(subnet);
+        if fitted.parts != self.parts {
+            fitted.import(self.export());
+            *self = fitted;
+        }
+    }
+
     /// How many addresses were given; grows with each new host.
     #[must_use]
     pub fn len(&self) -> usize {

@@ -57,3 +57,18 @@ fn what_was_kept_is_checked() {
     assert!(hosts.export().contains(&record("outside.x", 3000)));
     assert_eq!(hosts.import([record("c.x", 3000)]), 1);
 }
+
+#[test]
+fn a_network_of_another_size_has_its_own_upper_half_and_nobody_is_below_it() {
+    let mut hosts = subnet("100.72.0.0/20");
+    let small = hosts.give("b1.kafka.internal").unwrap();
+    // The control plane gives addresses in the lower half of a /16: a host there would meet a resource.
+    hosts.fit("100.72.0.0/16".parse().unwrap());
+    let large = hosts.give("b1.kafka.internal").unwrap();
+    assert!(small.0 < 0x8000 && (0x8000..=0xfffe).contains(&large.0), "{small:?} {large:?}");
+    assert_eq!(hosts.usable(), [HostRecord { host: "b1.kafka.internal".to_owned(), part: large }]);
+    assert_eq!(hosts.export().len(), 2, "what was ever given is given to nobody else");
+    // A move to a network of the same size changes nothing.
+    hosts.fit("10.72.0.0/16".parse().unwrap());
+    assert_eq!(hosts.give("b1.kafka.internal"), Ok(large));
+}
