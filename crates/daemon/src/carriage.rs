@@ -342,14 +342,35 @@ pub fn printable(text: &str) -> String {
     text.chars().map(|letter| if letter.is_control() { char::REPLACEMENT_CHARACTER } else { letter }).collect()
 }
 
-/// An error with its causes, in one line.
+/// An error with its causes, in one line. Some errors say their cause themselves: it is said once.
 #[must_use]
 pub fn error_text(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {
-        text = format!("{text}: {cause}");
+        let cause_text = cause.to_string();
+        if !text.ends_with(&cause_text) {
+            text = format!("{text}: {cause_text}");
+        }
         source = cause.source();
     }
     printable(&text)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use tun_driver::netd::ClientError;
+
+    use super::*;
+
+    #[test]
+    fn a_cause_that_an_error_says_itself_is_said_once() {
+        let source = io::Error::new(io::ErrorKind::NotFound, "no such file");
+        let error = ClientError::NoService { path: "/run/netd.sock".to_owned(), source };
+        assert_eq!(error_text(&error), "postern-netd does not answer at /run/netd.sock: no such file");
+        let silent = io::Error::other(anyhow::Error::new(io::Error::other("deep\u{1b}[31m")).context("above"));
+        assert_eq!(error_text(&silent), "above: deep\u{fffd}[31m");
+    }
 }

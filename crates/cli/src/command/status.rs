@@ -3,7 +3,8 @@
 use std::borrow::Cow;
 
 use postern_local_api::message::{
-    Connection, ControlLink, GatewayState, GatewayStatus, HealthItem, KeyStorage, Severity, SignIn, Status, StatusApi,
+    Connection, ControlLink, GatewayState, GatewayStatus, HealthItem, KeyStorage, ResourceStatus, Severity, SignIn,
+    Status, StatusApi,
 };
 use postern_proto::time::UnixMillis;
 
@@ -76,12 +77,15 @@ pub(super) fn overview(status: &Status, now: UnixMillis) -> Vec<Line> {
         lines.push(labelled("Open also to").styled(WARN, format!("uid {uids}")));
     }
     lines.push(resources(status));
-    lines.extend(status.health.iter().flat_map(health));
+    lines.extend(status.health.iter().flat_map(|item| health(item, &status.resources)));
     lines
 }
 
-/// What is wrong, why, and what to do.
-fn health(item: &HealthItem) -> [Line; 2] {
+/// What is wrong, with which resource, why, and what to do.
+fn health(item: &HealthItem, resources: &[ResourceStatus]) -> [Line; 2] {
+    let concerned = resources.iter().find(|status| Some(status.resource.id) == item.resource);
+    let name = concerned.map(|status| &status.resource.name).filter(|name| !item.what.contains(name.as_str()));
+    let name = name.map(|name| format!("{name}: ")).unwrap_or_default();
     let (style, word) = match item.severity {
         Severity::Info => (DIM, "note: "),
         Severity::Warn => (WARN, "warning: "),
@@ -90,7 +94,7 @@ fn health(item: &HealthItem) -> [Line; 2] {
     let left = item.until.map(|end| end.since(text::now())).filter(|left| !left.is_zero());
     let left = left.map(|left| format!(", {} left", text::countdown(left))).unwrap_or_default();
     [
-        Line::new().styled(style, word).plain(&item.what).styled(DIM, format!(" ({}{left})", item.code)),
+        Line::new().styled(style, word).plain(name).plain(&item.what).styled(DIM, format!(" ({}{left})", item.code)),
         Line::new().pad(2).styled(DIM, format!("{} ", item.why)).plain(&item.remedy),
     ]
 }

@@ -283,6 +283,8 @@ fn status_shows_what_is_wrong() {
         ..resource(0, "grafana", Kind::Http, 18080, connection)
     };
     sick.health.push(held.health(Some(sick.resources[0].resource.id), UnixMillis(1)));
+    let silent = Cause::TargetUnhealthy { detail: "refused".to_owned() };
+    sick.health.push(silent.health(Some(sick.resources[0].resource.id), UnixMillis(1)));
     fake.set_status(&sick);
     let ran = fake.run(&["status"]).ends(0);
     for text in [
@@ -293,6 +295,7 @@ fn status_shows_what_is_wrong() {
         "Turn on automatic time, then try again.",
         "unhealthy",
         "warning: grafana could not open port 18080. (port_taken)",
+        "warning: grafana: The target does not answer. (target_unhealthy)",
         "nginx (pid 812) holds 127.0.0.1:18080. Stop nginx, or choose another port.",
         "ended ",
     ] {

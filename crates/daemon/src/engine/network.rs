@@ -347,6 +347,11 @@ impl Network {
         matches!(self.phase, Phase::Asking { before: Before::Off, .. })
     }
 
+    /// netd was asked, and whether there is a network depends on its answer.
+    pub(super) const fn is_undecided(&self) -> bool {
+        matches!(self.phase, Phase::Asking { before: Before::Off | Before::Down(_), .. })
+    }
+
     /// Why resources are not where they belong; `None` while they are, or will be in a moment.
     pub(super) fn absence(&self) -> Option<String> {
         match &self.phase {

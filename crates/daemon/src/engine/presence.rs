@@ -69,10 +69,10 @@ impl Engine {
         })
     }
 
-    /// Whether it is known whether there is a virtual network.
+    /// Whether it is known whether there is a virtual network, and no answer is on its way that may change that.
     #[must_use]
     pub const fn is_network_settled(&self) -> bool {
-        !self.network.is_starting()
+        !self.network.is_undecided()
     }
 
     /// How the virtual network stands.

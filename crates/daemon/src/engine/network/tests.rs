@@ -277,6 +277,20 @@ fn without_netd_everything_is_at_loopback_with_the_reason_until_netd_is_there() 
 }
 
 #[test]
+fn switching_it_on_again_asks_at_once_and_the_answer_counts() {
+    let mut world = World::new();
+    world.give(Input::NetworkChosen { enabled: true });
+    assert!(!world.engine.is_network_settled());
+    world.refuse(NetworkFault::NoService);
+    assert!(world.engine.is_network_settled());
+    // netd was started by now: whoever asks is not told of the last failure.
+    world.give(Input::NetworkChosen { enabled: true });
+    assert!(world.asked.is_some() && !world.engine.is_network_settled());
+    world.agree();
+    assert!(world.engine.is_network_settled() && matches!(world.status(), NetworkStatus::Up(_)));
+}
+
+#[test]
 fn while_it_is_switched_off_what_is_connected_is_at_loopback() {
     let mut world = World::new();
     world.give(Input::Access(vec![resource(1, BindMode::Vnm)]));
