@@ -218,6 +218,10 @@ impl Parking {
     }
 
     fn pop(&self, relay: NodeId) -> Result<Option<ParkedLink>, NoLink> {
+        // Its control link sees that only with its next beat.
+        if !self.may_park(relay) {
+            return Err(NoLink::Away);
+        }
         let mut relays = self.relays();
         let berth = relays.get_mut(&relay).ok_or(NoLink::Away)?;
         if berth.state.draining {

@@ -1,4 +1,4 @@
-//! A gateway in this process, a control plane that is made up, a client with a certificate, and a resource that echoes.
+//! Nodes in this process, a control plane that is made up, a client with a certificate, and a resource that echoes.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -9,7 +9,10 @@ use std::{
 
 use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair as _};
 use clap::Parser as _;
-use postern_node::gateway::{self, GatewayError, GatewayOptions, Ready};
+use postern_node::{
+    gateway::{self, GatewayError, GatewayOptions, Ready},
+    relay::{self, RelayOptions},
+};
 use postern_proto::{
     api::{CertificateRequest, CertificateResponse, EnrolRequest, EnrolResponse, RecordAck, RecordBatch},
     head::{Request, Wanted},
@@ -19,12 +22,12 @@ use postern_proto::{
     problem::Problem,
     record::{Event, GENESIS, Record, SessionEnd, SessionStart, hex},
     resource::{Kind, NodeResource},
-    sync::{ClientFrame, DrainOrder, HealthReport, Item, Peer, ServerFrame, VERSION, Welcome},
+    sync::{ClientFrame, DrainOrder, HealthReport, Item, ParkedAt, Peer, ServerFrame, VERSION, Welcome},
     time::UnixMillis,
 };
 use postern_tunnel::{
     client::{Attempt, Entry, Failure, StreamGuide, carry},
-    identity,
+    identity::{self, PeerIdentity},
     stream::{EndCause, StreamControl, StreamEnd},
     tls::{ClientTls, Identity, Trust, install_crypto_provider},
 };
@@ -68,8 +71,19 @@ fn ulid(n: u128) -> Ulid {
     Ulid::from_parts(7, n)
 }
 
+/// The first node.
 pub(crate) fn node() -> NodeId {
-    NodeId::from_ulid(ulid(1))
+    numbered(1)
+}
+
+/// The node that enrols with the token of this number.
+pub(crate) fn numbered(n: u128) -> NodeId {
+    NodeId::from_ulid(ulid(n))
+}
+
+/// With which a node enrols.
+pub(crate) fn token(n: u128) -> String {
+    if n == 1 { "token".to_owned() } else { format!("token-{n}") }
 }
 
 pub(crate) fn resource_id(n: u128) -> ResourceId {
@@ -89,7 +103,11 @@ pub(crate) struct Control {
 pub(crate) struct Shared {
     pub(crate) resources: Mutex<Vec<NodeResource>>,
     rev: Mutex<u64>,
-    pub(crate) records: Mutex<Vec<Record>>,
+    /// Of each node.
+    pub(crate) records: Mutex<BTreeMap<NodeId, Vec<Record>>>,
+    /// What nodes are told beside that: who else there is.
+    told: Mutex<BTreeMap<NodeId, Vec<Item>>>,
+    pub(crate) parked: Mutex<BTreeMap<NodeId, Vec<ParkedAt>>>,
     pub(crate) health: Mutex<Vec<HealthReport>>,
     pub(crate) asked: Mutex<BTreeSet<StreamSubject>>,
     pub(crate) presence: Mutex<Vec<(Option<String>, bool)>>,
@@ -109,6 +127,8 @@ impl Control {
             resources: Mutex::new(resources),
             rev: Mutex::new(1),
             records: Mutex::default(),
+            told: Mutex::default(),
+            parked: Mutex::default(),
             health: Mutex::default(),
             asked: Mutex::default(),
             presence: Mutex::default(),
@@ -159,9 +179,8 @@ impl Control {
 
     /// Tells the node what it is to do about leaving.
     pub(crate) fn order(&self, drain: Option<DrainOrder>) {
-        let scope = format!("node:{}", node());
         *self.shared.rev.lock().unwrap() += 1;
-        self.send(&self.shared.snapshot(&scope, vec![Item::Node { id: node(), name: "gw".into(), drain }]));
+        self.send(&self.shared.snapshot(&scope(node()), vec![Item::Node { id: node(), name: "gw".into(), drain }]));
     }
 
     /// Replaces the resources and says so in a fresh snapshot.
@@ -171,8 +190,15 @@ impl Control {
         self.send(&self.shared.snapshot_of_resources());
     }
 
+    /// Tells a node of others, also each time that it comes.
+    pub(crate) fn tell(&self, node: NodeId, items: Vec<Item>) {
+        self.shared.told.lock().unwrap().insert(node, items);
+        *self.shared.rev.lock().unwrap() += 1;
+        self.send(&self.shared.snapshot_of_node(node));
+    }
+
     pub(crate) fn records(&self) -> Vec<Record> {
-        self.shared.records.lock().unwrap().clone()
+        self.shared.records.lock().unwrap().values().flatten().cloned().collect()
     }
 
     pub(crate) fn starts(&self) -> Vec<SessionStart> {
@@ -196,8 +222,26 @@ impl Shared {
         ServerFrame::Snapshot { scope: scope.into(), rev: *self.rev.lock().unwrap(), part: 0, of: 1, items }
     }
 
+    fn snapshot_of_node(&self, node: NodeId) -> ServerFrame {
+        let own = Item::Node { id: node, name: "gw".into(), drain: None };
+        let told = self.told.lock().unwrap().get(&node).cloned().unwrap_or_default();
+        self.snapshot(&scope(node), [vec![own], told].concat())
+    }
+
     pub(crate) fn snapshot_of_resources(&self) -> ServerFrame {
         self.snapshot("gateways", self.resources.lock().unwrap().iter().cloned().map(Item::Resource).collect())
+    }
+}
+
+fn scope(node: NodeId) -> String {
+    format!("node:{node}")
+}
+
+/// Who has shown this certificate.
+fn who(leaf: Option<&[u8]>) -> Option<NodeId> {
+    match PeerIdentity::from_leaf(leaf?, org()).unwrap().peer {
+        Peer::Node { node } => Some(node),
+        Peer::Device { .. } => None,
     }
 }
 
@@ -206,29 +250,37 @@ fn answer(call: &Call, ca: &Ca, shared: &Shared) -> Reply {
         ("GET", "/api/v1/ca") => json(&ca.info()),
         ("POST", "/api/v1/nodes/enrol") => {
             let request: EnrolRequest = serde_json::from_slice(&call.body).unwrap();
-            if request.token != "token" {
+            let Some(node) = (1..10).find(|n| request.token == token(*n)).map(numbered) else {
                 return problem(&Problem::new(401, "enrol_token_refused", "The enrolment token is not good"));
-            }
-            let certificate = certify(&request.csr, ca, shared);
-            json(&EnrolResponse { node: node(), name: "gw".into(), cluster: None, certificate, ca: ca.info() })
+            };
+            let certificate = certify(&request.csr, node, ca, shared);
+            json(&EnrolResponse { node, name: "gw".into(), cluster: None, certificate, ca: ca.info() })
         }
-        _ if call.leaf.is_none() => problem(&Problem::new(401, "no_certificate", "No certificate")),
+        (method, path) => match who(call.leaf.as_deref()) {
+            Some(node) => answer_node((method, path), node, call, ca, shared),
+            None => problem(&Problem::new(401, "no_certificate", "No certificate")),
+        },
+    }
+}
+
+fn answer_node(asked: (&str, &str), node: NodeId, call: &Call, ca: &Ca, shared: &Shared) -> Reply {
+    match asked {
         ("POST", "/api/v1/nodes/certificate") => {
             let request: CertificateRequest = serde_json::from_slice(&call.body).unwrap();
-            json(&certify(&request.csr, ca, shared))
+            json(&certify(&request.csr, node, ca, shared))
         }
-        ("GET", "/api/v1/nodes/records") => json(&ack(&shared.records.lock().unwrap())),
-        ("POST", "/api/v1/nodes/records") => store(call, shared),
+        ("GET", "/api/v1/nodes/records") => {
+            json(&ack(shared.records.lock().unwrap().get(&node).map_or(&[], Vec::as_slice)))
+        }
+        ("POST", "/api/v1/nodes/records") => store(call, node, shared),
         _ => problem(&Problem::new(404, "not_found", "There is nothing")),
     }
 }
 
-fn certify(csr: &str, ca: &Ca, shared: &Shared) -> CertificateResponse {
+fn certify(csr: &str, node: NodeId, ca: &Ca, shared: &Shared) -> CertificateResponse {
     *shared.certificates.lock().unwrap() += 1;
     let mut request = CertificateSigningRequestParams::from_pem(csr).unwrap();
-    request.params = params(Peer::Node { node: node() });
-    request.params.subject_alt_names.push(SanType::DnsName(node().tls_name().try_into().unwrap()));
-    request.params.extended_key_usages.push(ExtendedKeyUsagePurpose::ServerAuth);
+    request.params = node_params(node);
     let certificate = request.signed_by(&ca.issuer).unwrap().pem();
     CertificateResponse { certificate, not_after: now().plus(*shared.life.lock().unwrap()) }
 }
@@ -240,22 +292,30 @@ fn params(peer: Peer) -> CertificateParams {
     params
 }
 
+fn node_params(node: NodeId) -> CertificateParams {
+    let mut params = params(Peer::Node { node });
+    params.subject_alt_names.push(SanType::DnsName(node.tls_name().try_into().unwrap()));
+    params.extended_key_usages.push(ExtendedKeyUsagePurpose::ServerAuth);
+    params
+}
+
 /// Stores what goes on where the records end; like the real one, it skips what it has.
-fn store(call: &Call, shared: &Shared) -> Reply {
+fn store(call: &Call, node: NodeId, shared: &Shared) -> Reply {
     if *shared.deaf.lock().unwrap() {
         return problem(&Problem::new(503, "busy", "Not now"));
     }
     let batch: RecordBatch = serde_json::from_slice(&call.body).unwrap();
-    let mut records = shared.records.lock().unwrap();
+    let mut all = shared.records.lock().unwrap();
+    let records = all.entry(node).or_default();
     for record in batch.records {
-        let RecordAck { stored, hash } = ack(&records);
+        let RecordAck { stored, hash } = ack(records);
         if record.seq <= stored {
             continue;
         }
         record.follows(stored, &hash).unwrap();
         records.push(record);
     }
-    json(&ack(&records))
+    json(&ack(records))
 }
 
 fn ack(records: &[Record]) -> RecordAck {
@@ -265,16 +325,22 @@ fn ack(records: &[Record]) -> RecordAck {
     )
 }
 
+/// Of [`sign`].
+pub(crate) fn lease_key() -> Item {
+    let public = hex(Ed25519KeyPair::from_seed_unchecked(&[5; 32]).unwrap().public_key().as_ref());
+    Item::LeaseKey { id: "k".into(), public }
+}
+
 async fn converse(mut socket: FakeSocket, shared: Arc<Shared>) {
     let mut frames = shared.frames.subscribe();
     let Some(ClientFrame::Hello(_)) = socket.recv().await else { return };
-    let scopes = vec!["org".to_owned(), "gateways".to_owned(), format!("node:{}", node())];
+    let node = who(socket.leaf.as_deref()).unwrap();
+    let scopes = vec!["org".to_owned(), "gateways".to_owned(), scope(node)];
     let welcome = Welcome { version: VERSION, org: org(), epoch: "e".into(), now: now(), scopes: scopes.clone() };
     socket.send(&ServerFrame::Welcome(welcome)).await;
-    let public = hex(Ed25519KeyPair::from_seed_unchecked(&[5; 32]).unwrap().public_key().as_ref());
-    socket.send(&shared.snapshot("org", vec![Item::LeaseKey { id: "k".into(), public }])).await;
+    socket.send(&shared.snapshot("org", vec![lease_key()])).await;
     socket.send(&shared.snapshot_of_resources()).await;
-    socket.send(&shared.snapshot(&scopes[2], vec![Item::Node { id: node(), name: "gw".into(), drain: None }])).await;
+    socket.send(&shared.snapshot_of_node(node)).await;
     *shared.connected.lock().unwrap() += 1;
     loop {
         tokio::select! {
@@ -288,10 +354,20 @@ async fn converse(mut socket: FakeSocket, shared: Arc<Shared>) {
                 Some(ClientFrame::Presence { advertise, draining, .. }) => {
                     shared.presence.lock().unwrap().push((advertise, draining));
                 }
-                Some(ClientFrame::Parked { .. } | ClientFrame::Load { .. }) => {}
+                Some(ClientFrame::Parked { at }) => drop(shared.parked.lock().unwrap().insert(node, at)),
+                Some(ClientFrame::Load { .. }) => {}
                 Some(ClientFrame::Hello(_)) | None => return,
             },
-            frame = frames.recv() => socket.send_text(frame.unwrap()).await,
+            frame = frames.recv() => {
+                let frame = frame.unwrap();
+                let of_another = matches!(
+                    serde_json::from_str(&frame),
+                    Ok(ServerFrame::Snapshot { scope, .. }) if scope.starts_with("node:") && !scopes.contains(&scope)
+                );
+                if !of_another {
+                    socket.send_text(frame).await;
+                }
+            }
         }
     }
 }
@@ -343,11 +419,14 @@ struct Cli {
 }
 
 pub(crate) fn arguments(control: &Control, state: &TempDir) -> Vec<String> {
-    let listen = "127.0.0.1:0";
+    [node_arguments(control, state), vec!["--listen".to_owned(), "127.0.0.1:0".to_owned()]].concat()
+}
+
+/// Those of a node of any kind.
+pub(crate) fn node_arguments(control: &Control, state: &TempDir) -> Vec<String> {
     let (url, fingerprint) = (format!("https://{}", control.address), control.ca.fingerprint());
     let state = state.path().to_str().unwrap().to_owned();
-    let options =
-        [("--control", url.as_str()), ("--ca-fingerprint", &fingerprint), ("--state", &state), ("--listen", listen)];
+    let options = [("--control", url.as_str()), ("--ca-fingerprint", &fingerprint), ("--state", &state)];
     options.iter().flat_map(|(name, value)| [(*name).to_owned(), (*value).to_owned()]).collect()
 }
 
@@ -390,11 +469,56 @@ impl Running {
     }
 }
 
+/// A relay that runs in this process, with the token of this number.
+pub(crate) struct RunningRelay {
+    stop: CancellationToken,
+    task: JoinHandle<Result<(), GatewayError>>,
+    _state: TempDir,
+}
+
+#[derive(clap::Parser)]
+struct RelayCli {
+    #[command(flatten)]
+    options: RelayOptions,
+}
+
+impl RunningRelay {
+    pub(crate) fn start(control: &Control, n: u128) -> Self {
+        install_crypto_provider();
+        let state = tempfile::tempdir().unwrap();
+        let arguments = [vec!["relay".to_owned()], node_arguments(control, &state)].concat();
+        let arguments = arguments.into_iter().chain(["--enrol-token".to_owned(), token(n)]);
+        let options = RelayCli::parse_from(arguments).options;
+        let stop = CancellationToken::new();
+        let task = tokio::spawn(relay::run(options, stop.clone(), stop.clone(), |_| ()));
+        Self { stop, task, _state: state }
+    }
+
+    pub(crate) async fn finish(self) {
+        self.stop.cancel();
+        within(self.task).await.unwrap().unwrap();
+    }
+}
+
+/// How a node that a test plays itself dials others.
+pub(crate) fn dialling(ca: &Ca, node: NodeId) -> ClientTls {
+    let (trust, identity) = node_identity(ca, node);
+    ClientTls::new(&trust, &identity).unwrap()
+}
+
+/// With what a node that a test plays itself proves who it is.
+pub(crate) fn node_identity(ca: &Ca, node: NodeId) -> (Trust, Identity) {
+    install_crypto_provider();
+    let leaf = ca.sign(node_params(node));
+    let identity = Identity::from_pem(org(), &leaf.certificate, &leaf.key).unwrap();
+    (Trust::from_pem(org(), &ca.pem()).unwrap(), identity)
+}
+
 /// A user's device.
 pub(crate) struct Device {
     pub(crate) account: AccountId,
     pub(crate) device: DeviceId,
-    tls: ClientTls,
+    pub(crate) tls: ClientTls,
     cnf: String,
 }
 
@@ -410,6 +534,14 @@ impl Device {
 
     pub(crate) fn entry(&self, gateway: impl Into<Option<SocketAddr>>) -> Arc<Entry> {
         Entry::new(node(), gateway.into().unwrap().to_string(), self.tls.clone()).unwrap()
+    }
+
+    /// Over the first node to a relay; `lease` is shown to the first.
+    pub(crate) fn entry_to(&self, relay: NodeId, gateway: impl Into<Option<SocketAddr>>, lease: &str) -> Arc<Entry> {
+        let gateway = gateway.into().unwrap().to_string();
+        let entry = Entry::to_relay(node(), gateway, relay, self.tls.clone()).unwrap();
+        entry.set_lease(lease);
+        entry
     }
 
     pub(crate) fn claims(&self, resource: u128) -> Claims {

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
 mod bench;
+mod berths;
 #[path = "../../../tunnel/tests/control/fake.rs"]
 #[expect(dead_code, reason = "made for another test, which uses the rest")]
 mod fake;
@@ -11,6 +12,7 @@ mod full_disk;
 mod lifecycle;
 mod monitor;
 mod reach;
+mod relays;
 #[path = "../../../../tests/src/skip.rs"]
 #[expect(dead_code, unreachable_pub, reason = "made for another test, which uses the rest")]
 mod skip;

@@ -61,7 +61,7 @@ impl Watched {
     }
 }
 
-async fn get(at: SocketAddr, path: &str) -> (u16, String) {
+pub(crate) async fn get(at: SocketAddr, path: &str) -> (u16, String) {
     let mut stream = TcpStream::connect(at).await.unwrap();
     stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: n\r\n\r\n").as_bytes()).await.unwrap();
     let mut answer = String::new();
@@ -72,7 +72,7 @@ async fn get(at: SocketAddr, path: &str) -> (u16, String) {
 }
 
 /// The value of a sample, by its name and labels as Prometheus writes them.
-fn sample(text: &str, name: &str) -> f64 {
+pub(crate) fn sample(text: &str, name: &str) -> f64 {
     let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
     line.unwrap_or_else(|| panic!("no {name} in\n{text}")).parse().unwrap()
 }
