@@ -8,9 +8,11 @@ use std::{
 
 use postern_proto::{
     head::{Passage, Refused},
-    id::NodeId,
+    id::{AccountId, DeviceId, NodeId},
+    lease::Holder,
     problem::Problem,
     sync::Peer,
+    time::UnixMillis,
 };
 use postern_tunnel::{
     node::{PassRequest, Passed},
@@ -20,6 +22,8 @@ use postern_tunnel::{
 
 use super::{Gateway, news::once_known};
 use crate::{
+    clock,
+    egress::Denial,
     parking::{NoLink, Parking},
     passages::Client,
 };
@@ -28,6 +32,14 @@ use crate::{
 const TRIES: usize = 3;
 /// Other gateways that are tried.
 const GATEWAYS: usize = 2;
+
+/// Who asks for a passage.
+enum Asker<'a> {
+    /// Another gateway, which has seen to it that its client may.
+    Gateway,
+    /// It shows a lease with which it has something to reach there.
+    Device { account: AccountId, device: DeviceId, holder: Holder, lease: &'a str },
+}
 
 impl Gateway {
     pub(super) async fn open_passage(&self, request: PassRequest<'_>) -> Result<Passed, Refused> {
@@ -51,12 +63,18 @@ impl Gateway {
             let problem = Problem::new(429, "too_many_streams", "The node carries as many connections as it can");
             return Err(problem.with_detail(format!("It carries at most {}.", parts.max_streams)).into());
         }
-        let client = self.may_pass(&request).await.map_err(|refused| *refused)?;
+        let asker = self.asker(&request).map_err(|refused| *refused)?;
+        let client = once_known(parts, |now| self.may_pass(&asker, relay, now)).await;
+        let client = client.map_err(|denial| *self.denied(&denial, relay))?;
         let onward = self.onward(parking, &request).await?;
         let control = StreamControl::new();
         let number = parking.passages.insert(relay, client, control.clone());
-        // Once it can be found by revocations, whether none has come meanwhile.
-        if let Err(refused) = self.may_pass(&request).await {
+        // Once it can be found by revocations, whether none has come meanwhile; what is unknown now was known before.
+        let still = self.asker(&request).and_then(|asker| {
+            let still = self.may_pass(&asker, relay, clock::now());
+            still.map_err(|denial| self.denied(&denial, relay))
+        });
+        if let Err(refused) = still {
             parking.passages.remove(number);
             return Err(*refused);
         }
@@ -96,15 +114,13 @@ impl Gateway {
         Err(unavailable(NoLink::Away))
     }
 
-    /// A device shows a lease with which it has something to reach there; another gateway has seen to that.
-    async fn may_pass(&self, request: &PassRequest<'_>) -> Result<Option<Client>, Box<Refused>> {
-        let parts = &self.0.parts;
+    fn asker<'a>(&self, request: &PassRequest<'a>) -> Result<Asker<'a>, Box<Refused>> {
         let (account, device) = match request.peer.peer {
             Peer::Device { account, device } => (account, device),
             Peer::Node { node } => {
-                let known = parts.neighbours.borrow().gateways.contains_key(&node);
+                let known = self.0.parts.neighbours.borrow().gateways.contains_key(&node);
                 if known && request.passage.forwarded_by() == Some(node) {
-                    return Ok(None);
+                    return Ok(Asker::Gateway);
                 }
                 let problem = Problem::new(403, "not_a_gateway", "Only gateways pass on what clients ask for");
                 return Err(Box::new(problem.into()));
@@ -114,15 +130,23 @@ impl Gateway {
             let problem = Problem::new(401, "lease_missing", "A passage needs a lease");
             return Err(Box::new(problem.with_detail("Show one of a resource behind the relay.").into()));
         };
-        let relay = request.passage.relay();
-        let decide = |now| parts.egress.may_pass(&holder, lease, relay, parts.contact.at(now), now);
-        match once_known(parts, decide).await {
-            Ok(leased_at) => Ok(Some(Client { account, device, leased_at })),
-            Err(denial) => {
-                tracing::debug!(%denial, %relay, "passage refused");
-                Err(Box::new(self.refusal(&denial)))
+        Ok(Asker::Device { account, device, holder, lease })
+    }
+
+    fn may_pass(&self, asker: &Asker<'_>, relay: NodeId, now: UnixMillis) -> Result<Option<Client>, Denial> {
+        let parts = &self.0.parts;
+        match asker {
+            Asker::Gateway => Ok(None),
+            Asker::Device { account, device, holder, lease } => {
+                let leased_at = parts.egress.may_pass(holder, lease, relay, parts.contact.at(now), now)?;
+                Ok(Some(Client { account: *account, device: *device, leased_at }))
             }
         }
+    }
+
+    fn denied(&self, denial: &Denial, relay: NodeId) -> Box<Refused> {
+        tracing::debug!(%denial, %relay, "passage refused");
+        Box::new(self.refusal(denial))
     }
 
     async fn onward(&self, parking: &Parking, request: &PassRequest<'_>) -> Result<OpenPassage, Refused> {

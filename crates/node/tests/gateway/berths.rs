@@ -304,3 +304,82 @@ async fn a_worker_whose_removal_is_told_as_a_revocation_is_turned_out_at_once() 
     assert!(quay.idle().await.wait().await.is_err(), "it parks again");
     frost.thaw();
 }
+
+/// A gateway that knows resource 1, and may lead to the relay.
+struct Lobby {
+    gateway: Gateway,
+    egress: Arc<Egress>,
+    _spool: tempfile::TempDir,
+}
+
+impl Lobby {
+    fn of(quay: &Quay) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let (spool, _) = Spool::open(SpoolConfig::new(folder.path()), node(), Tip::default()).unwrap();
+        let contact = ContactRecord::new(now());
+        contact.set_up(true);
+        let catalogue = Catalogue::new(&[lease_key(), Item::Resource(resource(1, 1))]);
+        let egress = Arc::new(Egress::new(catalogue, Revocations::default()).at(node()));
+        let gateway = Gateway::new(GatewayParts {
+            cluster: None,
+            egress: Arc::clone(&egress),
+            live: Arc::new(LiveSessions::default()),
+            contact: Arc::new(contact),
+            dialer: Dialer::default(),
+            drain: quay.drain.clone(),
+            metrics: Arc::new(Metrics::default()),
+            pulse: Arc::new(Pulse::new(mpsc::channel(1).0)),
+            spool,
+            node: node(),
+            neighbours: quay.neighbours.subscribe(),
+            parking: Some(Arc::clone(&quay.parking)),
+            tls: Arc::new(RwLock::new(dialling(&quay.ca, node()))),
+            max_streams: 10,
+        });
+        Self { gateway, egress, _spool: folder }
+    }
+}
+
+#[tokio::test]
+async fn a_passage_whose_resource_vanishes_while_it_is_opened_is_refused_without_waiting() {
+    let mut quay = Quay::gateway().await;
+    let lobby = Lobby::of(&quay);
+    let frost = Frost::set_in();
+    let _guest = quay.guest().await;
+    let mut idle = quay.idle().await;
+    let (account, device) = (AccountId::from_ulid(ulid::Ulid(2)), DeviceId::from_ulid(ulid::Ulid(3)));
+    let peer = PeerIdentity {
+        org: org(),
+        peer: Peer::Device { account, device },
+        cluster: None,
+        spki_sha256: [7; 32],
+        not_after: now().plus(LIFETIME),
+    };
+    let lease = sign(&Claims {
+        org: org(),
+        account,
+        device,
+        cnf: hex(&[7; 32]),
+        resource: resource_id(1),
+        revision: 1,
+        grant: "rol_1".into(),
+        issued_at: now(),
+        not_after: now().plus(LIFETIME),
+        grant_ends: None,
+        cluster: None,
+    });
+    let passage = Passage::new(relay(), "gw", Some(lease)).unwrap();
+    let client: SocketAddr = "192.0.2.1:1".parse().unwrap();
+    let opening = lobby.gateway.pass(PassRequest { peer: &peer, client, passage: &passage });
+    let meanwhile = async {
+        let passage = idle.wait().await.unwrap();
+        let removed = vec![ItemKey::Resource { id: resource_id(1) }];
+        lobby.egress.apply(&Change { scope: "gateways".into(), snapshot: false, put: vec![], removed });
+        idle.take_up(passage.client().unwrap(), CancellationToken::new()).await.unwrap()
+    };
+    let (passed, _taken) = tokio::join!(opening, meanwhile);
+    let problem = passed.err().unwrap().problem;
+    assert_eq!((problem.status, problem.code.as_str()), (404, "unknown_resource"));
+    assert!(quay.parking.passages.is_empty());
+    frost.thaw();
+}
