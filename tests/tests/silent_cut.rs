@@ -6,7 +6,8 @@
 //!      └─────── gateway-2 (3) ────┘
 //!
 //! client (1) ── DMZ (0: haproxy, control plane, resources) ── worker-1 (2)
-//!                                                        └─── worker-2 (3)
+//!      │                                                 └─── worker-2 (3)
+//!      └─────── either worker (2, 3), over WebSockets
 //! ```
 
 use std::{
@@ -19,11 +20,12 @@ use anyhow::Context as _;
 use postern_local_api::message::GatewayState;
 use postern_proto::{id::ClusterId, resource::Kind};
 use postern_tests::{
+    authority::TestAuthority,
     client::{self, End},
     figure, need_namespace, need_program,
     servers::ExampleBalancer,
     site::{self, DMZ, Site, address},
-    stack::{How, Stack},
+    stack::{How, Stack, Worker},
     target::{Behaviour, Target},
 };
 use serde_json::{Value, json};
@@ -236,12 +238,37 @@ async fn served_again(site: &Site, echo: SocketAddr, begun: Instant) -> anyhow::
     }
 }
 
+/// How a balancer passes connections on.
+#[derive(Clone, Copy, Debug)]
+enum Between {
+    Tcp,
+    /// It ends TLS.
+    WebSocket,
+}
+
+impl Between {
+    /// What workers are started with.
+    const fn environment(self) -> &'static [(&'static str, &'static str)] {
+        match self {
+            Self::Tcp => &[],
+            Self::WebSocket => &[("POSTERN_TLS_CERT_SOURCE", "none"), ("POSTERN_TLS_CLIENT_AUTH", "none")],
+        }
+    }
+
+    /// What the cluster is changed to.
+    fn entry(self, at: SocketAddr, authority: &TestAuthority) -> Value {
+        match self {
+            Self::Tcp => json!({"advertise": at.to_string()}),
+            Self::WebSocket => {
+                json!({"advertise": at.to_string(), "carrier": "websocket", "authority": authority.certificate()})
+            }
+        }
+    }
+}
+
 /// The client's own connection ends at the balancer, and that is alive: only the balancer can know.
-#[test]
-fn a_silent_cut_between_haproxy_and_a_worker_is_found_whatever_the_stream_does() -> anyhow::Result<()> {
-    need_namespace!();
-    need_program!(ExampleBalancer::HAPROXY);
-    site::run(3, async |site| {
+fn cut_behind_haproxy(between: Between) -> anyhow::Result<()> {
+    site::run(3, async move |site| {
         let launcher = site.launcher(1);
         let words: Vec<&str> = launcher.iter().map(String::as_str).collect();
         let stack = Stack::builder().gateways(0).host(DMZ).user_launcher(&words).start().await?;
@@ -251,24 +278,24 @@ fn a_silent_cut_between_haproxy_and_a_worker_is_found_whatever_the_stream_does()
             let how = How { launcher: site.launcher(network), host: Some(address(network, 0)), ..How::default() };
             let from = address(0, network).to_string();
             let environment = [("POSTERN_LIVENESS", ":9090"), ("POSTERN_PROXY_PROTOCOL_FROM", from.as_str())];
+            let environment = [between.environment(), &environment].concat();
             stack.start_worker_in(&format!("worker-{}", network - 1), &key, &how, &environment).await
         };
         let (mut first, mut other) = (worker(2).await?, worker(3).await?);
-        let balancer = ExampleBalancer::haproxy_tcp_watching(DMZ, [first.listens(), other.listens()], 9090).await?;
+        let authority = TestAuthority::new()?;
+        let behind = [first.listens(), other.listens()];
+        let balancer = match between {
+            Between::Tcp => ExampleBalancer::haproxy_tcp_watching(DMZ, behind, 9090).await?,
+            Between::WebSocket => {
+                ExampleBalancer::haproxy_websocket(DMZ, behind, &authority.issue(&DMZ.to_string())?).await?
+            }
+        };
         // All streams go over the first.
         other.kill().await?;
-        let advertise = json!({"advertise": balancer.address().to_string()});
-        stack.api().patch(&format!("/api/v1/clusters/{cluster}"), advertise).await?;
+        let entry = between.entry(balancer.address(), &authority);
+        stack.api().patch(&format!("/api/v1/clusters/{cluster}"), entry).await?;
         let (targets, places) = resources(&stack, Some(cluster)).await?;
-        let working = site.within(1, move || async move {
-            let deadline = Instant::now() + 2 * FOUND_WITHIN;
-            while !client::exchange(places.echo, b"hello").await.is_ok_and(|answer| answer == b"hello") {
-                anyhow::ensure!(Instant::now() < deadline, "no stream goes through");
-                tokio::time::sleep(Duration::from_millis(50)).await;
-            }
-            Ok(())
-        });
-        working.await?;
+        working(&site, places.echo).await?;
         let (opened, open) = tokio::sync::oneshot::channel();
         let (cutting, cut) = watch::channel(false);
         let site = Arc::new(site);
@@ -291,11 +318,14 @@ fn a_silent_cut_between_haproxy_and_a_worker_is_found_whatever_the_stream_does()
         for (habit, end, at) in ends.context("a stream lives on at the client")??? {
             assert_eq!(end, End::Reset, "{habit:?}: a cut stream looked complete");
             figure::say(&format!(
-                "cut between haproxy and a worker, {habit:?}: the client knew after {:.1?}",
+                "cut between haproxy and a worker ({between:?}), {habit:?}: the client knew after {:.1?}",
                 at - begun
             ));
         }
-        figure::say(&format!("cut between haproxy and a worker: served by another one after {:.1?}", again?));
+        figure::say(&format!(
+            "cut between haproxy and a worker ({between:?}): served by another one after {:.1?}",
+            again?
+        ));
         site.mend(0, 2).await?;
         // What its target does not take lasts as long as the balancer's system keeps what was sent for it.
         first.kill().await?;
@@ -303,6 +333,110 @@ fn a_silent_cut_between_haproxy_and_a_worker_is_found_whatever_the_stream_does()
         stack.stop().await?;
         balancer.stop().await
     })
+}
+
+#[test]
+fn a_silent_cut_between_haproxy_and_a_worker_is_found_whatever_the_stream_does() -> anyhow::Result<()> {
+    need_namespace!();
+    need_program!(ExampleBalancer::HAPROXY);
+    cut_behind_haproxy(Between::Tcp)
+}
+
+#[test]
+fn a_silent_cut_between_haproxy_that_ends_tls_and_a_worker_is_found_whatever_the_stream_does() -> anyhow::Result<()> {
+    need_namespace!();
+    need_program!(ExampleBalancer::HAPROXY);
+    cut_behind_haproxy(Between::WebSocket)
+}
+
+#[test]
+fn a_silent_cut_below_a_websocket_is_found_at_both_ends_whatever_the_stream_does() -> anyhow::Result<()> {
+    need_namespace!();
+    site::run(3, async |site| {
+        site.join(1, 2).await?;
+        site.join(1, 3).await?;
+        let launcher = site.launcher(1);
+        let words: Vec<&str> = launcher.iter().map(String::as_str).collect();
+        let stack = Stack::builder().gateways(0).host(DMZ).user_launcher(&words).start().await?;
+        let cluster = stack.create_cluster("eu", SocketAddr::new(DMZ, 1)).await?;
+        let key = stack.create_key(cluster).await?;
+        let authority = TestAuthority::new()?;
+        let folder = tempfile::tempdir()?;
+        // Each ends the outer TLS session itself.
+        let worker = async |network: usize| {
+            let host = address(network, 1);
+            let identity = authority.issue(&host.to_string())?;
+            let file = |kind: &str, content: &str| {
+                let path = folder.path().join(format!("{network}.{kind}"));
+                std::fs::write(&path, content)?;
+                path.into_os_string().into_string().ok().context("a path in UTF-8")
+            };
+            let (certificate, private) = (file("pem", &identity.certificate)?, file("key", &identity.key)?);
+            let environment = [
+                ("POSTERN_TLS_CERT_SOURCE", "file"),
+                ("POSTERN_TLS_CLIENT_AUTH", "none"),
+                ("POSTERN_TLS_CERT_FILE", certificate.as_str()),
+                ("POSTERN_TLS_KEY_FILE", private.as_str()),
+            ];
+            let how = How { launcher: site.launcher(network), host: Some(host), ..How::default() };
+            stack.start_worker_in(&format!("worker-{}", network - 1), &key, &how, &environment).await
+        };
+        let (mut first, mut other) = (worker(2).await?, worker(3).await?);
+        let goes_to = async |worker: &Worker| {
+            let entry = Between::WebSocket.entry(worker.listens(), &authority);
+            stack.api().patch(&format!("/api/v1/clusters/{cluster}"), entry).await.map(drop)
+        };
+        goes_to(&first).await?;
+        let (targets, places) = resources(&stack, Some(cluster)).await?;
+        working(&site, places.echo).await?;
+        let (opened, open) = tokio::sync::oneshot::channel();
+        let (cutting, cut) = watch::channel(false);
+        let site = Arc::new(site);
+        let lives = tokio::spawn({
+            let site = Arc::clone(&site);
+            async move { site.within(1, move || live_all(&HABITS, places, opened, cut)).await }
+        });
+        open.await.context("the streams do not open")?;
+        let opened = [2, 1, 2, 1];
+        for (target, count) in targets.iter().zip(opened) {
+            target.wait_open(count, FOUND_WITHIN).await?;
+        }
+        tokio::time::sleep(PAUSE).await;
+        let alive: Vec<u64> = targets.iter().map(Target::open).collect();
+        assert_eq!(alive, opened, "a stream was cut while nothing was wrong");
+
+        site.cut(1, 2).await?;
+        let begun = Instant::now();
+        cutting.send_replace(true);
+        let ends = tokio::time::timeout(FOUND_WITHIN, lives).await.context("a stream lives on at the client")?;
+        for (habit, end, at) in ends?? {
+            assert_eq!(end, End::Reset, "{habit:?}: a cut stream looked complete");
+            figure::say(&format!("cut below a WebSocket, {habit:?}: the client knew after {:.1?}", at - begun));
+        }
+        for target in &targets {
+            target.wait_open(0, FOUND_WITHIN.saturating_sub(begun.elapsed())).await.context("at the resource")?;
+        }
+        figure::say(&format!("cut below a WebSocket: nothing was left at the resources after {:.1?}", begun.elapsed()));
+        goes_to(&other).await?;
+        served_again(&site, places.echo, Instant::now()).await?;
+        site.mend(1, 2).await?;
+        first.stop().await?;
+        other.stop().await?;
+        stack.stop().await
+    })
+}
+
+/// Waits until a stream of the client's network goes through.
+async fn working(site: &Site, echo: SocketAddr) -> anyhow::Result<()> {
+    let working = site.within(1, move || async move {
+        let deadline = Instant::now() + 2 * FOUND_WITHIN;
+        while !client::exchange(echo, b"hello").await.is_ok_and(|answer| answer == b"hello") {
+            anyhow::ensure!(Instant::now() < deadline, "no stream goes through");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        Ok(())
+    });
+    working.await
 }
 
 #[test]

@@ -47,7 +47,7 @@ impl ExampleBalancer {
     pub async fn haproxy_tcp_watching(host: IpAddr, workers: [SocketAddr; 2], liveness: u16) -> anyhow::Result<Self> {
         let folder = folder()?;
         let port = format!(" port {liveness}");
-        let global = format!("maxconn 2000\n    stats socket {}", folder.path().join(ADMIN).display());
+        let global = watched(&folder);
         let changes = [("maxconn 20000", global.as_str()), (" port 9090", port.as_str())];
         Self::start("haproxy-tcp.cfg", ":443", (host, workers), &changes, folder, haproxy).await
     }
@@ -80,7 +80,8 @@ impl ExampleBalancer {
         let folder = folder()?;
         let pem = folder.path().join("both.pem");
         std::fs::write(&pem, [identity.certificate.as_str(), &identity.key].concat())?;
-        let changes = [("maxconn 20000", "maxconn 500"), ("/etc/haproxy/postern.pem", text(&pem)?)];
+        let global = watched(&folder);
+        let changes = [("maxconn 20000", global.as_str()), ("/etc/haproxy/postern.pem", text(&pem)?)];
         Self::start("haproxy-websocket.cfg", ":443", (host, workers), &changes, folder, haproxy).await
     }
 
@@ -158,6 +159,11 @@ impl ExampleBalancer {
     pub async fn halt(&mut self) -> anyhow::Result<()> {
         self.process.stop().await.map(drop)
     }
+}
+
+/// Says how it is; see [`ExampleBalancer::sends_to_both`].
+fn watched(folder: &Folder) -> String {
+    format!("maxconn 2000\n    stats socket {}", folder.path().join(ADMIN).display())
 }
 
 fn haproxy(file: &Path) -> Command {

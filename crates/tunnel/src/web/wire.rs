@@ -255,3 +255,67 @@ impl AsyncWrite for WebSocket {
         self.get_mut().poll_goodbye(cx)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        future::poll_fn,
+        io::{ErrorKind, Read as _},
+        net::TcpListener,
+    };
+
+    use tokio::time::advance;
+
+    use super::*;
+
+    const NOTHING: [u8; 0] = [];
+
+    /// One end on which nothing was sent, and what its peer receives.
+    async fn idle(end: End) -> (WebSocket, std::net::TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (peer, _) = listener.accept().unwrap();
+        peer.set_nonblocking(true).unwrap();
+        stream.writable().await.unwrap();
+        (WebSocket::new(end, Wire::Tcp(Arc::new(stream)), &[]), peer)
+    }
+
+    /// Reads as one who waits for a stream does, and nothing comes; what the peer has received.
+    async fn waits(socket: &mut WebSocket, peer: &mut std::net::TcpStream) -> Vec<u8> {
+        poll_fn(|cx| {
+            assert!(socket.poll_read(cx, &mut [0; 16]).is_pending());
+            Poll::Ready(())
+        })
+        .await;
+        let mut received = [0; 16];
+        match peer.read(&mut received) {
+            Ok(count) => received.get(..count).unwrap_or_default().to_vec(),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => Vec::new(),
+            Err(error) => panic!("{error}"),
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_node_sends_a_ping_over_a_connection_that_waits_every_twenty_seconds() {
+        let (mut node, mut peer) = idle(End::Node).await;
+        assert_eq!(waits(&mut node, &mut peer).await, NOTHING);
+        for _ in 0..3 {
+            advance(PING_EVERY - Duration::from_millis(100)).await;
+            assert_eq!(waits(&mut node, &mut peer).await, NOTHING, "it is early");
+            advance(Duration::from_millis(200)).await;
+            assert_eq!(waits(&mut node, &mut peer).await, [0x89, 0], "a ping without a payload, unmasked");
+        }
+        // Nobody looked for a while: one ping says as much as many.
+        advance(10 * PING_EVERY).await;
+        assert_eq!(waits(&mut node, &mut peer).await, [0x89, 0]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_sends_no_pings() {
+        let (mut client, mut peer) = idle(End::Client).await;
+        for _ in 0..10 {
+            assert_eq!(waits(&mut client, &mut peer).await, NOTHING);
+            advance(PING_EVERY).await;
+        }
+    }
+}

@@ -214,7 +214,7 @@ async fn haproxy_ends_tls_before_the_websocket_carrier() {
     let (org, outer) = (Org::new(), Outer::new());
     let arrival = Arrival { carrier: Carrier::PlainWebSocket, balancers: behind_own(), ..Arrival::default() };
     let (workers, seen) = workers(&org, cluster(), &arrival).await;
-    let source = format!("default-server source {OWN} ");
+    let source = format!("default-server source {OWN} check-send-proxy ");
     let certificate = tempfile::tempdir().unwrap();
     let pem = certificate.path().join("both.pem");
     std::fs::write(&pem, [outer.chain.as_str(), &outer.key.serialize_pem()].concat()).unwrap();
@@ -224,6 +224,10 @@ async fn haproxy_ends_tls_before_the_websocket_carrier() {
         (":443", "LISTEN"),
         ("default-server ", source.as_str()),
         ("/etc/haproxy/postern.pem", pem),
+        // These have no liveness port: their own answers.
+        ("option httpchk GET /readiness", "option httpchk GET /"),
+        ("http-check disable-on-404", "http-check expect status 404"),
+        (" port 9090", ""),
     ];
     let addresses = workers.each_ref().map(|worker| worker.address);
     let balancer = Running::start("haproxy-websocket.cfg", addresses, &changes, haproxy(program)).await;
