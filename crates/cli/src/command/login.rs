@@ -27,6 +27,8 @@ const TOKEN_VARIABLE: &str = "POSTERN_SERVICE_TOKEN";
 const PATIENCE: Duration = Duration::from_secs(3);
 /// How long after the first contact an account that may reach something has been told.
 const MOMENT: Duration = Duration::from_millis(500);
+/// How long after one resource of a list the next one has come.
+const BREATH: Duration = Duration::from_millis(50);
 /// A CA certificate has a few kilobytes.
 const MAX_CA_FILE: u64 = 1 << 20;
 
@@ -143,10 +145,16 @@ async fn settle(service: &LocalClient, status: Status) -> Status {
     let mut latest = Some(status.clone());
     let arriving = async {
         let mut events = service.events().await?;
-        while let Some(status) = latest.as_ref().filter(|status| status.resources.is_empty()) {
-            // Once connected, the list is the next thing that comes; an empty one makes no event.
-            let connected = matches!(status.control, ControlLink::Connected { .. });
-            match timeout(if connected { MOMENT } else { PATIENCE }, events.next()).await {
+        while let Some(known) = &latest {
+            // Once connected, the list is the next thing that comes: each resource is an event, an empty one makes none.
+            let connected = matches!(known.control, ControlLink::Connected { .. });
+            let patience = match known.resources.is_empty() {
+                true if connected => MOMENT,
+                true => PATIENCE,
+                false if status.resources.is_empty() => BREATH,
+                false => break,
+            };
+            match timeout(patience, events.next()).await {
                 Ok(event) => mirror::apply(&mut latest, event?.event),
                 Err(_) => break,
             }
