@@ -19,7 +19,7 @@ use crate::{
     interrupt::{Interrupt, Interrupted},
     packages::{self, Installed},
     release,
-    stack::{self, Bind, Programs, Service, Stack},
+    stack::{self, Bind, Netd, Programs, Service, Stack},
     workspace::{Workspace, find_program},
 };
 
@@ -85,7 +85,7 @@ impl Exposed {
             host: self.host.clone(),
             port: self.port,
             allow_local,
-            bind: Bind::Loopback,
+            bind: Bind::Both,
         }
     }
 }
@@ -171,7 +171,7 @@ fn start(
 ) -> anyhow::Result<(Stack, Vec<(String, SocketAddr)>)> {
     let samples = Samples::start()?;
     steps.say("starting the control plane, a gateway and posternd");
-    let stack = Stack::start(programs, &home.path, None, interrupt)?;
+    let stack = Stack::start(programs, &home.path, Netd::OfThisMachine, interrupt)?;
     steps.say("making the resources known");
     let exposed: Vec<Service> = args.expose.iter().map(Exposed::service).collect();
     let services = [samples.services(), exposed.clone()].concat();
@@ -251,6 +251,9 @@ fn welcome(stack: &Stack, home: &Home, resources: &[(String, SocketAddr)], windo
          postern disconnect {name}   # and curl again: nothing listens any more\n  \
          postern admin sessions list         # who reached what\n  \
          postern admin --help\n\n\
+         Where the system service postern-netd runs (docs/virtual-network.md), names work, too:\n\n  \
+         postern network enable\n  \
+         curl http://{name}.demo/\n\n\
          {window}\n\
          Ctrl-C ends the demo; the next one finds everything as it was (--fresh begins anew).\n",
         home = home.path.display(),

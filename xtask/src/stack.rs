@@ -88,8 +88,21 @@ pub(crate) struct Service {
 pub(crate) enum Bind {
     /// At a loopback address.
     Loopback,
+    /// At a loopback address, and in the virtual network where that is switched on; pages at the usual port there.
+    Both,
     /// At an address of the virtual network.
     Virtual,
+}
+
+/// Which postern-netd there is, for a virtual network.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Netd<'a> {
+    /// None: no virtual network, whatever this machine has.
+    None,
+    /// The system service, if it runs. The virtual network is left to the user to switch on.
+    OfThisMachine,
+    /// At this socket; the virtual network is switched on.
+    At(&'a Path),
 }
 
 /// A running Postern. Dropping it kills it; [`Stack::stop`] lets it end in order.
@@ -110,12 +123,11 @@ pub(crate) struct Stack {
 }
 
 impl Stack {
-    /// Starts everything, signs in, and enrols the gateway. `home` belongs to us alone. `netd`: where postern-netd
-    /// listens, for a virtual network; without one there is none.
+    /// Starts everything, signs in, and enrols the gateway. `home` belongs to us alone.
     pub(crate) fn start(
         programs: &Programs,
         home: &Path,
-        netd: Option<&Path>,
+        netd: Netd<'_>,
         interrupt: &Interrupt,
     ) -> anyhow::Result<Self> {
         for folder in ["control", "gateway", "logs"] {
@@ -142,13 +154,17 @@ impl Stack {
                 .arg("--home")
                 .arg(home)
                 .args(["--key-storage", "file", "--control", &plane.url, "--status-listen", "127.0.0.1:0", "--ca"])
-                .arg(&plane.ca_file)
-                .env("POSTERN_NETD_SOCKET", netd.unwrap_or_else(|| Path::new("/nonexistent/netd.sock")));
+                .arg(&plane.ca_file);
+            match netd {
+                Netd::OfThisMachine => command,
+                Netd::None => command.env("POSTERN_NETD_SOCKET", "/nonexistent/netd.sock"),
+                Netd::At(socket) => command.env("POSTERN_NETD_SOCKET", socket),
+            };
         })?;
         daemon.ready_line(interrupt)?;
         let admin = admin.sign_in(home, &plane, |args, input| ground.cli(args, input))?;
         let (gateway, door) = ground.start_gateway(&plane)?;
-        if netd.is_some() {
+        if matches!(netd, Netd::At(_)) {
             ground.cli(&["network", "enable"], "")?;
         }
         Ok(Self {
@@ -229,7 +245,11 @@ impl Stack {
                 false => {
                     match service.bind {
                         Bind::Loopback => args.extend(["--bind-port", &bind_port]),
+                        Bind::Both => args.extend(["--bind-mode", "both", "--loopback-port", &bind_port]),
                         Bind::Virtual => args.extend(["--bind-mode", "vnm"]),
+                    }
+                    if service.bind == Bind::Both && service.kind == "http" {
+                        args.extend(["--bind-port", "80"]);
                     }
                     args.extend(service.allow_local.then_some("--allow-local"));
                 }
@@ -272,7 +292,9 @@ impl Stack {
             moved += 1;
             for name in busy {
                 let port = free_port()?.to_string();
-                self.cli(&["admin", "resources", "update", name, "--bind-port", &port])?;
+                let loopback = text_of(&found, name, "/bind/mode") == Some("loopback");
+                let option = if loopback { "--bind-port" } else { "--loopback-port" };
+                self.cli(&["admin", "resources", "update", name, option, &port])?;
             }
             self.interrupt.sleep(Duration::from_millis(500))?;
         }

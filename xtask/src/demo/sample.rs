@@ -63,7 +63,7 @@ impl Samples {
             host: address.ip().to_string(),
             port: address.port(),
             allow_local: true,
-            bind: Bind::Loopback,
+            bind: Bind::Both,
         };
         vec![service(PAGE, "http", self.page), service(ECHO, "tcp", self.echo)]
     }

@@ -5,7 +5,7 @@ use std::{net::SocketAddr, path::Path};
 use anyhow::Context;
 
 use super::{Ground, NameServer, Started, our_programs};
-use crate::stack::{Bind, Programs, Service, Stack};
+use crate::stack::{Bind, Netd, Programs, Service, Stack};
 
 const NAME: &str = "bench-target";
 
@@ -49,7 +49,8 @@ pub(super) fn start(
 
 fn begin(ground: &Ground<'_>, netd: Option<&Path>) -> anyhow::Result<Stack> {
     let programs = Programs::in_folder(&our_programs()?)?;
-    let stack = Stack::start(&programs, ground.folder, netd, ground.interrupt)?;
+    let helper = netd.map_or(Netd::None, Netd::At);
+    let stack = Stack::start(&programs, ground.folder, helper, ground.interrupt)?;
     stack.publish(&[Service {
         name: NAME.to_owned(),
         kind: "tcp",
