@@ -12,13 +12,14 @@ use std::{
 
 use postern_netstack::dns::{TcpQueries, Transport};
 use postern_tunnel::local_end::LocalEnd as _;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::{flow::FlowEnd, map::Map, shard::Shard};
 
 /// Connections that ask for names, at a time and shard; one more is refused.
 const MAX_CONNECTIONS: usize = 128;
-/// A connection that asks nothing for so long is closed (RFC 7766 recommends seconds).
+/// A connection that asks nothing whole for so long is closed (RFC 7766 recommends seconds): one that brings its question
+/// byte by byte, too.
 const IDLE: Duration = Duration::from_secs(10);
 /// Questions that wait at a time and shard until the address of a new host is on disk; one more is left unanswered, and
 /// asked again.
@@ -103,8 +104,9 @@ impl Names {
         end.accept()?;
         let mut queries = TcpQueries::default();
         let mut buffer = [0; 2048];
+        let mut patience = Instant::now() + IDLE;
         loop {
-            let read = timeout(IDLE, poll_fn(|cx| end.poll_read(cx, &mut buffer))).await;
+            let read = timeout_at(patience, poll_fn(|cx| end.poll_read(cx, &mut buffer))).await;
             let count = match read {
                 Ok(read) => read?,
                 Err(_) => return Ok(()),
@@ -120,6 +122,7 @@ impl Names {
                     let answers = poll_fn(|cx| end.poll_write(cx, &[IoSlice::new(queries.waiting())]));
                     let sent = timeout(IDLE, answers).await.map_err(|_| io::ErrorKind::TimedOut)??;
                     queries.advance(sent);
+                    patience = Instant::now() + IDLE;
                 }
             }
         }
