@@ -26,12 +26,14 @@ impl fmt::Display for Endpoint {
 pub fn endpoint(resource: &ResourceStatus) -> Endpoint {
     let bind = &resource.resource.bind;
     let address = match resource.connection {
-        Connection::Listening { address } => address,
+        Connection::Listening { address } | Connection::PortInUse { address, .. } => address,
         _ => SocketAddr::new(bind.ip, bind.port),
     };
     let alias = match resource.connection {
         // The name that is in force, where there is one.
         Connection::Listening { .. } => resource.virtual_name.as_ref().and_then(|name| name.parse().ok()),
+        // Only at loopback are ports taken.
+        Connection::PortInUse { .. } => None,
         _ => bind.dns_name.clone(),
     };
     let name = alias.filter(|name: &HostPattern| !name.is_wildcard());
@@ -67,6 +69,7 @@ mod tests {
         id::ResourceId,
         port::PortSet,
         resource::{BindAddress, BindMode, ClientResource, Health, LoopbackAddress, Tags},
+        time::UnixMillis,
     };
 
     use super::*;
@@ -121,6 +124,10 @@ mod tests {
         assert_eq!(endpoint(&wiki).to_string(), "wiki.my-org:443");
         wiki.virtual_name = Some("*.my-org".to_owned());
         assert_eq!(command(&wiki), "curl https://100.72.1.0/");
+        // Ports are taken at loopback only, so that is where it was to be.
+        let address = "127.0.0.1:10000".parse().unwrap();
+        wiki.connection = Connection::PortInUse { address, holder: None, retry_at: UnixMillis(0) };
+        assert_eq!(command(&wiki), "curl http://127.0.0.1:10000/");
     }
 
     #[test]

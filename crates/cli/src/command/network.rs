@@ -13,6 +13,9 @@ use crate::{
     text, waiting,
 };
 
+/// Names that are shown of a list of them.
+const MAX_NAMES: usize = 8;
+
 pub(crate) async fn run(command: &NetworkCommand, context: &mut Context) -> Result<(), Failure> {
     match command {
         NetworkCommand::Status(args) => {
@@ -64,7 +67,7 @@ pub(super) fn overview(status: &NetworkStatus, now: UnixMillis) -> Vec<Line> {
 }
 
 fn lines_of(line: Line, up: &NetworkUp, now: UnixMillis) -> Vec<Line> {
-    let NetworkUp { interface, subnet, moved, ipv6, address, resolver, zones, names, since, behind } = up;
+    let NetworkUp { interface, subnet, moved, ipv6, address, resolver, zones, names, since, behind, left_out } = up;
     let for_long = text::span(now.since(*since));
     let ipv6 = ipv6.as_ref().map(|ipv6| format!(" and {ipv6}")).unwrap_or_default();
     let line =
@@ -77,7 +80,7 @@ fn lines_of(line: Line, up: &NetworkUp, now: UnixMillis) -> Vec<Line> {
         };
         lines.push(labelled("").styled(WARN, "moved").plain(format!(" from {from}, {why}")));
     }
-    let zones = zones.join(", ");
+    let zones = few(zones);
     lines.push(match names {
         NameService::Registered { through } => {
             labelled("Names").plain(format!("{zones} at {resolver}, through {through}"))
@@ -90,7 +93,20 @@ fn lines_of(line: Line, up: &NetworkUp, now: UnixMillis) -> Vec<Line> {
     lines.extend(behind.as_ref().map(|reason| {
         labelled("").styled(WARN, "not up to date").plain(format!(": {}", text::without_os_code(reason)))
     }));
+    if !left_out.is_empty() {
+        let what = format!(": {} – their zones could not be registered; they are reached by address", few(left_out));
+        lines.push(labelled("").styled(WARN, "without an answer").plain(what));
+    }
     lines
+}
+
+/// The first of many.
+fn few(names: &[String]) -> String {
+    let shown = names.get(..MAX_NAMES.min(names.len())).unwrap_or_default().join(", ");
+    match names.len().saturating_sub(MAX_NAMES) {
+        0 => shown,
+        more => format!("{shown} and {more} more (--json has all)"),
+    }
 }
 
 /// What to do about it, where the reason does not say.

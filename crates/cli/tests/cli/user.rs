@@ -99,8 +99,9 @@ fn login_tells_what_may_be_reached_although_it_arrives_later() {
         json!({ "seq": 1, "event": "snapshot", "status": early }),
         json!({ "seq": 2, "event": "service", "status": Status { resources: Vec::new(), ..status() } }),
         json!({ "seq": 3, "event": "resource_changed", "resource": status().resources[0] }),
+        json!({ "seq": 4, "event": "resource_changed", "resource": status().resources[1] }),
     ]);
-    fake.run_with_input(&["login", "--service-token=-"], "t").ends(0).says("1 resource, 1 connected");
+    fake.run_with_input(&["login", "--service-token=-"], "t").ends(0).says("2 resources, 1 connected");
     // One who may reach nothing is told so, soon.
     fake.set_status(&Status { resources: Vec::new(), ..status() });
     fake.run_with_input(&["login", "--service-token=-"], "t").ends(0).says("nothing you may reach yet");
@@ -403,6 +404,7 @@ fn the_network_is_switched_on_and_off_and_shown() {
         names: NameService::Registered { through: "systemd-resolved".to_owned() },
         since: UnixMillis(1),
         behind: None,
+        left_out: Vec::new(),
     }));
     fake.answer("POST /v1/network", 200, json!(up));
     let ran = fake.run(&["network", "enable"]).ends(0);
@@ -411,6 +413,14 @@ fn the_network_is_switched_on_and_off_and_shown() {
     }
     assert!(ran.out.contains("my-org, db.internal at 100.73.0.2, through systemd-resolved"), "{}", ran.out);
     assert_eq!(fake.run(&["network", "enable", "--json"]).ends(0).json(), json!(up));
+    let NetworkStatus::Up(mut many) = up else { panic!("{up:?}") };
+    many.zones = (0..20).map(|n| format!("z{n}.example")).collect();
+    many.left_out = vec!["db.far.example".to_owned()];
+    fake.answer("POST /v1/network", 200, json!(NetworkStatus::Up(many)));
+    let ran = fake.run(&["network", "enable"]).ends(0);
+    for text in ["z7.example and 12 more (--json has all) at", "without an answer: db.far.example – "] {
+        assert!(ran.out.contains(text) && !ran.out.contains("z8.example"), "{}", ran.out);
+    }
     let gone = NetworkStatus::Unavailable {
         fault: NetworkFault::NoService,
         reason: "postern-netd does not answer at /run/postern/netd.sock".to_owned(),

@@ -4,6 +4,9 @@ use postern_local_api::message::{Check, NameService, NetworkFault, NetworkStatus
 
 use super::Open;
 
+/// Names that are told of a list of them.
+const MAX_NAMES: usize = 8;
+
 /// One check, made of what the service knows already.
 pub(super) fn examine(check: Open, status: &NetworkStatus) -> Check {
     match status {
@@ -23,8 +26,29 @@ fn seen(up: &NetworkUp) -> String {
     format!("postern-netd gave {interface} with {subnet}; names are answered at {resolver}")
 }
 
+fn list(names: &[String]) -> String {
+    let shown = names.get(..MAX_NAMES.min(names.len())).unwrap_or_default().join(", ");
+    match names.len().saturating_sub(MAX_NAMES) {
+        0 => shown,
+        more => format!("{shown} and {more} more"),
+    }
+}
+
 /// What works less well than it should while the network is up, and what to do about it.
 fn trouble(up: &NetworkUp) -> Option<(String, &'static str)> {
+    if let NameService::Unavailable { reason } = &up.names {
+        let seen = format!("{}, but the system does not ask there: {reason}", seen(up));
+        return Some((seen, "Resources are reached by address. Names need systemd-resolved or postern-dns-stub."));
+    }
+    if let Some(reason) = &up.behind {
+        let advice = "It is tried again by itself. If it stays so, see the log of postern-netd.";
+        return Some((format!("{}, but the latest change is not made: {reason}", seen(up)), advice));
+    }
+    if !up.left_out.is_empty() {
+        let seen = format!("{}, but not these, whose zones could not be registered: {}", seen(up), list(&up.left_out));
+        return Some((seen, "These resources are reached by address: postern resources --json has them."));
+    }
+    // Last: nothing is amiss with it.
     if let Some(moved) = &up.moved {
         let because = if moved.because.is_empty() { "these were taken".to_owned() } else { moved.because.join(", ") };
         let seen = format!("{}, instead of {}: {because}", seen(up), moved.from);
@@ -32,17 +56,7 @@ fn trouble(up: &NetworkUp) -> Option<(String, &'static str)> {
              end the other product, then postern network disable, and enable.";
         return Some((seen, advice));
     }
-    if let Some(reason) = &up.behind {
-        let advice = "It is tried again by itself. If it stays so, see the log of postern-netd.";
-        return Some((format!("{}, but the latest change is not made: {reason}", seen(up)), advice));
-    }
-    match &up.names {
-        NameService::Registered { .. } | NameService::NoZones => None,
-        NameService::Unavailable { reason } => {
-            let seen = format!("{}, but the system does not ask there: {reason}", seen(up));
-            Some((seen, "Resources are reached by address. Names need systemd-resolved or postern-dns-stub."))
-        }
-    }
+    None
 }
 
 fn advice(fault: NetworkFault) -> &'static str {
@@ -85,6 +99,7 @@ mod tests {
             names: NameService::Registered { through: "systemd-resolved".to_owned() },
             since: UnixMillis(0),
             behind: None,
+            left_out: Vec::new(),
         }
     }
 
@@ -104,8 +119,11 @@ mod tests {
         let moved =
             NetworkMoved { from: "100.72.0.0/16".to_owned(), because: vec!["Tailscale (tailscale0)".to_owned()] };
         let cases = [
-            (NetworkUp { moved: Some(moved), ..up() }, "Tailscale"),
+            (NetworkUp { moved: Some(moved.clone()), ..up() }, "Tailscale"),
+            // What keeps something from working is told before what does not.
+            (NetworkUp { moved: Some(moved), behind: Some("refused".to_owned()), ..up() }, "refused"),
             (NetworkUp { behind: Some("one zone is refused".to_owned()), ..up() }, "one zone is refused"),
+            (NetworkUp { left_out: vec!["db.far.example".to_owned()], ..up() }, "db.far.example"),
             (NetworkUp { names: NameService::Unavailable { reason: "no resolver".to_owned() }, ..up() }, "no resolver"),
         ];
         for (up, told) in cases {

@@ -5,6 +5,7 @@
 //! such as one more zone, cannot be made.
 
 use std::{
+    collections::BTreeSet,
     net::{Ipv4Addr, Ipv6Addr},
     sync::Arc,
     time::Duration,
@@ -71,7 +72,7 @@ pub struct NetworkPlan {
     pub subnet: Cidr,
     /// Of a /48.
     pub ipv6: Option<Ipv6Addr>,
-    /// Each covers what is below it; none covers another.
+    /// Each covers what is below it; none covers another. In the order of [`zones`].
     pub zones: Vec<DnsName>,
     /// Names that no zone covers: the control plane's and the gateways' own.
     pub kept_out: Vec<DnsName>,
@@ -347,6 +348,10 @@ impl Network {
         matches!(self.phase, Phase::Asking { before: Before::Off, .. })
     }
 
+    pub(super) const fn is_asking(&self) -> bool {
+        matches!(self.phase, Phase::Asking { .. })
+    }
+
     /// netd was asked, and whether there is a network depends on its answer.
     pub(super) const fn is_undecided(&self) -> bool {
         matches!(self.phase, Phase::Asking { before: Before::Off | Before::Down(_), .. })
@@ -388,6 +393,11 @@ impl Network {
         let wish = self.wish.as_ref()?.as_ref().ok()?;
         let std::net::IpAddr::V4(address) = resource.bind.virtual_address()?.ip() else { return None };
         rebase(address, net(wish.subnet), net(up.plan.subnet))
+    }
+
+    /// Whether a name is answered in the network that is up.
+    pub(super) fn answers(&self, name: &DnsName) -> bool {
+        self.up().is_some_and(|up| up.plan.answers(name))
     }
 
     /// The network as it is, for the stack and the resolver.
@@ -444,6 +454,14 @@ impl Network {
     }
 }
 
+impl NetworkPlan {
+    /// Whether a zone covers a name.
+    #[must_use]
+    pub fn answers(&self, name: &DnsName) -> bool {
+        is_covered(name, |zone| self.zones.binary_search_by_key(&order(zone), |known| order(known.as_str())).is_ok())
+    }
+}
+
 impl Before {
     fn failures(&self) -> u32 {
         match self {
@@ -462,16 +480,35 @@ pub(super) fn zones<'a>(
     kept_out: &[DnsName],
 ) -> Vec<DnsName> {
     let mut wanted: Vec<&DnsName> = aliases.map(HostPattern::name).chain([org]).collect();
-    wanted.sort_by_key(|name| (name.labels().count(), name.as_str()));
+    wanted.sort_by_key(|name| order(name.as_str()));
     let covers = |zone: &DnsName, name: &DnsName| zone == name || name.is_under(zone);
     let mut zones: Vec<DnsName> = Vec::new();
+    let mut known = BTreeSet::new();
     for name in wanted {
-        let known = zones.iter().any(|zone| covers(zone, name));
-        if !known && !kept_out.iter().any(|own| covers(name, own)) && zones.len() < MAX_ZONES {
+        let covered = is_covered(name, |zone| known.contains(zone)) || kept_out.iter().any(|own| covers(name, own));
+        if !covered && zones.len() < MAX_ZONES {
             zones.push(name.clone());
+            known.insert(name.as_str());
         }
     }
     zones
+}
+
+/// Those that may cover others come first.
+fn order(zone: &str) -> (usize, &str) {
+    (zone.split('.').count(), zone)
+}
+
+/// Whether a name, or one above it, is a zone.
+fn is_covered(name: &DnsName, is_zone: impl Fn(&str) -> bool) -> bool {
+    let mut rest = Some(name.as_str());
+    while let Some(zone) = rest {
+        if is_zone(zone) {
+            return true;
+        }
+        rest = zone.split_once('.').map(|(_, parent)| parent);
+    }
+    false
 }
 
 impl Place {

@@ -9,7 +9,7 @@ use postern_local_api::message::{Connection, NameService, NetworkMoved, NetworkS
 use postern_proto::{
     bind::Cidr,
     id::ResourceId,
-    name::DnsName,
+    name::{DnsName, HostPattern},
     resource::{BindMode, ClientResource},
 };
 use tun_driver::dns::{DnsBackend, DnsState};
@@ -44,7 +44,8 @@ impl Engine {
         let mut presence = Presence { connection: listener, virtual_name: None, also_at: None, fallback: None, wanted };
         let belongs = resource.bind.mode.is_virtual() && self.session != Session::SignedOut;
         if belongs {
-            presence.fallback = self.network.absence();
+            let at_home = resource.bind.mode == BindMode::Both && !self.network.enabled;
+            presence.fallback = self.network.absence().filter(|_| !at_home);
         }
         if wanted && self.is_locked() {
             presence.connection = Connection::Suspended;
@@ -53,7 +54,8 @@ impl Engine {
                 presence.also_at = Some(address);
             }
             presence.connection = Connection::Listening { address };
-            presence.virtual_name = resource.bind.dns_name.as_ref().map(ToString::to_string);
+            let alias = resource.bind.dns_name.as_ref().filter(|alias| self.network.answers(alias.name()));
+            presence.virtual_name = alias.map(ToString::to_string);
         } else if !self.may_be_used(resource) {
             presence.connection = Connection::Disconnected;
         }
@@ -102,7 +104,17 @@ impl Engine {
             names: name_service(&up.interface.dns),
             since: up.since.wall,
             behind: up.behind.as_ref().map(|behind| behind.reason.clone()),
+            left_out: self.left_out(up),
         }
+    }
+
+    /// Names that no zone covers. While netd is asked for zones it is not known yet.
+    fn left_out(&self, up: &Up) -> Vec<String> {
+        if self.network.is_asking() {
+            return Vec::new();
+        }
+        let names = self.aliases().filter(|alias| !up.plan.answers(alias.name()));
+        names.map(ToString::to_string).collect()
     }
 
     pub(super) fn choose_network(&mut self, enabled: bool) {
@@ -140,9 +152,13 @@ impl Engine {
     /// Everything that the virtual network answers for; `None` when that is not known yet.
     fn zones(&self) -> Option<Vec<DnsName>> {
         let Ok(wish) = self.network.wish.as_ref()? else { return Some(Vec::new()) };
-        let aliases = self.entries.values().filter(|entry| entry.resource.bind.mode.is_virtual());
-        let aliases = aliases.filter_map(|entry| entry.resource.bind.dns_name.as_ref());
-        Some(network::zones(&wish.zone, aliases, &self.network.own_names))
+        Some(network::zones(&wish.zone, self.aliases(), &self.network.own_names))
+    }
+
+    /// The names of what is in the virtual network.
+    fn aliases(&self) -> impl Iterator<Item = &HostPattern> {
+        let entries = self.entries.values().filter(|entry| entry.resource.bind.mode.is_virtual());
+        entries.filter_map(|entry| entry.resource.bind.dns_name.as_ref())
     }
 
     fn places(&self) -> Vec<Place> {

@@ -5,7 +5,7 @@
 //! takes further packets.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, HashMap},
     net::{IpAddr, Ipv4Addr, SocketAddr},
     ops::RangeInclusive,
     sync::{
@@ -23,7 +23,7 @@ use tun_driver::interface::Interface;
 
 use crate::{
     carriage::Destination,
-    engine::{Place, Places, Standing},
+    engine::{NetworkPlan, Place, Places, Standing},
 };
 
 /// Where names are asked.
@@ -108,7 +108,7 @@ impl Directory {
         serial: u32,
     ) -> Result<Self, TableError> {
         let range = Range { v4: places.plan.subnet, v6: places.interface.ipv6.map(|part| part.network.network()) };
-        let mut draft = Draft::new(range, &places.plan.zones);
+        let mut draft = Draft::new(range, &places.plan);
         for place in &places.places {
             if let Some(destination) = destinations.get(&place.resource) {
                 draft.add(place, destination);
@@ -175,16 +175,15 @@ fn address(spots: &[Spot], locked: bool) -> Address {
 
 struct Draft<'a> {
     range: Range,
-    zones: HashSet<&'a str>,
+    plan: &'a NetworkPlan,
     spots: HashMap<IpAddr, Vec<Spot>>,
     known: BTreeMap<DnsName, Known>,
     wildcards: BTreeMap<DnsName, Wildcard>,
 }
 
 impl<'a> Draft<'a> {
-    fn new(range: Range, zones: &'a [DnsName]) -> Self {
-        let zones = zones.iter().map(DnsName::as_str).collect();
-        Self { range, zones, spots: HashMap::new(), known: BTreeMap::new(), wildcards: BTreeMap::new() }
+    fn new(range: Range, plan: &'a NetworkPlan) -> Self {
+        Self { range, plan, spots: HashMap::new(), known: BTreeMap::new(), wildcards: BTreeMap::new() }
     }
 
     fn add(&mut self, place: &Place, destination: &Arc<Destination>) {
@@ -194,24 +193,13 @@ impl<'a> Draft<'a> {
             self.spots.entry(*address).or_default().push(spot.clone());
         }
         let notice = (place.standing == Standing::Disconnected).then_some(Notice::NotConnected);
-        let Some(alias) = place.alias.as_ref().filter(|alias| self.covers(alias.name())) else { return };
+        let Some(alias) = place.alias.as_ref().filter(|alias| self.plan.answers(alias.name())) else { return };
         let name = alias.name().clone();
         if alias.is_wildcard() {
             self.wildcards.entry(name.clone()).or_insert(Wildcard { parent: name, notice });
         } else {
             self.known.entry(name.clone()).or_insert(Known { name, addresses, notice });
         }
-    }
-
-    fn covers(&self, name: &DnsName) -> bool {
-        let mut rest = Some(name.as_str());
-        while let Some(zone) = rest {
-            if self.zones.contains(zone) {
-                return true;
-            }
-            rest = zone.split_once('.').map(|(_, parent)| parent);
-        }
-        false
     }
 
     /// A host belongs to the resource whose wildcard alias is the closest to it.

@@ -50,6 +50,10 @@ pub struct NetworkUp {
     /// What keeps the latest changes, such as new zones, from being applied; it is tried again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub behind: Option<String>,
+    /// Names of resources that nobody answers, since none of `zones` covers them: there are too many zones, theirs would
+    /// cover the control plane or a gateway, or could not be had. The addresses of these resources work.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub left_out: Vec<String>,
 }
 
 /// The virtual network is elsewhere because something on this machine has its addresses.
@@ -66,7 +70,7 @@ pub struct NetworkMoved {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "state")]
 pub enum NameService {
-    /// Through what the zones are registered: `resolved`, `resolv_conf`, …
+    /// Through what the zones are registered: `systemd-resolved`, `resolv.conf`, …
     Registered { through: String },
     /// There is no zone to register.
     NoZones,

@@ -420,6 +420,7 @@ pub(super) fn network_up(now: u64) -> NetworkStatus {
         names: NameService::Registered { through: "resolved".to_owned() },
         since: UnixMillis(now - 3 * HOUR),
         behind: None,
+        left_out: Vec::new(),
     }))
 }
 

@@ -296,6 +296,8 @@ fn while_it_is_switched_off_what_is_connected_is_at_loopback() {
     world.give(Input::Access(vec![resource(1, BindMode::Vnm)]));
     assert_eq!(world.presence(1).connection, Connection::Disconnected);
     assert!(world.presence(1).fallback.unwrap().contains("postern network enable"));
+    world.give(Input::AccessChanged { put: vec![resource(3, BindMode::Both)], removed: Vec::new() });
+    assert_eq!(world.presence(3).fallback, None, "what is in both belongs at loopback, too");
     world.give(Input::Connect(vec![id(1)]));
     assert!(world.listens(1));
 }
@@ -372,6 +374,7 @@ fn a_zone_that_netd_refuses_takes_nothing_down() {
     world.refuse(NetworkFault::Failed);
     let NetworkStatus::Up(up) = world.status() else { panic!("{:?}", world.status()) };
     assert!(up.behind.is_some());
+    assert_eq!(up.left_out, ["db.internal.example"], "its name has no answer, and that is told");
     assert!(world.place(3).is_some() && world.cut.is_empty(), "it is reached by address");
 }
 
@@ -408,6 +411,21 @@ fn status_tells_how_names_stand_now_and_not_how_they_were_registered() {
     world.give(Input::NetworkLost { reason: "the device is gone".to_owned() });
     world.give(Input::NetworkNames { dns: DnsState::NoZones });
     assert!(matches!(world.status(), NetworkStatus::Unavailable { .. }));
+}
+
+#[test]
+fn names_beyond_the_zones_that_may_be_had_are_told() {
+    let mut world = World::new();
+    let mut covering = resource(1, BindMode::Vnm);
+    covering.bind.dns_name = Some("*.corp.example".parse().unwrap());
+    world.give(Input::NetworkSettings { wish: Ok(wish()), own_names: vec!["gw.corp.example".parse().unwrap()] });
+    world.give(Input::Access(vec![covering, resource(2, BindMode::Vnm)]));
+    world.give(Input::NetworkChosen { enabled: true });
+    world.agree();
+    let NetworkStatus::Up(up) = world.status() else { panic!("{:?}", world.status()) };
+    assert_eq!((up.zones, up.left_out), (vec!["my-org".to_owned()], vec!["*.corp.example".to_owned()]));
+    let name = |n| world.presence(n).virtual_name;
+    assert_eq!((name(1), name(2)), (None, Some("r2.my-org".to_owned())), "who has no name is shown by its address");
 }
 
 #[test]
