@@ -31,6 +31,12 @@ const OLD_HEALTH: &str = "DELETE FROM health_turn WHERE (resource_id, node_id, a
         OR EXISTS (SELECT 1 FROM health_turn newer WHERE newer.resource_id = old.resource_id
             AND newer.node_id = old.node_id AND newer.at > old.at)) LIMIT $2)";
 
+/// Whether each node was there last stays as long as the node.
+const OLD_ATTENDANCE: &str = "DELETE FROM node_turn WHERE (node_id, at) IN (
+    SELECT old.node_id, old.at FROM node_turn old WHERE old.at < $1 AND (
+        old.node_id NOT IN (SELECT id FROM node)
+        OR EXISTS (SELECT 1 FROM node_turn newer WHERE newer.node_id = old.node_id AND newer.at > old.at)) LIMIT $2)";
+
 /// Does it every hour until it is cancelled.
 pub async fn run(store: Store, cancel: CancellationToken) {
     let mut ticks = tokio::time::interval(EVERY);
@@ -62,6 +68,7 @@ pub async fn sweep(store: &Store) -> Result<u64, StoreError> {
         ("DELETE FROM board_entry WHERE n IN (SELECT n FROM board_entry WHERE at < $1 LIMIT $2)", changed),
         ("DELETE FROM revocation WHERE (rev, n) IN (SELECT rev, n FROM revocation WHERE at < $1 LIMIT $2)", changed),
         (OLD_HEALTH, changed),
+        (OLD_ATTENDANCE, changed),
         ("DELETE FROM entity_log WHERE (rev, n) IN (SELECT rev, n FROM entity_log WHERE at < $1 LIMIT $2)", changed),
         ("DELETE FROM change_log WHERE (rev, n) IN (SELECT rev, n FROM change_log WHERE at < $1 LIMIT $2)", changed),
     ] {

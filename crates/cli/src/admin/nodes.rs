@@ -7,10 +7,11 @@ use super::{
     api::Api,
     body::Body,
     entity,
-    noun::{self, NODE},
+    noun::{self, ATTENDANCE, NODE},
+    show,
 };
 use crate::{
-    args::admin::{NodeDrain, NodesCommand},
+    args::admin::{NodeDrain, NodesCommand, ShowArgs},
     context::Context,
     failure::Failure,
     screen::{DIM, Line},
@@ -20,8 +21,26 @@ use crate::{
 pub(super) async fn run(command: NodesCommand, api: &Api, context: &mut Context) -> Result<(), Failure> {
     match command {
         NodesCommand::List(args) => entity::list(&NODE, &args, api, context).await,
-        NodesCommand::Show(args) => entity::show(&NODE, &args.reference, args.json, api, context).await,
+        NodesCommand::Show(args) => show(args, api, context).await,
         NodesCommand::Drain(args) => drain(args, api, context).await,
+    }
+}
+
+/// The node, and below it when it was there.
+async fn show(args: ShowArgs, api: &Api, context: &mut Context) -> Result<(), Failure> {
+    let found = entity::find(&NODE, &args.reference, api).await?;
+    let mut node = api.get(&entity::path(&NODE, &found)).await?;
+    if args.json {
+        return Ok(context.screen.json(&node)?);
+    }
+    let history = node.as_object_mut().and_then(|node| node.remove("history"));
+    entity::show_item(&NODE, node, false, api, context).await?;
+    match history {
+        Some(Value::Array(turns)) if !turns.is_empty() => {
+            context.screen.line(&Line::new())?;
+            Ok(context.screen.grid(&show::grid(&ATTENDANCE, &turns))?)
+        }
+        _ => Ok(()),
     }
 }
 

@@ -324,9 +324,28 @@ pub(super) const TURN: Noun = Noun {
     columns: &[
         column("SINCE", |it| instant(it, "/at")),
         column("NODE", |it| text(it, "/node_name")),
-        column("HEALTH", |it| health(it, "/health")),
+        column("HEALTH", turn),
     ],
 };
+
+/// A node came or went.
+pub(super) const ATTENDANCE: Noun = Noun {
+    singular: "change",
+    plural: "changes",
+    collection: "history",
+    prefix: "",
+    names: &[],
+    columns: &[column("SINCE", |it| instant(it, "/at")), column("STATE", |it| state(it, "/state"))],
+};
+
+/// How a node found a resource, or what became of the node.
+fn turn(item: &Value) -> Field {
+    match item.pointer("/node_state").and_then(Value::as_str) {
+        Some("away") => Field::new("node away", Tone::Warn),
+        Some(_) => Field::new("node back", Tone::Dim),
+        None => health(item, "/health"),
+    }
+}
 
 fn plain(item: &Value, pointer: &str) -> String {
     super::show::plain(item.pointer(pointer).unwrap_or(&Value::Null))

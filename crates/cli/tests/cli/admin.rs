@@ -611,14 +611,29 @@ fn the_health_of_a_resource_is_shown_with_its_past() {
     let seen = json!([{ "id": NOD, "name": "gw-1", "health": { "state": "healthy" }, "checked_at": AT, "connect_micros": 900 }]);
     let turn = |health: Value| json!({ "at": AT, "node": NOD, "node_name": "gw-1", "health": health });
     let down = json!({ "state": "unhealthy", "error": "connection refused" });
-    let history = [turn(json!({ "state": "healthy" })), turn(down)];
+    let gone =
+        json!({ "at": AT, "node": NOD, "node_name": "gw-1", "health": { "state": "unknown" }, "node_state": "away" });
+    let history = [turn(json!({ "state": "healthy" })), gone, turn(down)];
     let answer = json!({ "id": RES, "name": "orders-db", "health": { "state": "healthy" }, "gateways": seen, "history": history });
     fake.answer(&format!("GET /api/v1/resources/{RES}/health"), 200, answer.clone());
     fake.run(&["admin", "resources", "health", "orders-db"])
         .ends(0)
         .says("gw-1     healthy")
+        .says("2026-11-21 01:20:00Z  gw-1  node away")
         .says("2026-11-21 01:20:00Z  gw-1  unhealthy: connection refused");
     assert_eq!(fake.run(&["admin", "resources", "health", "orders-db", "--json"]).ends(0).json(), answer);
+}
+
+#[test]
+fn a_node_is_shown_with_when_it_was_there() {
+    let fake = control();
+    let history = json!([{ "at": AT, "state": "away" }, { "at": AT - 60_000, "state": "up" }]);
+    let node = json!({ "id": NOD, "name": "gw-1", "role": "gateway", "state": "away", "history": history });
+    fake.answer(&format!("GET /api/v1/nodes/{NOD}"), 200, node.clone());
+    let ran = fake.run(&["admin", "nodes", "show", NOD]).ends(0);
+    ran.says("role   gateway")
+        .says("SINCE                 STATE\n2026-11-21 01:20:00Z  away\n2026-11-21 01:19:00Z  up\n");
+    assert_eq!(fake.run(&["admin", "nodes", "show", NOD, "--json"]).ends(0).json(), node);
 }
 
 #[test]

@@ -17,7 +17,11 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{Admin, Answer, resources::find};
 use crate::{
-    health::history::{self, Turn},
+    catalogue::Catalogue,
+    health::{
+        attendance::{self, Attendance, NodeTurn},
+        history::{self, Turn},
+    },
     state::AppState,
 };
 
@@ -79,14 +83,15 @@ struct HealthView {
     health: Health,
     /// What each node says now.
     gateways: Vec<Seen>,
-    /// When nodes found it healthy and unhealthy, newest first, for a week; how each found it last stays longer.
+    /// When nodes found it healthy and unhealthy, and when those were away, newest first, for a week; how each found it last
+    /// stays longer.
     history: Vec<TurnView>,
 }
 
-/// A node found the resource otherwise than before.
+/// A node found the resource otherwise than before, or came or went.
 #[derive(Debug, Serialize, ToSchema)]
 struct TurnView {
-    /// Milliseconds since 1970, by the node's clock.
+    /// Milliseconds since 1970, by the node's clock; when it came or went, by the control plane's.
     #[schema(value_type = u64)]
     at: UnixMillis,
     #[schema(value_type = String)]
@@ -94,6 +99,8 @@ struct TurnView {
     node_name: String,
     #[schema(value_type = Object, example = json!({"state": "unhealthy", "error": "connection refused"}))]
     health: Health,
+    /// When the node went away, or was back: what it says of the resource is unknown then. Null: it found it otherwise.
+    node_state: Option<Attendance>,
 }
 
 #[utoipa::path(get, path = "/api/v1/resources/{id}/health", operation_id = "resource_health", tag = "resources",
@@ -105,16 +112,29 @@ struct TurnView {
 async fn health(State(state): State<AppState>, _: Admin, Path(id): Path<String>) -> Answer<Json<HealthView>> {
     let resource = find(&state.store.catalogue(), &id)?;
     let turns = history::read(&state.store, resource.id, MOST_TURNS).await?;
-    let catalogue = state.store.catalogue();
-    let view = |turn: Turn| TurnView {
-        at: turn.at,
-        node: turn.node,
-        node_name: catalogue.nodes.get(&turn.node).map_or_else(|| turn.node.to_string(), |node| node.name.clone()),
-        health: turn.health,
-    };
+    let nodes = attendance::at_resource(&state.store, resource.id, MOST_TURNS).await?;
     let health = state.exchange.health(resource.id);
-    let (gateways, history) = (seen_by(&state, resource.id), turns.into_iter().map(view).collect());
+    let (gateways, history) = (seen_by(&state, resource.id), merged(&state.store.catalogue(), turns, &nodes));
     Ok(Json(HealthView { id: resource.id, name: resource.name.clone(), health, gateways, history }))
+}
+
+/// One history of both, newest first.
+fn merged(catalogue: &Catalogue, turns: Vec<Turn>, nodes: &[NodeTurn]) -> Vec<TurnView> {
+    let view = |(at, node, health, node_state): (UnixMillis, NodeId, Health, Option<Attendance>)| {
+        let node_name = catalogue.nodes.get(&node).map_or_else(|| node.to_string(), |node| node.name.clone());
+        TurnView { at, node, node_name, health, node_state }
+    };
+    // That a node came for the first time says nothing of the resource.
+    let is_back = |(number, turn): &(usize, &NodeTurn)| {
+        turn.state == Attendance::Away || nodes.iter().skip(number + 1).any(|older| older.node == turn.node)
+    };
+    let found = turns.into_iter().map(|turn| (turn.at, turn.node, turn.health, None));
+    let nodes = nodes.iter().enumerate().filter(is_back);
+    let nodes = nodes.map(|(_, turn)| (turn.at, turn.node, Health::Unknown, Some(turn.state)));
+    let mut history: Vec<TurnView> = found.chain(nodes).map(view).collect();
+    history.sort_by_key(|turn| std::cmp::Reverse((turn.at, turn.node)));
+    history.truncate(MOST_TURNS);
+    history
 }
 
 fn seen_by(state: &AppState, resource: ResourceId) -> Vec<Seen> {

@@ -22,6 +22,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use super::{Admin, Answer, Given, Input, List, Page, Violations, input::Unknown, page::ListParams, refusal::unknown};
 use crate::{
     catalogue::{Catalogue, Leaving, Node},
+    health::attendance::{self, NodeTurn},
     maintenance::{self, Begin},
     state::AppState,
 };
@@ -34,6 +35,9 @@ const LONGEST: u64 = 7 * 86_400;
 pub(super) fn routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new().routes(routes!(list)).routes(routes!(show)).routes(routes!(drain, undrain))
 }
+
+/// Comings and goings that are shown at most.
+const MOST_TURNS: usize = 100;
 
 /// What a list of nodes may be filtered by.
 const FIELDS: &[&str] = &["name", "id", "role", "group", "tags", "advertise", "state", "version"];
@@ -165,6 +169,16 @@ impl NodeView {
     }
 }
 
+/// A node, and when it was there.
+#[derive(Serialize, ToSchema)]
+struct NodeDetail {
+    #[serde(flatten)]
+    node: NodeView,
+    /// When it was connected and when it was away, newest first, for a week; how it is now stays longer. Less than a minute
+    /// is not noted.
+    history: Vec<NodeTurn>,
+}
+
 impl Subject for NodeView {
     fn value(&self, field: &str) -> Value<'_> {
         match field {
@@ -207,10 +221,12 @@ async fn list(State(state): State<AppState>, _: Admin, list: List) -> Answer<Jso
 }
 
 #[utoipa::path(get, path = "/api/v1/nodes/{id}", operation_id = "show_node", tag = "nodes",
-    params(("id" = String, Path,)), responses((status = 200, body = NodeView)))]
-/// Show a node
-async fn show(State(state): State<AppState>, _: Admin, Path(id): Path<String>) -> Answer<Json<NodeView>> {
-    find(&state.store.catalogue(), &id).map(|node| Json(NodeView::of(&state, &node)))
+    params(("id" = String, Path,)), responses((status = 200, body = NodeDetail)))]
+/// Show a node, and when it was there
+async fn show(State(state): State<AppState>, _: Admin, Path(id): Path<String>) -> Answer<Json<NodeDetail>> {
+    let node = find(&state.store.catalogue(), &id)?;
+    let history = attendance::of_node(&state.store, node.id, MOST_TURNS).await?;
+    Ok(Json(NodeDetail { node: NodeView::of(&state, &node), history }))
 }
 
 #[utoipa::path(post, path = "/api/v1/nodes/{id}/drain", operation_id = "drain_node", tag = "nodes",

@@ -1,4 +1,5 @@
-//! When resources became healthy and unhealthy, as each node saw it: kept for [`KEEP`], in the database.
+//! When resources became healthy and unhealthy, as each node saw it, and when nodes came and went: kept for [`KEEP`], in the
+//! database.
 //!
 //! What nodes say is told to a [`History`], which passes changes on to its writer. The control plane that a node is
 //! connected to writes; a change that is in the database already (after a restart everything looks new) is not written twice.
@@ -17,10 +18,11 @@ use postern_proto::{
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use super::attendance::NodeTurn;
 use crate::{
     sql,
     store::{
-        Store, StoreError,
+        Append, Store, StoreError,
         read::{self, signed},
     },
 };
@@ -35,12 +37,12 @@ const BATCH: usize = 256;
 /// Takes changes; clones share the queue.
 #[derive(Clone, Debug)]
 pub struct History {
-    queue: mpsc::Sender<Turn>,
+    queue: mpsc::Sender<Entry>,
 }
 
 /// Writes what a [`History`] takes.
 pub struct HistoryWriter {
-    queue: mpsc::Receiver<Turn>,
+    queue: mpsc::Receiver<Entry>,
     store: Store,
 }
 
@@ -53,6 +55,13 @@ pub struct Turn {
     pub at: UnixMillis,
     /// Healthy or unhealthy.
     pub health: Health,
+}
+
+/// What waits to be written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Entry {
+    Resource(Turn),
+    Node(NodeTurn),
 }
 
 impl History {
@@ -69,8 +78,17 @@ impl History {
             return;
         }
         let HealthReport { resource, ref health, checked_at: at, .. } = *report;
-        if let Err(error) = self.queue.try_send(Turn { resource, node, at, health: health.clone() }) {
-            tracing::warn!(%error, "a change of a resource's health was not written");
+        self.send(Entry::Resource(Turn { resource, node, at, health: health.clone() }));
+    }
+
+    /// Has it written soon that a node came or went, unless that is known.
+    pub fn note_node(&self, turn: NodeTurn) {
+        self.send(Entry::Node(turn));
+    }
+
+    fn send(&self, entry: Entry) {
+        if let Err(error) = self.queue.try_send(entry) {
+            tracing::warn!(%error, "a change of health was not written");
         }
     }
 }
@@ -78,17 +96,17 @@ impl History {
 impl HistoryWriter {
     /// Writes until it is cancelled; what is waiting then is still written.
     pub async fn run(mut self, cancel: CancellationToken) {
-        let mut turns = Vec::with_capacity(BATCH);
+        let mut entries = Vec::with_capacity(BATCH);
         loop {
             tokio::select! {
                 biased;
-                got = self.queue.recv_many(&mut turns, BATCH) => if got == 0 { return },
+                got = self.queue.recv_many(&mut entries, BATCH) => if got == 0 { return },
                 () = cancel.cancelled() => return,
             }
-            if let Err(error) = write(&self.store, &turns).await {
-                tracing::error!(%error, lost = turns.len(), "changes of resources' health could not be written");
+            if let Err(error) = write(&self.store, &entries).await {
+                tracing::error!(%error, lost = entries.len(), "changes of health could not be written");
             }
-            turns.clear();
+            entries.clear();
         }
     }
 }
@@ -112,11 +130,22 @@ pub async fn read(store: &Store, resource: ResourceId, most: usize) -> Result<Ve
     rows.iter().map(turn).collect()
 }
 
-async fn write(store: &Store, turns: &[Turn]) -> Result<(), StoreError> {
+async fn write(store: &Store, entries: &[Entry]) -> Result<(), StoreError> {
     let mut append = store.append().await?;
-    for Turn { resource, node, at, health } in turns {
+    for entry in entries {
+        match entry {
+            Entry::Resource(turn) => turn.insert(&mut append).await?,
+            Entry::Node(turn) => turn.insert(&mut append).await?,
+        }
+    }
+    append.commit().await
+}
+
+impl Turn {
+    /// Writes it, unless the newest that is known says the same.
+    async fn insert(&self, append: &mut Append) -> Result<(), StoreError> {
+        let Self { resource, node, at, health } = self;
         let error = if let Health::Unhealthy { error } = health { Some(error.clone()) } else { None };
-        // Unless the newest that is known says the same.
         let statement = "INSERT INTO health_turn (resource_id, node_id, at, state, error)
             SELECT $1, $2, CAST($3 AS BIGINT), $4, $5
             WHERE NOT EXISTS (
@@ -132,6 +161,6 @@ async fn write(store: &Store, turns: &[Turn]) -> Result<(), StoreError> {
             .bind(error)
             .execute(append.connection())
             .await?;
+        Ok(())
     }
-    append.commit().await
 }

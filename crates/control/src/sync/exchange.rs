@@ -31,8 +31,11 @@ use self::{
 };
 use super::hub::{ConnectionId, Hub, Next, ORG, scopes_of};
 use crate::{
-    catalogue::Leaving,
-    health::history::{History, HistoryWriter},
+    catalogue::{Catalogue, Leaving},
+    health::{
+        attendance::{Attendance, NodeTurn},
+        history::{History, HistoryWriter},
+    },
     secret::{self, NoEntropy},
     store::{Changes, Store, StoreError},
 };
@@ -325,7 +328,8 @@ impl Exchange {
         self.shared.resting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn sweep(&self, now: Instant) {
+    /// Drops what is too old, and notes which nodes have come and which are away. The [`Follower`] does it every few seconds.
+    pub fn sweep(&self, now: Instant) {
         let over = |since: Instant| now.saturating_duration_since(since) >= REST;
         let left: Vec<_> = self.resting().extract_if(|_, (_, since)| over(*since)).collect();
         drop(left);
@@ -336,9 +340,24 @@ impl Exchange {
         let changed = state.health.sweep(|resource| catalogue.resources.contains_key(&resource), now);
         state.resources_changed(&self.shared.store, changed);
         state.shared.sweep();
+        self.call_roll(&catalogue, &mut state, now);
         state.presence.retain(|node, _| catalogue.nodes.contains_key(node));
         state.draining.retain(|node, _| catalogue.nodes.contains_key(node));
         state.parked.retain(|node, _| catalogue.nodes.contains_key(node));
+    }
+
+    /// Notes which nodes have come and which are away.
+    fn call_roll(&self, catalogue: &Catalogue, state: &mut State, now: Instant) {
+        let enrolled = catalogue.nodes.values().filter(|node| node.enrolled_at.is_some()).map(|node| node.id).collect();
+        let here = state.connected_nodes();
+        for (node, attendance) in state.roll.call(&enrolled, &here, now) {
+            let now = self.shared.store.clock().now();
+            let at = match attendance {
+                Attendance::Up => now,
+                Attendance::Away => state.presence_of(node).map_or(now, |presence| presence.last_seen),
+            };
+            self.shared.history.note_node(NodeTurn { node, at, state: attendance });
+        }
     }
 
     fn lock(&self) -> Locked<'_> {

@@ -35,6 +35,7 @@ pub(super) const TABLES: &[&str] = &[
     "node_chain",
     "session",
     "health_turn",
+    "node_turn",
 ];
 
 /// What is not: it is of the moment, or (the secrets) goes its own way.

@@ -7,6 +7,7 @@
     reason = "a test that cannot go on fails, also in its helpers"
 )]
 
+mod attendance;
 #[path = "../database/choice.rs"]
 mod choice;
 mod clusters;

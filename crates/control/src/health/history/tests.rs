@@ -40,8 +40,8 @@ async fn only_changes_are_kept_and_nothing_for_long_of_what_is_gone() {
         turn(1, begin + 3, down("timed out")),
         turn(1, begin + 4, Health::Healthy),
     ];
-    write(&store, &seen).await.unwrap();
-    write(&store, &seen[4..]).await.unwrap();
+    write(&store, &seen.clone().map(Entry::Resource)).await.unwrap();
+    write(&store, &[Entry::Resource(seen[4].clone())]).await.unwrap();
     let kept = read(&store, resource(), 100).await.unwrap();
     assert_eq!(kept, [seen[4].clone(), seen[2].clone(), seen[1].clone(), seen[0].clone()]);
     assert_eq!(read(&store, resource(), 1).await.unwrap(), [seen[4].clone()]);
@@ -63,7 +63,7 @@ async fn what_a_node_says_again_is_no_change() {
     history.note(node(1), Some(&down("refused")), &report(down("timed out")));
     history.note(node(1), None, &report(Health::Unknown));
     history.note(node(1), Some(&Health::Healthy), &report(down("refused")));
-    assert_eq!(writer.queue.try_recv(), Ok(turn(1, 7, down("refused"))));
+    assert_eq!(writer.queue.try_recv(), Ok(Entry::Resource(turn(1, 7, down("refused")))));
     assert!(writer.queue.try_recv().is_err());
     store.close().await;
 }

@@ -26,7 +26,7 @@ use super::{
 use crate::{
     access,
     catalogue::{Catalogue, Leaving},
-    health::board::HealthBoard,
+    health::{attendance::Roll, board::HealthBoard},
     store::{Changes, Store},
 };
 
@@ -39,6 +39,8 @@ pub(super) struct State {
     pub(super) parked: BTreeMap<NodeId, Vec<ParkedAt>>,
     pub(super) presence: BTreeMap<NodeId, Presence>,
     pub(super) shared: SharedItems,
+    /// Which nodes were noted as here or away.
+    pub(super) roll: Roll,
     /// What other control planes of the database know of nodes, and what they are to be told; see [`super::remote`].
     pub(super) remote: Remote,
 }
@@ -81,6 +83,7 @@ impl State {
             parked: BTreeMap::new(),
             presence: BTreeMap::new(),
             shared: SharedItems::default(),
+            roll: Roll::default(),
             remote: Remote::new(shared),
         }
     }
