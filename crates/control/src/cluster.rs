@@ -1,5 +1,7 @@
 //! Proxy clusters and the key pairs with which their workers enrol.
 
+mod absent;
+
 use std::{sync::Arc, time::Duration};
 
 use postern_proto::{
@@ -13,6 +15,7 @@ use postern_proto::{
 use serde::Serialize;
 use utoipa::ToSchema;
 
+pub use self::absent::remove_absent;
 use crate::{
     catalogue::{Catalogue, Cluster, Node, NodeKind, RemovedWorker, Resource},
     secret::{Token, TokenHash},

@@ -1,6 +1,6 @@
 //! The command line.
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{
     Args, CommandFactory as _, Parser, Subcommand,
@@ -123,7 +123,32 @@ pub struct Serve {
     #[arg(long, value_name = "NAME", default_value = "My organisation", env = "POSTERN_CONTROL_ORG")]
     pub org: String,
     #[command(flatten)]
+    pub absence: Absence,
+    #[command(flatten)]
     pub monitor: Monitoring,
+}
+
+/// What becomes of workers that stay away.
+#[derive(Clone, Copy, Debug, Args)]
+pub struct Absence {
+    /// Remove workers that enrolled with a key pair of their cluster and were away for so long while others of it were
+    /// there; 0: never. One that comes back later enrols anew with its key pair
+    #[arg(long, value_name = "HOURS", default_value_t = 24, env = "POSTERN_CONTROL_FORGET_WORKERS")]
+    pub forget_workers: u32,
+}
+
+impl Default for Absence {
+    fn default() -> Self {
+        Self { forget_workers: 24 }
+    }
+}
+
+impl Absence {
+    /// `None`: they stay for ever.
+    #[must_use]
+    pub fn limit(self) -> Option<Duration> {
+        (self.forget_workers > 0).then(|| Duration::from_secs(u64::from(self.forget_workers) * 3600))
+    }
 }
 
 /// Where it says how it is.

@@ -1,5 +1,5 @@
-//! Removes what nobody can need any more: ended logins, used and expired enrolment tokens, old revocations and old
-//! entries of the change log. Session records and activities stay for ever.
+//! Removes what nobody can need any more: ended logins, used and expired enrolment tokens, old revocations, old entries of
+//! the change log, and workers that are away for long. Session records and activities stay for ever.
 
 #[cfg(test)]
 mod tests;
@@ -10,9 +10,11 @@ use postern_proto::time::UnixMillis;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    cluster::remove_absent,
     duty::Duty,
     sql,
     store::{Store, StoreError, read::signed},
+    sync::Exchange,
 };
 
 /// How often it is done.
@@ -37,18 +39,30 @@ const OLD_ATTENDANCE: &str = "DELETE FROM node_turn WHERE (node_id, at) IN (
         old.node_id NOT IN (SELECT id FROM node)
         OR EXISTS (SELECT 1 FROM node_turn newer WHERE newer.node_id = old.node_id AND newer.at > old.at)) LIMIT $2)";
 
-/// Does it every hour until it is cancelled.
-pub async fn run(store: Store, cancel: CancellationToken) {
+/// Does it every hour until it is cancelled. `forget_workers`: how long a worker of a cluster may be away; `None`: for ever.
+pub async fn run(store: Store, exchange: Exchange, forget_workers: Option<Duration>, cancel: CancellationToken) {
     let mut ticks = tokio::time::interval(EVERY);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let duty = Duty::new(store.clone(), "housekeeping", EVERY);
+    // Nobody is taken for absent before there was time to come.
+    let mut settled = false;
     while cancel.run_until_cancelled(ticks.tick()).await.is_some() {
         match sweep_on_duty(&duty, &store).await {
             Ok(0) => {}
             Ok(rows) => tracing::debug!(rows, "old rows were removed"),
             Err(error) => tracing::warn!(%error, "old rows could not be removed"),
         }
+        if std::mem::replace(&mut settled, true)
+            && let Some(after) = forget_workers
+            && let Err(error) = forget_on_duty(&duty, &store, &exchange, after).await
+        {
+            tracing::warn!(%error, "workers that are away for long could not be removed");
+        }
     }
+}
+
+async fn forget_on_duty(duty: &Duty, store: &Store, exchange: &Exchange, after: Duration) -> Result<(), StoreError> {
+    if duty.take().await? { remove_absent(store, exchange, after).await.map(drop) } else { Ok(()) }
 }
 
 async fn sweep_on_duty(duty: &Duty, store: &Store) -> Result<u64, StoreError> {

@@ -167,7 +167,8 @@ impl Running {
         tasks.spawn(writer.run(stop.clone()));
         tasks.spawn(bulletin::run(state.exchange.clone(), state.store.clone(), stop.clone()));
         tasks.spawn(epoch::keep(state.store.clone(), data.clone(), stop.clone()));
-        tasks.spawn(housekeeping::run(state.store.clone(), stop.clone()));
+        let (store, exchange) = (state.store.clone(), state.exchange.clone());
+        tasks.spawn(housekeeping::run(store, exchange, config.absence.limit(), stop.clone()));
         tasks.spawn(rotate_lease_keys(state.clone(), keys));
         let ticking = stop.clone();
         tasks.spawn(async move {

@@ -83,6 +83,7 @@ async fn a_certificate_from_files_is_served_and_a_bad_one_is_told() {
         tls_key: Some(key_file.to_owned()),
         admin_email: "admin@example.org".to_owned(),
         org: "Example".to_owned(),
+        absence: Default::default(),
         monitor: Default::default(),
     };
     let bad = Running::start(serve(&cert_file), Clock::system(), CancellationToken::new()).await;

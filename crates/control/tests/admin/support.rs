@@ -173,6 +173,7 @@ async fn run(
         tls_key: None,
         admin_email: ADMIN.to_owned(),
         org: "Example".to_owned(),
+        absence: Default::default(),
         monitor: Monitoring { liveness: here, metrics: here },
     };
     let (ahead, system) = (Arc::clone(ahead), Clock::system());

@@ -65,7 +65,7 @@ fn miss(world: &World) {
 /// The states of a history, newest first.
 fn states(view: &Value) -> Vec<&str> {
     let turns = view["history"].as_array().into_iter().flatten();
-    turns.map(|turn| turn["node_state"].as_str().or(turn["state"].as_str()).unwrap_or("health")).collect()
+    turns.map(|turn| turn["node_state"].as_str().or_else(|| turn["state"].as_str()).unwrap_or("health")).collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -115,4 +115,65 @@ async fn that_a_node_was_away_is_noted_with_it_and_with_the_resources_that_it_ch
     housekeeping::sweep(&world.state().store).await.unwrap();
     let turns = of_node(&world.state().store, id, 10).await.unwrap();
     assert_eq!(turns.len(), 1, "{turns:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn workers_that_stay_away_are_removed_while_others_of_their_cluster_are_there() {
+    let world = World::start().await;
+    let (eu, us) = (make_cluster(&world, "eu").await, make_cluster(&world, "us").await);
+    let (in_eu, in_us) = (make_key(&world, eu).await, make_key(&world, us).await);
+    let (one, stays) = enrol(&world, &in_eu).await.unwrap();
+    let (two, goes) = enrol(&world, &in_eu).await.unwrap();
+    let (_, alone) = enrol(&world, &in_us).await.unwrap();
+    let gateway = world.enrol_gateway("gw").await;
+    let mut here = one.follow().await;
+    here.settle().await;
+    let mut gone = two.follow().await;
+    gone.settle().await;
+    let remove = async || {
+        let state = world.state();
+        remove_absent(&state.store, &state.exchange, DAY).await.unwrap()
+    };
+    world.state().exchange.sweep(Instant::now());
+    drop(gone);
+    until_here(&world, goes.node, false).await;
+    miss(&world);
+    let noted = async |count: usize| {
+        let store = &world.state().store;
+        for _ in 0..2000 {
+            let now = store.clock().now();
+            if away_since(store, now).await.unwrap().len() == count {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        panic!("not all that are away are noted");
+    };
+    // The worker, the only one of the other cluster, and the gateway.
+    noted(3).await;
+    world.pass(DAY - Duration::from_secs(600));
+    assert_eq!(remove().await, [], "it is early");
+    world.pass(Duration::from_secs(601));
+    assert_eq!(remove().await, [goes.node]);
+    let nodes: BTreeSet<NodeId> = world.state().store.catalogue().nodes.keys().copied().collect();
+    assert_eq!(nodes, BTreeSet::from([stays.node, alone.node, gateway.given]));
+    assert_eq!(remove().await, []);
+    // It is in the audit.
+    let statement =
+        "SELECT COUNT(*) FROM activity WHERE verb = 'gateway.deleted' AND subject_id = $1 AND actor_kind = 'system'";
+    let written = sql::query(statement).bind(goes.node.to_string());
+    let written: i64 = written.scalar(world.state().store.reader()).await.unwrap();
+    assert_eq!(written, 1);
+
+    // What the control plane does not see at all it does not take for gone: both are away, and stay.
+    drop(here);
+    until_here(&world, stays.node, false).await;
+    miss(&world);
+    noted(3).await;
+    world.pass(2 * DAY);
+    assert_eq!(remove().await, []);
+    // One that comes back in time is no longer away.
+    let mut here = one.follow().await;
+    here.settle().await;
+    assert_eq!(remove().await, []);
 }

@@ -18,7 +18,7 @@ use postern_tunnel::control::CallError;
 
 use crate::support::{Machine, World, key_and_request, problem};
 
-async fn make_cluster(world: &World, name: &str) -> ClusterId {
+pub(crate) async fn make_cluster(world: &World, name: &str) -> ClusterId {
     let mut change = world.change().await;
     let id = ClusterId::from_ulid(change.ulid());
     let made = Cluster {
@@ -37,7 +37,7 @@ async fn make_cluster(world: &World, name: &str) -> ClusterId {
     id
 }
 
-async fn make_key(world: &World, id: ClusterId) -> KeyPair {
+pub(crate) async fn make_key(world: &World, id: ClusterId) -> KeyPair {
     let (mut change, secret) = (world.change().await, Token::draw(cluster::SECRET_PREFIX).unwrap());
     let cluster = change.catalogue().clusters[&id].clone();
     let key = cluster::add_key(&mut change, &cluster, &secret).await.unwrap();
@@ -57,7 +57,7 @@ async fn bind(world: &World, resource: ResourceId, cluster: Option<ClusterId>) {
     change.commit().await.unwrap();
 }
 
-async fn enrol(world: &World, pair: &KeyPair) -> Result<(Machine<NodeId>, EnrolResponse), CallError> {
+pub(crate) async fn enrol(world: &World, pair: &KeyPair) -> Result<(Machine<NodeId>, EnrolResponse), CallError> {
     let (key, csr) = key_and_request();
     let request = EnrolRequest {
         token: String::new(),

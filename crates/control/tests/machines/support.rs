@@ -74,6 +74,7 @@ impl World {
             tls_key: None,
             admin_email: "admin@example.org".to_owned(),
             org: "Example".to_owned(),
+            absence: Default::default(),
             monitor: Default::default(),
         };
         let (ahead, system) = (Arc::clone(&self.ahead), Clock::system());

@@ -306,6 +306,7 @@ pub(crate) async fn start(folder: &Path, name: &str) -> (Running, CancellationTo
         tls_key: None,
         admin_email: "admin@example.org".to_owned(),
         org: "Example".to_owned(),
+        absence: Default::default(),
         monitor: Default::default(),
     };
     let stop = CancellationToken::new();
@@ -385,6 +386,7 @@ async fn another_key_than_the_one_that_sealed_the_secrets_is_told() {
         tls_key: None,
         admin_email: "admin@example.org".to_owned(),
         org: "Example".to_owned(),
+        absence: Default::default(),
         monitor: Default::default(),
     };
     let refused = Running::start(serve, Clock::system(), CancellationToken::new()).await.err().unwrap();
