@@ -32,6 +32,7 @@ mod checks;
 mod clusters;
 mod devices;
 mod enrolment;
+mod entity;
 pub mod export;
 mod gateways;
 mod grants;

@@ -18,7 +18,7 @@ use serde::Deserialize;
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::{Admin, Answer, Given, Input, List, Page, Violations, input::Unknown, page::ListParams, refusal::unknown};
+use super::{Admin, Answer, Given, Input, List, Page, Violations, entity::find, input::Unknown, page::ListParams};
 use crate::{
     catalogue::{Account, AccountKind, Catalogue},
     credential,
@@ -128,7 +128,7 @@ async fn list(State(state): State<AppState>, _: Admin, list: List) -> Answer<Jso
     responses((status = 200, body = Account)))]
 /// Show an account
 async fn show(State(state): State<AppState>, _: Admin, Path(id): Path<String>) -> Answer<Json<Account>> {
-    find(&state.store.catalogue(), &id).map(|account| Json(Account::clone(&account)))
+    find::<Account>(&state.store.catalogue(), &id).map(|account| Json(Account::clone(&account)))
 }
 
 #[utoipa::path(post, path = "/api/v1/accounts", operation_id = "create_account", tag = "accounts", request_body = NewAccount,
@@ -185,7 +185,7 @@ async fn update(
     Path(id): Path<String>,
     Input(body): Input<AccountChange>,
 ) -> Answer<Json<Account>> {
-    let known = find(&state.store.catalogue(), &id)?;
+    let known = find::<Account>(&state.store.catalogue(), &id)?;
     let mut broken = Violations::default();
     broken.unknown(&body.unknown, &["email", "name", "admin", "suspended", "password", "must_change_password", "tags"]);
     let email = broken.change("email", body.email).and_then(|email| read_email(&mut broken, &email));
@@ -201,7 +201,7 @@ async fn update(
     let must_change = broken.optional("must_change_password", body.must_change_password).unwrap_or_default();
     let hash = hashed(&state, password.filter(|_| broken.is_empty())).await?;
     let mut change = state.store.change(caller.actor).await?;
-    let before = find(change.catalogue(), &id)?;
+    let before = find::<Account>(change.catalogue(), &id)?;
     if let Some(email) = &email {
         check_email_free(&mut broken, change.catalogue(), email, before.id);
     }
@@ -233,22 +233,16 @@ async fn update(
 /// Its sessions end at once; their records stay.
 async fn delete(State(state): State<AppState>, Admin(caller): Admin, Path(id): Path<String>) -> Answer<StatusCode> {
     let mut change = state.store.change(caller.actor).await?;
-    let account = find(change.catalogue(), &id)?;
+    let account = find::<Account>(change.catalogue(), &id)?;
     keep_an_admin(change.catalogue(), &account, false)?;
     change.remove_account(account.id).await?;
     change.commit().await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// The account with this id.
-pub(super) fn find(catalogue: &Catalogue, id: &str) -> Answer<Arc<Account>> {
-    let account = id.parse::<AccountId>().ok().and_then(|id| catalogue.accounts.get(&id));
-    account.cloned().ok_or_else(|| unknown("account", id))
-}
-
 /// The account that a field names by its id.
 pub(super) fn read_id(broken: &mut Violations, catalogue: &Catalogue, id: &str) -> Option<Arc<Account>> {
-    broken.check("account", id, find(catalogue, id).map_err(|_| "must be the id of an account"))
+    broken.check("account", id, find::<Account>(catalogue, id).map_err(|_| "must be the id of an account"))
 }
 
 fn read_email(broken: &mut Violations, email: &str) -> Option<Email> {

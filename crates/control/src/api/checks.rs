@@ -15,9 +15,9 @@ use serde::Serialize;
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::{Admin, Answer, resources::find};
+use super::{Admin, Answer, entity::find};
 use crate::{
-    catalogue::Catalogue,
+    catalogue::{Catalogue, Resource},
     health::{
         attendance::{self, Attendance, NodeTurn},
         history::{self, Turn},
@@ -67,7 +67,7 @@ struct Seen {
 ///
 /// Waits up to 12 s for them. Without a connected gateway the health is unknown.
 async fn check(State(state): State<AppState>, _: Admin, Path(id): Path<String>) -> Answer<Json<Check>> {
-    let resource = find(&state.store.catalogue(), &id)?;
+    let resource = find::<Resource>(&state.store.catalogue(), &id)?;
     let health = state.exchange.check(resource.id, PATIENCE).await;
     let gateways = seen_by(&state, resource.id);
     Ok(Json(Check { id: resource.id, name: resource.name.clone(), health, gateways }))
@@ -110,7 +110,7 @@ struct TurnView {
 /// Nodes check every half minute, and at once when a connection of somebody fails, or works though the check failed. The
 /// newest 500 changes are shown.
 async fn health(State(state): State<AppState>, _: Admin, Path(id): Path<String>) -> Answer<Json<HealthView>> {
-    let resource = find(&state.store.catalogue(), &id)?;
+    let resource = find::<Resource>(&state.store.catalogue(), &id)?;
     let turns = history::read(&state.store, resource.id, MOST_TURNS).await?;
     let nodes = attendance::at_resource(&state.store, resource.id, MOST_TURNS).await?;
     let health = state.exchange.health(resource.id);

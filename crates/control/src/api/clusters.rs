@@ -1,7 +1,5 @@
 //! Proxy clusters and their key pairs.
 
-use std::sync::Arc;
-
 use axum::{
     Json,
     extract::{Path, State},
@@ -11,7 +9,7 @@ use postern_proto::{
     door::EntryCarrier,
     filter::{Subject, Value},
     id::ClusterId,
-    name::{DnsName, check_name, name_key},
+    name::{DnsName, name_key},
     problem::Problem,
     resource::Tags,
 };
@@ -20,7 +18,13 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::{Admin, Answer, Given, Input, List, Page, Violations, input::Unknown, page::ListParams, refusal::unknown};
+use super::{
+    Admin, Answer, Given, Input, List, Page, Violations,
+    entity::{find, read_name},
+    input::Unknown,
+    page::ListParams,
+    refusal::unknown,
+};
 use crate::{
     catalogue::{Catalogue, Cluster, Resource},
     cluster::{self, KeyView},
@@ -148,7 +152,7 @@ async fn list(State(state): State<AppState>, _: Admin, list: List) -> Answer<Jso
 /// Show a proxy cluster
 async fn show(State(state): State<AppState>, _: Admin, Path(id): Path<String>) -> Answer<Json<ClusterView>> {
     let catalogue = state.store.catalogue();
-    find(&catalogue, &id).map(|cluster| Json(ClusterView::of(&state, &catalogue, &cluster)))
+    find::<Cluster>(&catalogue, &id).map(|cluster| Json(ClusterView::of(&state, &catalogue, &cluster)))
 }
 
 #[utoipa::path(post, path = "/api/v1/clusters", operation_id = "create_cluster", tag = "clusters",
@@ -163,7 +167,7 @@ async fn create(
     let mut broken = Violations::default();
     broken.unknown(&body.unknown, KNOWN);
     let name = broken.required("name", body.name);
-    let name = name.filter(|name| read_name(&mut broken, change.catalogue(), name, None));
+    let name = name.filter(|name| read_name::<Cluster>(&mut broken, change.catalogue(), name, None));
     let advertise = broken.required("advertise", body.advertise);
     let advertise = advertise.and_then(|address| read_address(&mut broken, change.catalogue(), &address));
     let carrier = broken.optional("carrier", body.carrier).and_then(|carrier| read_carrier(&mut broken, &carrier));
@@ -198,11 +202,11 @@ async fn update(
     Input(body): Input<ClusterInput>,
 ) -> Answer<Json<ClusterView>> {
     let mut change = state.store.change(caller.actor).await?;
-    let mut cluster = Cluster::clone(&*find(change.catalogue(), &id)?);
+    let mut cluster = Cluster::clone(&*find::<Cluster>(change.catalogue(), &id)?);
     let mut broken = Violations::default();
     broken.unknown(&body.unknown, KNOWN);
     if let Some(name) = broken.change("name", body.name)
-        && read_name(&mut broken, change.catalogue(), &name, Some(cluster.id))
+        && read_name::<Cluster>(&mut broken, change.catalogue(), &name, Some(cluster.id))
     {
         cluster.name = name;
     }
@@ -235,7 +239,7 @@ async fn update(
 /// Its key pairs are revoked and its workers are cut off at once. No resource may be bound to it.
 async fn delete(State(state): State<AppState>, Admin(caller): Admin, Path(id): Path<String>) -> Answer<StatusCode> {
     let mut change = state.store.change(caller.actor).await?;
-    let cluster = find(change.catalogue(), &id)?;
+    let cluster = find::<Cluster>(change.catalogue(), &id)?;
     let bound: Vec<_> = cluster::bound(change.catalogue(), cluster.id).map(|resource| resource.name.clone()).collect();
     if let Some(first) = bound.first() {
         let more = if bound.len() > 1 { format!(" and {} more", bound.len() - 1) } else { String::new() };
@@ -256,7 +260,7 @@ async fn list_keys(
     Path(id): Path<String>,
     list: List,
 ) -> Answer<Json<Page<KeyView>>> {
-    let cluster = find(&state.store.catalogue(), &id)?;
+    let cluster = find::<Cluster>(&state.store.catalogue(), &id)?;
     let mut connection = state.store.reader().acquire().await?;
     let keys = cluster::keys(&mut connection, cluster.id).await?;
     Ok(Json(list.page(keys.into_iter(), &["id"], |key| key.id.to_string())?))
@@ -273,7 +277,7 @@ async fn create_key(
     Path(id): Path<String>,
 ) -> Answer<(StatusCode, Json<NewKey>)> {
     let mut change = state.store.change(caller.actor).await?;
-    let cluster = find(change.catalogue(), &id)?;
+    let cluster = find::<Cluster>(change.catalogue(), &id)?;
     let count: i64 = sql::query("SELECT COUNT(*) FROM cluster_key WHERE cluster_id = $1")
         .bind(cluster.id.to_string())
         .scalar(change.connection())
@@ -302,7 +306,7 @@ async fn rotate_key(
     Path((id, key)): Path<(String, String)>,
 ) -> Answer<Json<NewKey>> {
     let mut change = state.store.change(caller.actor).await?;
-    let cluster = find(change.catalogue(), &id)?;
+    let cluster = find::<Cluster>(change.catalogue(), &id)?;
     let secret = Token::draw(cluster::SECRET_PREFIX)?;
     let view = cluster::rotate_key(&mut change, &cluster, &key, &secret).await?;
     let view = view.ok_or_else(|| unknown("key pair", &key))?;
@@ -321,24 +325,10 @@ async fn revoke_key(
     Path((id, key)): Path<(String, String)>,
 ) -> Answer<StatusCode> {
     let mut change = state.store.change(caller.actor).await?;
-    let cluster = find(change.catalogue(), &id)?;
+    let cluster = find::<Cluster>(change.catalogue(), &id)?;
     cluster::revoke_key(&mut change, &cluster, &key).await?.ok_or_else(|| unknown("key pair", &key))?;
     change.commit().await?;
     Ok(StatusCode::NO_CONTENT)
-}
-
-fn find(catalogue: &Catalogue, id: &str) -> Answer<Arc<Cluster>> {
-    let cluster = id.parse::<ClusterId>().ok().and_then(|id| catalogue.clusters.get(&id));
-    cluster.cloned().ok_or_else(|| unknown("cluster", id))
-}
-
-fn read_name(broken: &mut Violations, catalogue: &Catalogue, name: &str, own: Option<ClusterId>) -> bool {
-    let key = name_key(name);
-    if catalogue.clusters.values().any(|other| Some(other.id) != own && name_key(&other.name) == key) {
-        broken.add("name", name, "must be unique: another cluster has it");
-        return false;
-    }
-    broken.check("name", name, check_name(name)).is_some()
 }
 
 fn read_address(broken: &mut Violations, catalogue: &Catalogue, address: &str) -> Option<String> {

@@ -1,7 +1,5 @@
 //! Gateways and their one-time enrolment tokens.
 
-use std::sync::Arc;
-
 use axum::{
     Json,
     extract::{Path, State},
@@ -9,7 +7,6 @@ use axum::{
 };
 use postern_proto::{
     filter::{Subject, Value},
-    id::NodeId,
     name::{DnsName, check_name, name_key},
     resource::Tags,
     time::UnixMillis,
@@ -18,7 +15,12 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::{Admin, Answer, Given, Input, List, Page, Violations, input::Unknown, page::ListParams, refusal::unknown};
+use super::{
+    Admin, Answer, Given, Input, List, Page, Violations,
+    entity::{find, read_name},
+    input::Unknown,
+    page::ListParams,
+};
 use crate::{
     catalogue::{Catalogue, Node, NodeKind},
     cluster,
@@ -165,7 +167,7 @@ async fn list(State(state): State<AppState>, _: Admin, list: List) -> Answer<Jso
     params(("id" = String, Path,)), responses((status = 200, body = GatewayView)))]
 /// Show a gateway
 async fn show(State(state): State<AppState>, _: Admin, Path(id): Path<String>) -> Answer<Json<GatewayView>> {
-    find(&state.store.catalogue(), &id).map(|node| Json(GatewayView::of(&state, &node)))
+    find::<Node>(&state.store.catalogue(), &id).map(|node| Json(GatewayView::of(&state, &node)))
 }
 
 #[utoipa::path(post, path = "/api/v1/gateways", operation_id = "create_gateway", tag = "gateways",
@@ -182,7 +184,7 @@ async fn create(
     let mut broken = Violations::default();
     broken.unknown(&body.unknown, KNOWN);
     let name = broken.required("name", body.name);
-    let name = name.filter(|name| read_name(&mut broken, change.catalogue(), name, None));
+    let name = name.filter(|name| read_name::<Node>(&mut broken, change.catalogue(), name, None));
     let advertise = broken.optional("advertise", body.advertise);
     let advertise = advertise.and_then(|address| read_address(&mut broken, change.catalogue(), &address));
     let kind = broken.optional("kind", body.kind).unwrap_or(NodeKind::Gateway);
@@ -213,11 +215,11 @@ async fn update(
     Input(body): Input<GatewayInput>,
 ) -> Answer<Json<GatewayView>> {
     let mut change = state.store.change(caller.actor).await?;
-    let mut node = Node::clone(&*find(change.catalogue(), &id)?);
+    let mut node = Node::clone(&*find::<Node>(change.catalogue(), &id)?);
     let mut broken = Violations::default();
     broken.unknown(&body.unknown, KNOWN);
     if let Some(name) = broken.change("name", body.name)
-        && read_name(&mut broken, change.catalogue(), &name, Some(node.id))
+        && read_name::<Node>(&mut broken, change.catalogue(), &name, Some(node.id))
     {
         node.name = name;
     }
@@ -248,7 +250,7 @@ async fn update(
 /// It is cut off at once; its session records stay.
 async fn delete(State(state): State<AppState>, Admin(caller): Admin, Path(id): Path<String>) -> Answer<StatusCode> {
     let mut change = state.store.change(caller.actor).await?;
-    let node = find(change.catalogue(), &id)?;
+    let node = find::<Node>(change.catalogue(), &id)?;
     cluster::remove_node(&mut change, &node).await?;
     change.commit().await?;
     Ok(StatusCode::NO_CONTENT)
@@ -265,23 +267,10 @@ async fn issue_token(
     Path(id): Path<String>,
 ) -> Answer<(StatusCode, Json<EnrolTokenView>)> {
     let mut change = state.store.change(caller.actor).await?;
-    let node = find(change.catalogue(), &id)?;
+    let node = find::<Node>(change.catalogue(), &id)?;
     let token = gateway::issue_token(&mut change, &node).await?;
     change.commit().await?;
     Ok((StatusCode::CREATED, Json(EnrolTokenView::from(&token))))
-}
-
-fn find(catalogue: &Catalogue, id: &str) -> Answer<Arc<Node>> {
-    let node = id.parse::<NodeId>().ok().and_then(|id| catalogue.nodes.get(&id));
-    node.cloned().ok_or_else(|| unknown("gateway", id))
-}
-
-fn read_name(broken: &mut Violations, catalogue: &Catalogue, name: &str, own: Option<NodeId>) -> bool {
-    if gateway::by_name(catalogue, name).is_some_and(|other| Some(other.id) != own) {
-        broken.add("name", name, "must be unique: another gateway has it");
-        return false;
-    }
-    broken.check("name", name, check_name(name)).is_some()
 }
 
 fn read_group(broken: &mut Violations, group: &str) -> bool {

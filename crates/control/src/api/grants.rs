@@ -1,7 +1,5 @@
 //! Direct grants: one resource to one account, with or without an end.
 
-use std::sync::Arc;
-
 use axum::{
     Json,
     extract::{Path, State},
@@ -18,13 +16,12 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
     Admin, Answer, Given, Input, List, Page, Violations, accounts,
+    entity::find,
     input::{Instant, Unknown, check_end},
     page::ListParams,
-    refusal::unknown,
-    resources,
 };
 use crate::{
-    catalogue::{Catalogue, Grant},
+    catalogue::{Grant, Resource},
     state::AppState,
 };
 
@@ -100,7 +97,7 @@ async fn list(State(state): State<AppState>, _: Admin, list: List) -> Answer<Jso
     params(("id" = String, Path,)), responses((status = 200, body = Grant)))]
 /// Show a grant
 async fn show(State(state): State<AppState>, _: Admin, Path(id): Path<String>) -> Answer<Json<Grant>> {
-    find(&state.store.catalogue(), &id).map(|grant| Json(Grant::clone(&grant)))
+    find::<Grant>(&state.store.catalogue(), &id).map(|grant| Json(Grant::clone(&grant)))
 }
 
 #[utoipa::path(post, path = "/api/v1/grants", operation_id = "create_grant", tag = "grants", request_body = NewGrant,
@@ -118,7 +115,7 @@ async fn create(
     let account = account.and_then(|id| accounts::read_id(&mut broken, change.catalogue(), &id));
     let resource = broken.required("resource", body.resource);
     let resource = resource.and_then(|id| {
-        let found = resources::find(change.catalogue(), &id);
+        let found = find::<Resource>(change.catalogue(), &id);
         broken.check("resource", &id, found.map_err(|_| "must be the id of a resource"))
     });
     let ends_at = broken.optional("ends_at", body.ends_at).map(|Instant(end)| end);
@@ -150,7 +147,7 @@ async fn update(
     Input(body): Input<GrantChange>,
 ) -> Answer<Json<Grant>> {
     let mut change = state.store.change(caller.actor).await?;
-    let mut grant = Grant::clone(&*find(change.catalogue(), &id)?);
+    let mut grant = Grant::clone(&*find::<Grant>(change.catalogue(), &id)?);
     let mut broken = Violations::default();
     broken.unknown(&body.unknown, &["ends_at", "reason"]);
     if !matches!(body.ends_at, Given::Absent) {
@@ -174,15 +171,10 @@ async fn update(
 /// Sessions that nothing else allows end at once.
 async fn delete(State(state): State<AppState>, Admin(caller): Admin, Path(id): Path<String>) -> Answer<StatusCode> {
     let mut change = state.store.change(caller.actor).await?;
-    let grant = find(change.catalogue(), &id)?;
+    let grant = find::<Grant>(change.catalogue(), &id)?;
     change.erase::<Grant>(grant.id).await?;
     change.commit().await?;
     Ok(StatusCode::NO_CONTENT)
-}
-
-fn find(catalogue: &Catalogue, id: &str) -> Answer<Arc<Grant>> {
-    let grant = id.parse::<GrantId>().ok().and_then(|id| catalogue.grants.get(&id));
-    grant.cloned().ok_or_else(|| unknown("grant", id))
 }
 
 fn check_reason(broken: &mut Violations, reason: &str) {

@@ -1,6 +1,6 @@
 //! Maintenance windows.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use axum::{
     Json,
@@ -10,14 +10,19 @@ use axum::{
 use postern_proto::{
     filter::{Filter, Subject, Value},
     id::WindowId,
-    name::{check_name, name_key},
+    name::name_key,
     time::UnixMillis,
 };
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::{Admin, Answer, Given, Input, List, Page, Violations, input::Unknown, page::ListParams, refusal::unknown};
+use super::{
+    Admin, Answer, Given, Input, List, Page, Violations,
+    entity::{find, read_name},
+    input::Unknown,
+    page::ListParams,
+};
 use crate::{
     catalogue::{Catalogue, MaintenanceWindow},
     maintenance::{LONGEST, SHORTEST, Schedule},
@@ -118,7 +123,8 @@ async fn list(State(state): State<AppState>, _: Admin, list: List) -> Answer<Jso
 /// Show a maintenance window
 async fn show(State(state): State<AppState>, _: Admin, Path(id): Path<String>) -> Answer<Json<WindowView>> {
     let catalogue = state.store.catalogue();
-    find(&catalogue, &id).map(|window| Json(WindowView::of(&catalogue, &window, state.clock.now())))
+    find::<MaintenanceWindow>(&catalogue, &id)
+        .map(|window| Json(WindowView::of(&catalogue, &window, state.clock.now())))
 }
 
 #[utoipa::path(post, path = "/api/v1/maintenance", operation_id = "create_maintenance_window", tag = "maintenance",
@@ -139,7 +145,7 @@ async fn create(
         broken.add("name", "", format_args!("must not be one of more than {MOST} windows: delete others"));
     }
     let name = broken.required("name", body.name);
-    let name = name.filter(|name| read_name(&mut broken, change.catalogue(), name, id));
+    let name = name.filter(|name| read_name::<MaintenanceWindow>(&mut broken, change.catalogue(), name, Some(id)));
     let schedule = broken.required("schedule", body.schedule);
     let schedule = schedule.and_then(|schedule| read_schedule(&mut broken, &schedule, now));
     let duration = broken.required("duration", body.duration).and_then(|span| read_duration(&mut broken, span));
@@ -167,11 +173,11 @@ async fn update(
 ) -> Answer<Json<WindowView>> {
     let mut change = state.store.change(caller.actor).await?;
     let now = change.now();
-    let mut window = MaintenanceWindow::clone(&*find(change.catalogue(), &id)?);
+    let mut window = MaintenanceWindow::clone(&*find::<MaintenanceWindow>(change.catalogue(), &id)?);
     let mut broken = Violations::default();
     broken.unknown(&body.unknown, KNOWN);
     if let Some(name) = broken.change("name", body.name)
-        && read_name(&mut broken, change.catalogue(), &name, window.id)
+        && read_name::<MaintenanceWindow>(&mut broken, change.catalogue(), &name, Some(window.id))
     {
         window.name = name;
     }
@@ -203,24 +209,10 @@ async fn update(
 /// What waits for it waits for another one.
 async fn delete(State(state): State<AppState>, Admin(caller): Admin, Path(id): Path<String>) -> Answer<StatusCode> {
     let mut change = state.store.change(caller.actor).await?;
-    let window = find(change.catalogue(), &id)?;
+    let window = find::<MaintenanceWindow>(change.catalogue(), &id)?;
     change.erase::<MaintenanceWindow>(window.id).await?;
     change.commit().await?;
     Ok(StatusCode::NO_CONTENT)
-}
-
-fn find(catalogue: &Catalogue, id: &str) -> Answer<Arc<MaintenanceWindow>> {
-    let window = id.parse::<WindowId>().ok().and_then(|id| catalogue.windows.get(&id));
-    window.cloned().ok_or_else(|| unknown("maintenance window", id))
-}
-
-fn read_name(broken: &mut Violations, catalogue: &Catalogue, name: &str, own: WindowId) -> bool {
-    let key = name_key(name);
-    if catalogue.windows.values().any(|other| other.id != own && name_key(&other.name) == key) {
-        broken.add("name", name, "must be unique: another maintenance window has it");
-        return false;
-    }
-    broken.check("name", name, check_name(name)).is_some()
 }
 
 fn read_schedule(broken: &mut Violations, schedule: &str, now: UnixMillis) -> Option<String> {

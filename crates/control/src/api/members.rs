@@ -14,11 +14,11 @@ use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
-    Admin, Answer, Given, Input, List, Page, Violations, accounts, input::Unknown, page::ListParams, refusal::unknown,
-    roles,
+    Admin, Answer, Given, Input, List, Page, Violations, accounts, entity::find, input::Unknown, page::ListParams,
+    refusal::unknown,
 };
 use crate::{
-    catalogue::{Catalogue, Member},
+    catalogue::{Catalogue, Member, Role},
     state::AppState,
 };
 
@@ -69,7 +69,7 @@ async fn list(
     list: List,
 ) -> Answer<Json<Page<MemberView>>> {
     let catalogue = state.store.catalogue();
-    let role = roles::find(&catalogue, &id)?.id;
+    let role = find::<Role>(&catalogue, &id)?.id;
     let members = catalogue.index.members_of.get(&role).into_iter().flatten();
     let members = members.filter_map(|account| view(&catalogue, role, *account));
     Ok(Json(list.page(members, &["account", "email", "name"], |member| member.email.clone())?))
@@ -85,7 +85,7 @@ async fn add(
     Input(body): Input<MemberInput>,
 ) -> Answer<(StatusCode, Json<MemberView>)> {
     let mut change = state.store.change(caller.actor).await?;
-    let role = roles::find(change.catalogue(), &id)?.id;
+    let role = find::<Role>(change.catalogue(), &id)?.id;
     let mut broken = Violations::default();
     broken.unknown(&body.unknown, &["account"]);
     let account = broken.required("account", body.account);
@@ -106,7 +106,7 @@ async fn remove(
     Path((id, account)): Path<(String, String)>,
 ) -> Answer<StatusCode> {
     let mut change = state.store.change(caller.actor).await?;
-    let role = roles::find(change.catalogue(), &id)?;
+    let role = find::<Role>(change.catalogue(), &id)?;
     let member =
         account.parse::<AccountId>().ok().filter(|id| change.catalogue().members.contains_key(&(role.id, *id)));
     let member = member.ok_or_else(|| unknown("member", &account))?;

@@ -1,6 +1,6 @@
 //! Resources and their bind addresses.
 
-use std::{net::Ipv4Addr, sync::Arc};
+use std::net::Ipv4Addr;
 
 use axum::{
     Json,
@@ -11,7 +11,7 @@ use postern_proto::{
     bind::{self, Asker, Network, Wish},
     filter::{Filter, Subject, Value},
     id::ResourceId,
-    name::{check_host, check_name, name_key},
+    name::{check_host, name_key},
     port::PortSet,
     resource::{BindAddress, Health, Kind},
 };
@@ -23,8 +23,8 @@ use self::input::{PortsInput, ResourceInput, wish};
 use super::{
     Admin, Answer, Given, Input, List, Page, Violations,
     clusters::{check_binding, read_binding},
+    entity::{find, read_name},
     page::ListParams,
-    refusal::unknown,
 };
 use crate::{
     catalogue::{Catalogue, Node, Resource},
@@ -114,7 +114,7 @@ async fn list(State(state): State<AppState>, _: Admin, list: List) -> Answer<Jso
     params(("id" = String, Path,)), responses((status = 200, body = ResourceView)))]
 /// Show a resource
 async fn show(State(state): State<AppState>, _: Admin, Path(id): Path<String>) -> Answer<Json<ResourceView>> {
-    find(&state.store.catalogue(), &id).map(|resource| Json(ResourceView::of(&state, &resource)))
+    find::<Resource>(&state.store.catalogue(), &id).map(|resource| Json(ResourceView::of(&state, &resource)))
 }
 
 #[utoipa::path(post, path = "/api/v1/resources", operation_id = "create_resource", tag = "resources",
@@ -144,7 +144,7 @@ async fn create(
     let wish = wish(&mut broken, body.bind, None);
     let mut change = state.store.change(caller.actor).await?;
     let id = ResourceId::from_ulid(change.ulid());
-    let name = name.filter(|name| read_name(&mut broken, change.catalogue(), name, id));
+    let name = name.filter(|name| read_name::<Resource>(&mut broken, change.catalogue(), name, Some(id)));
     let cluster = broken.optional("cluster", body.cluster);
     let cluster = cluster.and_then(|cluster| read_binding(&mut broken, change.catalogue(), &cluster));
     let (created_at, revision) = (change.now(), change.revision());
@@ -190,12 +190,12 @@ async fn update(
     Input(body): Input<ResourceInput>,
 ) -> Answer<Json<ResourceView>> {
     let mut change = state.store.change(caller.actor).await?;
-    let before = find(change.catalogue(), &id)?;
+    let before = find::<Resource>(change.catalogue(), &id)?;
     let mut resource = Resource::clone(&before);
     let mut broken = Violations::default();
     broken.unknown(&body.unknown, KNOWN);
     if let Some(name) = broken.change("name", body.name)
-        && read_name(&mut broken, change.catalogue(), &name, before.id)
+        && read_name::<Resource>(&mut broken, change.catalogue(), &name, Some(before.id))
     {
         resource.name = name;
     }
@@ -255,25 +255,10 @@ async fn update(
 /// Its sessions end at once. A loopback port is free again; a virtual address is never given to another resource.
 async fn delete(State(state): State<AppState>, Admin(caller): Admin, Path(id): Path<String>) -> Answer<StatusCode> {
     let mut change = state.store.change(caller.actor).await?;
-    let resource = find(change.catalogue(), &id)?;
+    let resource = find::<Resource>(change.catalogue(), &id)?;
     change.remove_resource(resource.id).await?;
     change.commit().await?;
     Ok(StatusCode::NO_CONTENT)
-}
-
-/// The resource with this id.
-pub(super) fn find(catalogue: &Catalogue, id: &str) -> Answer<Arc<Resource>> {
-    let resource = id.parse::<ResourceId>().ok().and_then(|id| catalogue.resources.get(&id));
-    resource.cloned().ok_or_else(|| unknown("resource", id))
-}
-
-fn read_name(broken: &mut Violations, catalogue: &Catalogue, name: &str, own: ResourceId) -> bool {
-    let key = name_key(name);
-    if catalogue.resources.values().any(|other| other.id != own && name_key(&other.name) == key) {
-        broken.add("name", name, "must be unique: another resource has it");
-        return false;
-    }
-    broken.check("name", name, check_name(name)).is_some()
 }
 
 fn read_host(broken: &mut Violations, host: &str) -> Option<String> {

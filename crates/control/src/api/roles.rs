@@ -1,7 +1,5 @@
 //! Roles.
 
-use std::sync::Arc;
-
 use axum::{
     Json,
     extract::{Path, State},
@@ -10,18 +8,20 @@ use axum::{
 use postern_proto::{
     filter::{Subject, Value},
     id::RoleId,
-    name::{check_name, name_key},
+    name::name_key,
     resource::Tags,
 };
 use serde::Deserialize;
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::{Admin, Answer, Given, Input, List, Page, Violations, input::Unknown, page::ListParams, refusal::unknown};
-use crate::{
-    catalogue::{Catalogue, Role},
-    state::AppState,
+use super::{
+    Admin, Answer, Given, Input, List, Page, Violations,
+    entity::{find, read_name},
+    input::Unknown,
+    page::ListParams,
 };
+use crate::{catalogue::Role, state::AppState};
 
 pub(super) fn routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new().routes(routes!(list, create)).routes(routes!(show, update, delete))
@@ -68,7 +68,7 @@ async fn list(State(state): State<AppState>, _: Admin, list: List) -> Answer<Jso
     params(("id" = String, Path,)), responses((status = 200, body = Role)))]
 /// Show a role
 async fn show(State(state): State<AppState>, _: Admin, Path(id): Path<String>) -> Answer<Json<Role>> {
-    find(&state.store.catalogue(), &id).map(|role| Json(Role::clone(&role)))
+    find::<Role>(&state.store.catalogue(), &id).map(|role| Json(Role::clone(&role)))
 }
 
 #[utoipa::path(post, path = "/api/v1/roles", operation_id = "create_role", tag = "roles", request_body = RoleInput,
@@ -84,7 +84,7 @@ async fn create(
     let mut broken = Violations::default();
     broken.unknown(&body.unknown, &["name", "tags"]);
     let name = broken.required("name", body.name);
-    let name = name.filter(|name| read_name(&mut broken, change.catalogue(), name, id));
+    let name = name.filter(|name| read_name::<Role>(&mut broken, change.catalogue(), name, Some(id)));
     let tags = broken.optional("tags", body.tags).unwrap_or_default();
     broken.tags(&tags);
     let name = broken.take(name)?;
@@ -103,11 +103,11 @@ async fn update(
     Input(body): Input<RoleInput>,
 ) -> Answer<Json<Role>> {
     let mut change = state.store.change(caller.actor).await?;
-    let mut role = Role::clone(&*find(change.catalogue(), &id)?);
+    let mut role = Role::clone(&*find::<Role>(change.catalogue(), &id)?);
     let mut broken = Violations::default();
     broken.unknown(&body.unknown, &["name", "tags"]);
     if let Some(name) = broken.change("name", body.name)
-        && read_name(&mut broken, change.catalogue(), &name, role.id)
+        && read_name::<Role>(&mut broken, change.catalogue(), &name, Some(role.id))
     {
         role.name = name;
     }
@@ -128,23 +128,8 @@ async fn update(
 /// Sessions that nothing else allows end at once.
 async fn delete(State(state): State<AppState>, Admin(caller): Admin, Path(id): Path<String>) -> Answer<StatusCode> {
     let mut change = state.store.change(caller.actor).await?;
-    let role = find(change.catalogue(), &id)?;
+    let role = find::<Role>(change.catalogue(), &id)?;
     change.remove_role(role.id).await?;
     change.commit().await?;
     Ok(StatusCode::NO_CONTENT)
-}
-
-/// The role with this id.
-pub(super) fn find(catalogue: &Catalogue, id: &str) -> Answer<Arc<Role>> {
-    let role = id.parse::<RoleId>().ok().and_then(|id| catalogue.roles.get(&id));
-    role.cloned().ok_or_else(|| unknown("role", id))
-}
-
-fn read_name(broken: &mut Violations, catalogue: &Catalogue, name: &str, own: RoleId) -> bool {
-    let key = name_key(name);
-    if catalogue.roles.values().any(|other| other.id != own && name_key(&other.name) == key) {
-        broken.add("name", name, "must be unique: another role has it");
-        return false;
-    }
-    broken.check("name", name, check_name(name)).is_some()
 }

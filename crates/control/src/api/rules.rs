@@ -16,10 +16,10 @@ use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
-    Admin, Answer, Given, Input, List, Page, Violations, input::Unknown, page::ListParams, refusal::unknown, roles,
+    Admin, Answer, Given, Input, List, Page, Violations, entity, input::Unknown, page::ListParams, refusal::unknown,
 };
 use crate::{
-    catalogue::{Catalogue, Resource, Rule, RuleTarget},
+    catalogue::{Catalogue, Resource, Role, Rule, RuleTarget},
     state::AppState,
 };
 
@@ -61,7 +61,7 @@ struct RuleInput {
 /// List the rules of a role, oldest first
 async fn list(State(state): State<AppState>, _: Admin, Path(id): Path<String>, list: List) -> Answer<Json<Page<Rule>>> {
     let catalogue = state.store.catalogue();
-    let role = roles::find(&catalogue, &id)?;
+    let role = entity::find::<Role>(&catalogue, &id)?;
     let rules = catalogue.index.rules_of.get(&role.id).into_iter().flatten();
     let rules = rules.filter_map(|rule| catalogue.rules.get(rule)).cloned();
     let page = list.page(rules, &["id", "query"], |rule| rule.id.to_string())?;
@@ -85,7 +85,7 @@ async fn create(
     Input(body): Input<RuleInput>,
 ) -> Answer<(StatusCode, Json<Rule>)> {
     let mut change = state.store.change(caller.actor).await?;
-    let role = roles::find(change.catalogue(), &id)?.id;
+    let role = entity::find::<Role>(change.catalogue(), &id)?.id;
     let what = read_target(change.catalogue(), body)?;
     let id = RuleId::from_ulid(change.ulid());
     let rule = change.put(Rule { id, role, what, revision: change.revision() }).await?;
@@ -127,7 +127,7 @@ async fn delete(
 }
 
 fn find(catalogue: &Catalogue, role: &str, id: &str) -> Answer<Arc<Rule>> {
-    let role = roles::find(catalogue, role)?;
+    let role = entity::find::<Role>(catalogue, role)?;
     let rule = id.parse::<RuleId>().ok().and_then(|id| catalogue.rules.get(&id));
     rule.filter(|rule| rule.role == role.id).cloned().ok_or_else(|| unknown("rule", id))
 }

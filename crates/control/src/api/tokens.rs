@@ -17,7 +17,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
     Admin, Answer, Given, Input, List, Page, Violations,
-    accounts::find,
+    entity::find,
     input::{Instant, Unknown, check_end},
     page::ListParams,
     refusal::unknown,
@@ -98,7 +98,7 @@ async fn list(
     Path(id): Path<String>,
     list: List,
 ) -> Answer<Json<Page<TokenView>>> {
-    let account = find(&state.store.catalogue(), &id)?;
+    let account = find::<Account>(&state.store.catalogue(), &id)?;
     let statement = "SELECT id, name, created_at, expires_at, last_used_at FROM account_token WHERE account_id = $1";
     let rows = sql::query(statement).bind(account.id.to_string()).fetch_all(state.store.reader()).await?;
     let tokens = rows.iter().map(view).collect::<Result<Vec<_>, _>>()?;
@@ -117,7 +117,7 @@ async fn create(
     Input(body): Input<TokenInput>,
 ) -> Answer<(StatusCode, Json<NewToken>)> {
     let mut change = state.store.change(caller.actor).await?;
-    let account = find(change.catalogue(), &id)?;
+    let account = find::<Account>(change.catalogue(), &id)?;
     let mut broken = Violations::default();
     broken.unknown(&body.unknown, &["name", "expires_at"]);
     if account.kind == AccountKind::User {
@@ -155,7 +155,7 @@ async fn delete(
     Path((id, token)): Path<(String, String)>,
 ) -> Answer<StatusCode> {
     let mut change = state.store.change(caller.actor).await?;
-    let account = find(change.catalogue(), &id)?;
+    let account = find::<Account>(change.catalogue(), &id)?;
     let statement = "DELETE FROM account_token WHERE account_id = $1 AND id = $2
         RETURNING id, name, created_at, expires_at, last_used_at";
     let row =
