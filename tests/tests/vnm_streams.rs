@@ -3,6 +3,7 @@
 #![cfg(target_os = "linux")]
 
 use std::{
+    io::ErrorKind,
     net::{IpAddr, SocketAddr},
     sync::{
         Arc,
@@ -75,7 +76,7 @@ fn a_resource_is_reached_by_both_families_and_only_while_it_is_granted() -> anyh
         let bytes: Vec<u8> = (0..3_000_000_u32).map(|n| n.to_le_bytes()[0] ^ n.to_le_bytes()[2]).collect();
         ensure!(client::exchange(six, &bytes).await? == bytes, "what was sent came back, then both ends ended");
         let refused = TcpStream::connect(SocketAddr::new(six.ip(), 8)).await;
-        assert_eq!(refused.err().map(|error| error.kind()), Some(std::io::ErrorKind::ConnectionRefused));
+        assert_eq!(refused.err().map(|error| error.kind()), Some(ErrorKind::ConnectionRefused));
         let mut streams = [client::open(four).await?, client::open(six).await?];
         stack.revoke_all().await?;
         for stream in &mut streams {
@@ -85,6 +86,35 @@ fn a_resource_is_reached_by_both_families_and_only_while_it_is_granted() -> anyh
         assert_eq!(addresses(&stack, &name, "AAAA").await?, ("NXDOMAIN".to_owned(), vec![]));
         stack.stop().await
     })
+}
+
+#[test]
+fn a_program_that_only_reads_hears_of_a_lost_device_and_of_a_killed_service() -> anyhow::Result<()> {
+    need_namespace!();
+    network_bed::run(async |bed| {
+        let target = Target::start(Behaviour::Echo).await?;
+        let mut stack = bed.stack().start().await?;
+        add_virtual(&stack, "echo", Kind::Tcp, target.address(), json!({"port": 7})).await?;
+        let interface = enable(stack.user()).await?.interface;
+        let address = stack.user().listens("echo").await?;
+        let mut reader = client::open(address).await?;
+        bed.namespace.ip(&format!("link del {interface}")).await?;
+        assert_eq!(broken(&mut reader).await?, ErrorKind::ConnectionAborted, "it was not told of the lost device");
+        network_bed::up(stack.user()).await?;
+        let mut reader = client::open(stack.user().listens("echo").await?).await?;
+        stack.user_mut().kill().await?;
+        assert_eq!(broken(&mut reader).await?, ErrorKind::ConnectionAborted, "it was not told of the killed service");
+        stack.user_mut().restart().await?;
+        network_bed::up(stack.user()).await?;
+        client::open(stack.user().listens("echo").await?).await?;
+        stack.stop().await
+    })
+}
+
+/// Reads until the stream breaks, and says how.
+async fn broken(stream: &mut TcpStream) -> anyhow::Result<ErrorKind> {
+    let read = timeout(Duration::from_secs(20), stream.read_u8()).await.context("the program waits for ever")?;
+    Ok(read.err().context("bytes came")?.kind())
 }
 
 /// Programs that connect, send and read without a pause.
@@ -300,7 +330,7 @@ fn five_hundred_held_connections_leave_the_threads_of_the_network_asleep() -> an
         // The target's time is up: each is refused, none was ever connected.
         while let Some(connected) = programs.join_next().await {
             let refused = connected?.err().map(|error| error.kind());
-            assert_eq!(refused, Some(std::io::ErrorKind::ConnectionRefused));
+            assert_eq!(refused, Some(ErrorKind::ConnectionRefused));
         }
         stack.stop().await
     })

@@ -22,7 +22,7 @@ pub(crate) use imp::{
 #[cfg(not(target_os = "linux"))]
 pub(crate) use imp::{Declarations, Device, drop_privileges};
 #[cfg(target_os = "linux")]
-pub(crate) use imp::{Filter, Kernel, Link, Lock, Tun, peer_groups, peer_is_alive};
+pub(crate) use imp::{Filter, Kernel, Link, Lock, Tun, end_connections_from, peer_groups, peer_is_alive};
 pub use imp::{FrameQueue, is_gone};
 #[cfg(windows)]
 pub(crate) use imp::{service_stopped, under_service_manager};

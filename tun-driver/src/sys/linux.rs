@@ -8,7 +8,9 @@ use std::{
     sync::Mutex,
 };
 
-use netlink_packet_core::{NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload};
+use netlink_packet_core::{
+    NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload, NetlinkSerializable,
+};
 use netlink_packet_sock_diag::{
     AF_INET, AF_INET6, IPPROTO_TCP, IPPROTO_UDP, SockDiagMessage,
     inet::{ExtensionFlags, InetRequest, InetResponseHeader, SocketId, StateFlags},
@@ -33,6 +35,8 @@ mod frames;
 mod kernel;
 #[path = "linux/networks.rs"]
 mod networks;
+#[path = "linux/orphans.rs"]
+mod orphans;
 #[path = "linux/peer.rs"]
 mod peer;
 #[path = "linux/tun.rs"]
@@ -43,6 +47,7 @@ pub(crate) use filter::{Filter, Lock};
 pub use frames::{FrameQueue, is_gone};
 pub(crate) use kernel::{Kernel, Link};
 pub(crate) use networks::{NetworkEvents, landscape};
+pub(crate) use orphans::end_connections_from;
 pub(crate) use peer::{peer_groups, peer_is_alive};
 pub(crate) use tun::Tun;
 
@@ -214,10 +219,6 @@ impl SockDiag {
         (source, destination): (SocketAddr, SocketAddr),
         device: u32,
     ) -> io::Result<()> {
-        self.sequence = self.sequence.wrapping_add(1);
-        let mut header = NetlinkHeader::default();
-        header.flags = flags;
-        header.sequence_number = self.sequence;
         let request = InetRequest {
             family: if source.is_ipv4() { AF_INET } else { AF_INET6 },
             protocol,
@@ -232,7 +233,15 @@ impl SockDiag {
                 cookie: NO_COOKIE,
             },
         };
-        let mut message = NetlinkMessage::new(header, SockDiagMessage::InetRequest(request).into());
+        self.send_message(flags, SockDiagMessage::InetRequest(request))
+    }
+
+    fn send_message(&mut self, flags: u16, message: impl NetlinkSerializable) -> io::Result<()> {
+        self.sequence = self.sequence.wrapping_add(1);
+        let mut header = NetlinkHeader::default();
+        header.flags = flags;
+        header.sequence_number = self.sequence;
+        let mut message = NetlinkMessage::new(header, NetlinkPayload::InnerMessage(message));
         message.finalize();
         let mut bytes = vec![0; message.buffer_len()];
         message.serialize(&mut bytes);
@@ -260,6 +269,7 @@ impl SockDiag {
             match message.payload {
                 NetlinkPayload::InnerMessage(SockDiagMessage::InetResponse(response)) => each(response.header),
                 NetlinkPayload::Done(_) => dump = Dump::Done,
+                NetlinkPayload::Error(error) if error.code.is_none() => dump = Dump::Done,
                 NetlinkPayload::Error(error) if error.raw_code() == -libc::ENOENT => dump = Dump::Done,
                 NetlinkPayload::Error(error) => return Err(error.to_io()),
                 _ => {}

@@ -18,7 +18,7 @@ use super::{
 use crate::{
     dns::DnsState,
     interface::{Interface, InterfaceConfig, Pair},
-    sys::{Filter, Handover, Kernel, Link, Lock, Tun, User},
+    sys::{Filter, Handover, Kernel, Link, Lock, Tun, User, end_connections_from},
 };
 
 /// What was set up for one connection.
@@ -42,6 +42,12 @@ impl Tenant {
             Some(former) => plan.with(former.farewell(self.lane, self.uid)),
             None => plan,
         }
+    }
+
+    /// What programs' connections through the device are bound to.
+    fn devices(&self) -> BTreeSet<IpAddr> {
+        let ipv6 = self.place.ipv6.map(|part| IpAddr::V6(part.addresses.device));
+        self.places().map(|place| IpAddr::V4(place.ipv4.device)).chain(ipv6).collect()
     }
 
     /// The places whose addresses nobody else may have.
@@ -142,6 +148,7 @@ impl Host {
         if let Some(tenant) = self.tenants.get_mut(&seat) {
             tenant.filter = None;
             self.kernel.delete_link(tenant.link.index).doing("delete the old device")?;
+            end_connections(&tenant.devices());
         }
         let tun = Tun::create(wish.queues).map_err(HostError::NoTun)?;
         let link = self.kernel.prepare_link(&tun.name, wish.mtu).doing("set the device up")?;
@@ -255,6 +262,7 @@ impl Host {
         // The device takes its addresses and routes along. It is deleted by number, because whoever holds its queues
         // could have made it persist.
         let deleted = self.kernel.delete_link(tenant.link.index).doing("delete the device");
+        end_connections(&tenant.devices());
         drop(tenant.filter);
         let rules = self.delete_stale_rules();
         deleted.and(rules)
@@ -272,7 +280,9 @@ impl Host {
         for link in self.kernel.links().doing("read the network devices")? {
             if !kept.contains(&link.index) {
                 tracing::info!(device = link.name, "deleting a device that is left over");
+                let addresses = self.kernel.addresses(link.index).doing("read addresses")?;
                 self.kernel.delete_link(link.index).doing("delete a device that is left over")?;
+                end_connections(&addresses);
             }
         }
         self.delete_stale_rules()
@@ -280,6 +290,15 @@ impl Host {
 
     fn interface(&self, seat: Seat) -> Option<Interface> {
         self.tenants.get(&seat).map(interface_of)
+    }
+}
+
+/// Lets programs know that nobody answers any more; posternd may have had no time to reset what it carried.
+fn end_connections(devices: &BTreeSet<IpAddr>) {
+    match end_connections_from(devices) {
+        Ok(0) => {}
+        Ok(count) => tracing::info!(count, "ended connections of programs whose device is gone"),
+        Err(error) => tracing::info!("connections of programs whose device is gone are left as they are: {error}"),
     }
 }
 
