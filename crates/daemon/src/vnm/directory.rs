@@ -114,8 +114,9 @@ impl Directory {
                 draft.add(place, destination);
             }
         }
+        let wildcards = wildcards(&places.places);
         for record in hosts {
-            draft.add_host(record, &places.places, destinations);
+            draft.add_host(record, &wildcards, destinations);
         }
         draft.finish(places, serial)
     }
@@ -206,19 +207,17 @@ impl<'a> Draft<'a> {
     fn add_host(
         &mut self,
         record: &HostRecord,
-        places: &[Place],
+        wildcards: &HashMap<&str, &Place>,
         destinations: &HashMap<ResourceId, Arc<Destination>>,
     ) {
         let Ok(host) = record.host.parse::<DnsName>() else { return };
         let Some(address) = self.range.v4(record.part) else { return };
-        let alias = |place: &Place| {
-            place.alias.as_ref().filter(|alias| alias.is_wildcard() && alias.matches(&host)).map(|alias| alias.rank())
-        };
-        let closest = places.iter().filter(|place| alias(place).is_some()).max_by_key(|place| alias(place));
-        if let Some(place) = closest
+        let labels = host.as_str().match_indices('.');
+        let mut parents = labels.filter_map(|(dot, _)| host.as_str().get(dot + 1..));
+        if let Some(place) = parents.find_map(|parent| wildcards.get(parent))
             && let Some(destination) = destinations.get(&place.resource)
         {
-            let spot = spot(place, destination, Some(host));
+            let spot = spot(place, destination, Some(host.clone()));
             for address in self.addresses(address) {
                 // No resource's own address ever means a host besides.
                 self.spots.entry(address).or_insert_with(|| vec![spot.clone()]);
@@ -268,6 +267,13 @@ impl<'a> Draft<'a> {
             spots: self.spots,
         })
     }
+}
+
+/// Who has which wildcard alias, by the name below which it holds. There may be thousands of hosts and of places.
+fn wildcards(places: &[Place]) -> HashMap<&str, &Place> {
+    let named =
+        places.iter().filter_map(|place| Some((place.alias.as_ref().filter(|alias| alias.is_wildcard())?, place)));
+    named.map(|(alias, place)| (alias.name().as_str(), place)).collect()
 }
 
 fn spot(place: &Place, destination: &Arc<Destination>, host: Option<DnsName>) -> Spot {

@@ -7,7 +7,7 @@ use super::Range;
 /// Why an answer is as it is. Sent only to askers that use EDNS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Notice {
-    /// The session has ended: names stay, connections are refused until the user signs in again.
+    /// The session has ended or is locked: names stay, connections are refused until the user signs in again, or unlocks it.
     SessionExpired,
     /// The resource, or all of them, are not connected.
     NotConnected,
@@ -42,7 +42,7 @@ impl Notice {
     /// Writes the text for people.
     pub(super) fn write(self, range: &Range, out: &mut Vec<u8>) {
         let text = match self {
-            Self::SessionExpired => "session expired: sign in with postern login",
+            Self::SessionExpired => "session expired or locked: postern login, or postern unlock",
             Self::NotConnected => "not connected",
             Self::NoAddressLeft => "no virtual address is left for another host under a wildcard alias",
             Self::Elsewhere => "not a name of Postern",

@@ -230,7 +230,7 @@ fn a_13_an_unknown_address_of_ours_has_no_name_and_is_asked_of_nobody_else() {
 
 #[test]
 fn a_14_an_answer_says_why_it_is_as_it_is() {
-    let expired = Some((18, "session expired: sign in with postern login".to_owned()));
+    let expired = Some((18, "session expired or locked: postern login, or postern unlock".to_owned()));
     let mut bed = Bed::with_notice(Notice::SessionExpired);
     let answer = bed.ask("db.my-org", RecordType::A);
     assert_eq!((addresses(&answer), notice(&answer)), (ips(&["100.72.1.0"]), expired.clone()), "names stay");
