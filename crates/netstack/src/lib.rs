@@ -5,7 +5,8 @@
 //! yields packets ([`Stack::poll_transmit`]), [`Event`]s ([`Stack::poll_event`]) and the time at which it wants to be
 //! called again ([`Stack::poll_timeout`]). Between those, its owner reads and writes the streams in place
 //! ([`Stack::recv`], [`Stack::send`]). There is one stack per shard (a TUN queue, or a share of [`shard_of`]), and
-//! shards have nothing in common.
+//! shards have nothing in common. An owner who does not follow the queues in which shard has a flow offers packets
+//! ([`Stack::offer_packet`]), and brings those that are given back to the right one.
 //!
 //! The resolver ([`dns`]) stands beside it: the bytes of a query in, the bytes of the answer out.
 //!
@@ -54,7 +55,7 @@ pub use self::{
     flow::{FlowId, FlowInfo},
     offload::{Offload, OffloadError, PartialChecksum, Segmentation, SegmentationKind, VIRTIO_HEADER},
     shard::{flow_hash, shard_of},
-    stack::{FlowError, RecvError, SendError, Stack, Transmit},
+    stack::{FlowError, RecvError, SendError, Stack, Stray, Transmit},
     stats::Stats,
 };
 

@@ -14,7 +14,7 @@ use smoltcp::{
 };
 use thiserror::Error;
 
-use self::{answers::Answering, events::EventQueue};
+use self::{answers::Answering, events::EventQueue, ingress::Strays};
 use crate::{
     AddressTable, AnswerId, Event, FlowId, FlowInfo, Offload, StackConfig, Stats,
     device::Link,
@@ -69,6 +69,17 @@ pub struct Transmit {
     pub len: usize,
     /// What is left to do for it.
     pub offload: Offload,
+}
+
+/// A TCP segment that belongs to no flow of the stack it was offered to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stray {
+    /// Who sent it.
+    pub source: SocketAddr,
+    /// Where to.
+    pub destination: SocketAddr,
+    /// Whether it opens a connection, to a port that somebody listens on.
+    pub opens: bool,
 }
 
 /// Why a flow could not be worked on.
@@ -156,12 +167,27 @@ impl Stack {
 
     /// Takes a packet from the device. `offload` is what came with it, default where there is none.
     pub fn handle_packet(&mut self, now: Instant, packet: &[u8], offload: Offload) {
+        self.take_packet(now, packet, offload, Strays::Take);
+    }
+
+    /// The same for an owner with several stacks, where a flow may be in another one than the packet's queue says: a
+    /// TCP segment that belongs to no flow here is given back instead, untouched, and is for `handle_packet` of the
+    /// stack that the owner chooses.
+    pub fn offer_packet(&mut self, now: Instant, packet: &[u8], offload: Offload) -> Option<Stray> {
+        self.take_packet(now, packet, offload, Strays::GiveBack)
+    }
+
+    #[inline]
+    fn take_packet(&mut self, now: Instant, packet: &[u8], offload: Offload, strays: Strays) -> Option<Stray> {
         // Nothing of it changes how a packet is read: segments are taken whole, checksums of this machine's kernel as
         // they are.
         let _ = offload;
         self.advance(now);
-        self.stats.packets_in += 1;
-        self.ingress(packet);
+        let stray = self.ingress(packet, strays);
+        if stray.is_none() {
+            self.stats.packets_in += 1;
+        }
+        stray
     }
 
     /// Does what was due until `now`. May be called at any time.

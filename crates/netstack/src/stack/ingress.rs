@@ -6,49 +6,69 @@ use smoltcp::socket::tcp::State;
 
 use super::{Stack, events::signal, guard};
 use crate::{
-    CloseReason, Event, Protocol,
+    CloseReason, Event, Protocol, Stray,
     address::Place,
     flow::{Ends, Phase},
     packet::{ICMP4, ICMP6, Packet, RST, Segment, Syn, TCP, UDP, build, build::Unreachable, is_unicast},
 };
 
+/// What is to be done with TCP segments that belong to no flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Strays {
+    /// They are dealt with: a SYN is held, others are answered with RST.
+    Take,
+    /// The owner is asked.
+    GiveBack,
+}
+
 /// Room for what smoltcp answers to a packet: headers with options, never data.
 pub(super) const REPLY: usize = 256;
 
 impl Stack {
+    /// Gives a segment of no flow back where `strays` are not to be dealt with here.
     #[inline]
-    pub(super) fn ingress(&mut self, bytes: &[u8]) {
+    pub(super) fn ingress(&mut self, bytes: &[u8], strays: Strays) -> Option<Stray> {
         let Some(packet) = Packet::parse(bytes) else {
             self.stats.dropped_packets += 1;
-            return;
+            return None;
         };
         if packet.protocol == TCP {
-            return self.tcp(&packet);
+            return self.tcp(&packet, strays);
         }
+        self.other(&packet);
+        None
+    }
+
+    /// What is no TCP.
+    fn other(&mut self, packet: &Packet<'_>) {
         let ours = is_unicast(packet.source) && self.addresses.admits_source(packet.source);
         match packet.protocol {
             _ if !ours || !is_unicast(packet.destination) => self.stats.dropped_packets += 1,
-            UDP => self.udp(&packet),
-            ICMP4 if packet.destination.is_ipv4() => self.echo(&packet, 8),
-            ICMP6 if packet.destination.is_ipv6() => self.echo(&packet, 128),
+            UDP => self.udp(packet),
+            ICMP4 if packet.destination.is_ipv4() => self.echo(packet, 8),
+            ICMP6 if packet.destination.is_ipv6() => self.echo(packet, 128),
             _ => self.stats.dropped_packets += 1,
         }
     }
 
     #[inline]
-    fn tcp(&mut self, packet: &Packet<'_>) {
+    fn tcp(&mut self, packet: &Packet<'_>, strays: Strays) -> Option<Stray> {
         let Some(segment) = Segment::parse(packet.payload) else {
             self.stats.dropped_packets += 1;
-            return;
+            return None;
         };
         let ends = Ends {
             source: SocketAddr::new(packet.source, segment.source_port),
             destination: SocketAddr::new(packet.destination, segment.destination_port),
         };
         let Some(slot) = self.flows.find(&ends) else {
-            return self.stray(ends, &segment);
+            let stray = (strays == Strays::GiveBack).then(|| self.stray_of(ends, &segment)).flatten();
+            if stray.is_none() {
+                self.stray(ends, &segment);
+            }
+            return stray;
         };
-        let Some(place) = self.flows.slot_mut(slot) else { return };
+        let place = self.flows.slot_mut(slot)?;
         match &mut place.phase {
             Phase::Open(open) => {
                 if open.reaches_too_far(&segment) {
@@ -60,6 +80,14 @@ impl Stack {
             &mut Phase::Held(syn) => self.meet_held(slot, &syn, ends, &segment),
             Phase::Free | Phase::Over(_) => {}
         }
+        None
+    }
+
+    /// What another stack may have to do with a segment that belongs to no flow here; `None` when any stack would do the
+    /// same with it.
+    fn stray_of(&self, Ends { source, destination }: Ends, segment: &Segment<'_>) -> Option<Stray> {
+        let opens = segment.is_syn();
+        (!opens || self.addresses.listens(destination)).then_some(Stray { source, destination, opens })
     }
 
     /// A segment for a flow that has a socket.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use postern_netstack::{CloseReason, Event, FlowError, FlowId, RecvError, StackConfig};
+use postern_netstack::{CloseReason, Event, FlowError, FlowId, Offload, RecvError, StackConfig, Stray};
 use smoltcp::{socket::tcp, wire::TcpControl};
 
 use crate::harness::{
@@ -40,6 +40,30 @@ fn a_held_syn_gets_no_answer_until_it_is_accepted() {
         assert_eq!(network.kernel.socket(handle).state(), tcp::State::Established);
         assert_eq!(network.stack.accept(flow), Err(FlowError::State), "not held any more");
     }
+}
+
+#[test]
+fn an_offered_segment_of_no_flow_is_given_back_where_another_stack_may_have_it() {
+    let mut network = network();
+    let (source, destination) = (client(40_000), at(SERVER));
+    let syn = Hand::syn(source, destination, 7);
+    let data = Hand { control: TcpControl::Psh, acknowledgement: Some(1), payload: b"x", ..syn };
+    let offer = |network: &mut Network, hand: &Hand<'_>| {
+        let now = network.now();
+        network.stack.offer_packet(now, &hand.packet(), Offload::default())
+    };
+    for (hand, opens) in [(syn, true), (data, false)] {
+        assert_eq!(offer(&mut network, &hand), Some(Stray { source, destination, opens }));
+        assert!(network.events().is_empty() && seen(&mut network).is_empty(), "untouched");
+    }
+    network.inject(&syn.packet());
+    let flow = syn_of(&network.events());
+    assert_eq!(offer(&mut network, &syn), None, "it is held here");
+    assert_eq!(offer(&mut network, &Hand { sequence: 9_000, ..syn }), None, "another one from the same port");
+    assert!(matches!(network.events()[..], [Event::Closed { flow: closed, .. }, Event::Syn { .. }] if closed == flow));
+    let nowhere = Hand { destination: (destination.ip(), 1).into(), ..syn };
+    assert_eq!(offer(&mut network, &nowhere), None, "a port of nobody, anywhere");
+    assert!(matches!(seen(&mut network)[..], [answer] if answer.flags & RST != 0));
 }
 
 #[test]
