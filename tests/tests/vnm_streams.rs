@@ -314,7 +314,7 @@ fn five_hundred_held_connections_leave_the_threads_of_the_network_asleep() -> an
         // Each is held by posternd while the gateway asks the target.
         while waiting_for(target.port())? < HELD {
             ensure!(begun.elapsed() < client::DEADLINE, "{} are asked for", waiting_for(target.port())?);
-            ensure!(programs.try_join_next().is_none(), "somebody was answered");
+            ensure!(programs.try_join_next().is_none(), "somebody was answered; {} are asked for", waiting_for(target.port())?);
             sleep(Duration::from_millis(20)).await;
         }
         // Until nobody sends his first packet again: that is after one and after three seconds.
@@ -331,6 +331,67 @@ fn five_hundred_held_connections_leave_the_threads_of_the_network_asleep() -> an
         while let Some(connected) = programs.join_next().await {
             let refused = connected?.err().map(|error| error.kind());
             assert_eq!(refused, Some(ErrorKind::ConnectionRefused));
+        }
+        stack.stop().await
+    })
+}
+
+/// Longer than the kernel remembers through which queue it last heard of a connection (3 s).
+const FORGOTTEN: Duration = Duration::from_millis(3_500);
+
+/// How often each thread of the network went to sleep: the first, and the others together.
+fn sleeps(process: u32) -> anyhow::Result<(u64, u64)> {
+    let (first, all) = (effort(process, "vnm-0")?.1, effort(process, "vnm-")?.1);
+    Ok((first, all - first))
+}
+
+#[test]
+fn short_streams_gather_in_one_thread_and_none_is_lost_when_others_spread() -> anyhow::Result<()> {
+    const SHORT: u64 = 200;
+    need_namespace!();
+    if std::thread::available_parallelism()?.get() < 2 {
+        eprintln!("one core, one thread: there is nothing to gather");
+        return Ok(());
+    }
+    network_bed::run(async |bed| {
+        let target = Target::start(Behaviour::Echo).await?;
+        let stack = bed.stack().start().await?;
+        add_virtual(&stack, "short", Kind::Tcp, target.address(), json!({"port": 7})).await?;
+        add_virtual(&stack, "bulk", Kind::Tcp, target.address(), json!({"port": 8})).await?;
+        enable(stack.user()).await?;
+        let (short, bulk) = (stack.user().listens("short").await?, stack.user().listens("bulk").await?);
+        let mut quiet = Vec::new();
+        for _ in 0..16 {
+            quiet.push(client::open(short).await?);
+        }
+        // Longer than any thread keeps its queue without a stream.
+        sleep(Duration::from_secs(1)).await;
+        let before = sleeps(stack.user().process_id())?;
+        for _ in 0..SHORT {
+            ensure!(client::exchange(short, b"a word").await? == b"a word");
+        }
+        let after = sleeps(stack.user().process_id())?;
+        let (first, others) = (after.0 - before.0, after.1 - before.1);
+        ensure!(first >= SHORT && others < SHORT / 10, "the first thread slept {first} times, the others {others}");
+
+        // Through whichever queue their packets come now.
+        sleep(FORGOTTEN).await;
+        for stream in &mut quiet {
+            client::ask(stream, b"still there?").await.context("while the first thread has all queues")?;
+        }
+        let much = vec![7; 4 << 20];
+        ensure!(client::exchange(bulk, &much).await? == much);
+        let mut spread = Vec::new();
+        for _ in 0..24 {
+            let mut stream = client::open(bulk).await?;
+            client::ask(&mut stream, &much[..100_000]).await?;
+            spread.push(stream);
+        }
+        let spreading = sleeps(stack.user().process_id())?;
+        ensure!(spreading.1 > after.1, "what carries much has other threads, too");
+        sleep(FORGOTTEN).await;
+        for stream in quiet.iter_mut().chain(&mut spread) {
+            client::ask(stream, b"and now?").await.context("while every thread has its queue")?;
         }
         stack.stop().await
     })

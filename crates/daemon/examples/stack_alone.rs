@@ -28,7 +28,7 @@ use postern_daemon::{
     engine::{NetworkPlan, Place, Places, Standing},
     store::Store,
     vnm::{
-        Attendant, FlowEnd, HostBook, MTU, Map, Meaning, Names, Received, Shard, ShardParts, TunGate, queues,
+        Attendant, FlowEnd, HostBook, MTU, Map, Meaning, Names, Received, Seat, Shard, ShardParts, TunGate, queues,
         stack_config,
     },
 };
@@ -94,8 +94,8 @@ fn main() -> anyhow::Result<()> {
         };
         let configured = netd.configure(&wish).await?;
         let map = Arc::new(map(&options, &configured.interface)?);
-        let shards = configured.queues.len();
-        for queue in configured.queues {
+        let seats = Seat::all(configured.queues.len());
+        for (queue, seat) in configured.queues.into_iter().zip(seats) {
             if options.bounce {
                 let bounce = bounce_of(&configured.interface, options.target);
                 thread::spawn(move || bounce.run(queue));
@@ -103,7 +103,7 @@ fn main() -> anyhow::Result<()> {
             }
             let (map, interface, target) = (Arc::clone(&map), configured.interface.clone(), options.target);
             thread::spawn(move || {
-                if let Err(error) = run(queue, shards, &interface, map, target) {
+                if let Err(error) = run(queue, seat, &interface, map, target) {
                     eprintln!("{error:#}");
                 }
             });
@@ -151,10 +151,11 @@ fn map(options: &Options, interface: &Interface) -> anyhow::Result<Map> {
 }
 
 /// What a thread of posternd does.
-fn run(queue: Queue, shards: usize, interface: &Interface, map: Arc<Map>, target: SocketAddr) -> anyhow::Result<()> {
-    Shard::run(queue, &CancellationToken::new(), || {
+fn run(queue: Queue, seat: Seat, interface: &Interface, map: Arc<Map>, target: SocketAddr) -> anyhow::Result<()> {
+    Shard::run(seat, queue, &CancellationToken::new(), |seat| {
         Ok(Shard::new(ShardParts {
-            config: stack_config(shards),
+            seat,
+            config: stack_config(seat),
             seed: 1,
             published: Arc::clone(map.published()),
             gate: TunGate::open(&[], interface)?,

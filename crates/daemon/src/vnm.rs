@@ -32,8 +32,11 @@ mod gate;
 mod hosts;
 mod map;
 mod names;
+mod neighbours;
+mod pace;
 mod queue;
 mod shard;
+mod sources;
 mod threads;
 
 pub use directory::{Directory, Meaning, Published};
@@ -42,6 +45,7 @@ pub use gate::TunGate;
 pub use hosts::HostBook;
 pub use map::Map;
 pub use names::Names;
+pub use neighbours::Seat;
 pub use queue::PacketQueue;
 pub use shard::{Attendant, Shard, ShardError, ShardParts};
 pub use threads::{MTU, queues};
@@ -161,16 +165,21 @@ impl Attendant for Porter {
     }
 }
 
-/// The sizes and limits of one stack of `shards`.
+/// The sizes and limits of the stack at `seat`. What can be held in all is shared out, what may gather goes to where it does.
 #[must_use]
-pub fn stack_config(shards: usize) -> StackConfig {
+pub fn stack_config(seat: &Seat) -> StackConfig {
     let whole = StackConfig::default();
+    let share = |whole: usize, gathered: usize| {
+        let gathered = if seat.shards() > 1 { gathered } else { 0 };
+        whole.saturating_sub(gathered).div_ceil(seat.shards().max(1)) + if seat.gathers() { gathered } else { 0 }
+    };
     StackConfig {
         largest: if takes_large_packets() { MAX_COUPLED } else { MAX_PACKET },
         mtu: MTU as usize,
         offload: tun_driver::frames::OFFLOAD,
-        max_flows: whole.max_flows.div_ceil(shards.max(1)),
-        max_held: whole.max_held.div_ceil(shards.max(1)),
+        max_flows: share(whole.max_flows, neighbours::GATHERED_FLOWS),
+        // Two thirds of what a stack holds may be one user's: so that all that gathers may be his, it is half as much again.
+        max_held: share(whole.max_held, neighbours::GATHERED_HELD * 3 / 2),
         answers: postern_netstack::Answers::Asked,
         ..whole
     }

@@ -16,15 +16,17 @@ use std::{
 use postern_netstack::{CloseReason, FlowId, Protocol, RecvError, SendError};
 use postern_tunnel::local_end::LocalEnd;
 
-use super::shard::{Shard, Signals};
+use super::{
+    neighbours::Tenure,
+    shard::{Shard, Signals},
+};
 
 /// See the module.
 pub struct FlowEnd {
     shard: Rc<Shard>,
     flow: FlowId,
     signals: Rc<Signals>,
-    source: SocketAddr,
-    destination: SocketAddr,
+    tenure: Tenure,
     state: Cell<State>,
 }
 
@@ -47,26 +49,20 @@ enum State {
 }
 
 impl FlowEnd {
-    pub(super) fn new(
-        shard: Rc<Shard>,
-        flow: FlowId,
-        signals: Rc<Signals>,
-        source: SocketAddr,
-        destination: SocketAddr,
-    ) -> Self {
-        Self { shard, flow, signals, source, destination, state: Cell::new(State::Held) }
+    pub(super) fn new(shard: Rc<Shard>, flow: FlowId, signals: Rc<Signals>, tenure: Tenure) -> Self {
+        Self { shard, flow, signals, tenure, state: Cell::new(State::Held) }
     }
 
     /// The program's address.
     #[must_use]
     pub const fn source(&self) -> SocketAddr {
-        self.source
+        self.tenure.source()
     }
 
     /// Where it connects to.
     #[must_use]
     pub const fn destination(&self) -> SocketAddr {
-        self.destination
+        self.tenure.destination()
     }
 
     /// Lets the program in, whoever it is.
@@ -92,7 +88,8 @@ impl FlowEnd {
             taken.as_ref().copied().unwrap_or_default()
         });
         match read {
-            Ok(_) => {
+            Ok(count) => {
+                self.tenure.note_moved(count);
                 self.shard.kick();
                 Poll::Ready(Received::Data(taken))
             }
@@ -120,7 +117,8 @@ impl FlowEnd {
             filled.as_ref().copied().unwrap_or_default()
         });
         match sent {
-            Ok(_) => {
+            Ok(count) => {
+                self.tenure.note_moved(count);
                 self.shard.kick();
                 Poll::Ready(Ok(filled))
             }
@@ -160,7 +158,7 @@ impl LocalEnd for FlowEnd {
     /// Looks again whose it is: a program that has given up meanwhile left nothing behind that would tell, and its port
     /// may be somebody else's.
     fn opened(&self) -> io::Result<()> {
-        if self.shard.gate().admit(Protocol::Tcp, self.source, self.destination).is_err() {
+        if self.shard.gate().admit(Protocol::Tcp, self.source(), self.destination()).is_err() {
             self.give_up(false);
             return Err(io::ErrorKind::ConnectionAborted.into());
         }
@@ -197,6 +195,7 @@ impl LocalEnd for FlowEnd {
         drop(stack);
         match result {
             Ok(count) => {
+                self.tenure.note_moved(count);
                 // The window has opened.
                 self.shard.kick();
                 Poll::Ready(Ok(count))
@@ -246,6 +245,7 @@ impl LocalEnd for FlowEnd {
         }
         drop(stack);
         if written > 0 {
+            self.tenure.note_moved(written);
             self.shard.kick();
             return Poll::Ready(Ok(written));
         }
@@ -309,9 +309,8 @@ impl Drop for FlowEnd {
 
 impl fmt::Debug for FlowEnd {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { flow, source, destination, state, .. } = self;
+        let Self { flow, tenure, state, .. } = self;
         let mut text = f.debug_struct("FlowEnd");
-        text.field("flow", flow).field("source", source).field("destination", destination).field("state", state);
-        text.finish_non_exhaustive()
+        text.field("flow", flow).field("tenure", tenure).field("state", state).finish_non_exhaustive()
     }
 }

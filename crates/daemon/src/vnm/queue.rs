@@ -18,6 +18,8 @@ const FRAME: usize = VIRTIO_HEADER + MAX_PACKET;
 #[derive(Debug)]
 pub struct PacketQueue {
     device: FrameQueue,
+    /// The same queue, for who reads it next.
+    handle: Queue,
     incoming: Box<[u8]>,
     outgoing: Box<[u8]>,
     /// How much of `outgoing` waits because the device took no more.
@@ -31,7 +33,20 @@ impl PacketQueue {
     /// What the system says.
     pub fn open(queue: Queue) -> io::Result<Self> {
         let (incoming, outgoing) = (vec![0; FRAME].into(), vec![0; VIRTIO_HEADER + MAX_COUPLED].into());
-        Ok(Self { device: FrameQueue::open(queue)?, incoming, outgoing, waiting: 0 })
+        let handle = queue.try_clone()?;
+        Ok(Self { device: FrameQueue::open(queue)?, handle, incoming, outgoing, waiting: 0 })
+    }
+
+    /// The queue for another runtime. What has come and was not taken waits in it.
+    #[must_use]
+    pub fn into_queue(self) -> Queue {
+        self.handle
+    }
+
+    /// Whether nothing waits to be sent.
+    #[must_use]
+    pub const fn is_idle(&self) -> bool {
+        self.waiting == 0
     }
 
     /// Takes one packet. What cannot be understood is left out.

@@ -1,6 +1,6 @@
 //! One shard of the virtual network: one queue of the device, one thread, one stack.
 //!
-//! Everything of a shard happens on its thread: the loop that moves packets ([`Shard::drive`]) and the tasks that carry
+//! Queues are lent and flows placed as [`neighbours`](super::neighbours) says. Everything of a shard happens on its thread: the loop that moves packets ([`Shard::drive`]) and the tasks that carry
 //! its flows share the stack without locks. The loop takes a batch of packets, wakes whoever has something to do, lets
 //! them run, and then sends what there is to send: so one packet out answers many packets in.
 
@@ -30,11 +30,9 @@ use super::{
     flow::FlowEnd,
     gate::TunGate,
     names::Names,
-    queue::PacketQueue,
+    neighbours::{Neighbours, Seat, ShardNumber},
+    sources::Sources,
 };
-
-/// Packets taken before those who wait for them get their turn.
-const BATCH: usize = 64;
 
 /// What takes the connections of a shard.
 pub trait Attendant: 'static {
@@ -56,6 +54,8 @@ pub struct Shard {
     version: Cell<u64>,
     gate: TunGate,
     names: Names,
+    number: ShardNumber,
+    neighbours: Arc<Neighbours>,
     attendant: Box<dyn Attendant>,
     /// The loop's, to be woken when there is something to send.
     driver: RefCell<Option<Waker>>,
@@ -79,7 +79,8 @@ pub enum ShardError {
 }
 
 /// What a shard is made of.
-pub struct ShardParts {
+pub struct ShardParts<'a> {
+    pub seat: &'a Seat,
     pub config: StackConfig,
     pub seed: u64,
     pub published: Arc<Published>,
@@ -90,8 +91,8 @@ pub struct ShardParts {
 
 impl Shard {
     #[must_use]
-    pub fn new(parts: ShardParts) -> Rc<Self> {
-        let ShardParts { config, seed, published, gate, names, attendant } = parts;
+    pub fn new(parts: ShardParts<'_>) -> Rc<Self> {
+        let ShardParts { seat, config, seed, published, gate, names, attendant } = parts;
         let directory = published.get();
         let resolver = Resolver::new(Arc::clone(&directory.names));
         let shard = Self {
@@ -103,42 +104,46 @@ impl Shard {
             version: Cell::new(0),
             gate,
             names,
+            number: seat.number,
+            neighbours: Arc::clone(&seat.neighbours),
             attendant,
             driver: RefCell::default(),
         };
         Rc::new(shard)
     }
 
-    /// Runs a shard on this thread: makes it with `make` and moves packets of `queue` until `stop`. Then what it carries
-    /// still is reset.
+    /// Runs the shard of `seat` on this thread: makes it with `make` and moves packets of `queue` until `stop`. Then what
+    /// it carries still is reset.
     ///
     /// # Errors
     /// The device is gone, or what `make` says.
     pub fn run(
+        seat: Seat,
         queue: Queue,
         stop: &CancellationToken,
-        make: impl FnOnce() -> anyhow::Result<Rc<Self>>,
+        make: impl FnOnce(&Seat) -> anyhow::Result<Rc<Self>>,
     ) -> anyhow::Result<()> {
         // What is blocked on and tasks in a set of their own have the runtime look for events twice for each wake-up; so the
         // loop and what carries flows are tasks of the runtime itself.
         let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default())?;
         let _within = runtime.enter();
-        let (shard, queue) = (make()?, PacketQueue::open(queue)?);
-        let driving = runtime.spawn_local(shard.drive(queue, stop.clone()));
+        let shard = make(&seat)?;
+        let sources = Sources::open(seat, queue, Instant::now())?;
+        let driving = runtime.spawn_local(shard.drive(sources, stop.clone()));
         runtime.block_on(driving)??;
         Ok(())
     }
 
-    async fn drive(self: Rc<Self>, mut queue: PacketQueue, stop: CancellationToken) -> Result<(), ShardError> {
+    async fn drive(self: Rc<Self>, mut sources: Sources, stop: CancellationToken) -> Result<(), ShardError> {
         let mut timer = Box::pin(tokio::time::sleep(std::time::Duration::ZERO));
         tokio::select! {
             biased;
-            result = poll_fn(|cx| self.poll_drive(cx, &mut queue, timer.as_mut())) => result?,
+            result = poll_fn(|cx| self.poll_drive(cx, &mut sources, timer.as_mut())) => result?,
             () = stop.cancelled() => {}
         }
         self.reset_all();
         // The device may be gone; and nobody waits for what it does not take now.
-        let _ = self.transmit(&mut Context::from_waker(Waker::noop()), &mut queue, Instant::now());
+        let _ = self.transmit(&mut Context::from_waker(Waker::noop()), &mut sources, Instant::now());
         Ok(())
     }
 
@@ -198,7 +203,7 @@ impl Shard {
     fn poll_drive(
         self: &Rc<Self>,
         cx: &mut Context<'_>,
-        queue: &mut PacketQueue,
+        sources: &mut Sources,
         mut timer: Pin<&mut Sleep>,
     ) -> Poll<Result<(), ShardError>> {
         // Who kicks from now on wakes us again.
@@ -208,18 +213,21 @@ impl Shard {
         if self.stack.borrow().poll_timeout().is_some_and(|due| due <= now) {
             self.stack.borrow_mut().handle_timeout(now);
         }
-        self.transmit(cx, queue, now)?;
-        let taken = self.take_packets(cx, queue, now)?;
+        self.transmit(cx, sources, now)?;
+        let taken = sources.take(cx, &mut self.stack.borrow_mut(), now).map_err(ShardError::Device)?;
         let told = self.tell_events();
         // Who asks for a name does not wait for what others carry.
-        self.transmit_answers(cx, queue, now)?;
+        self.transmit_answers(cx, sources, now)?;
+        let settle = sources.settle(&self.stack.borrow(), now);
         if taken || told {
             // They run first; what they leave to be sent goes out after them.
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
-        self.transmit(cx, queue, now)?;
-        if let Some(due) = self.stack.borrow().poll_timeout() {
+        self.transmit(cx, sources, now)?;
+        // A stack that cannot send gets its time when it can.
+        let timeout = if sources.can_send() { self.stack.borrow().poll_timeout() } else { None };
+        if let Some(due) = timeout.into_iter().chain(settle).min() {
             // An earlier end stays: it is looked too early once, instead of moving it with each packet.
             let due = due.max(now).into();
             if timer.is_elapsed() || due < timer.deadline() {
@@ -232,33 +240,20 @@ impl Shard {
         Poll::Pending
     }
 
-    fn take_packets(&self, cx: &mut Context<'_>, queue: &mut PacketQueue, now: Instant) -> Result<bool, ShardError> {
-        let mut stack = self.stack.borrow_mut();
-        for count in 0..BATCH {
-            let received = queue.poll_receive(cx, |packet, offload| stack.handle_packet(now, packet, offload));
-            match received {
-                Poll::Ready(Ok(())) => {}
-                Poll::Ready(Err(error)) => return Err(ShardError::Device(error)),
-                Poll::Pending => return Ok(count > 0),
-            }
-        }
-        Ok(true)
-    }
-
-    fn transmit(&self, cx: &mut Context<'_>, queue: &mut PacketQueue, now: Instant) -> Result<(), ShardError> {
-        while self.transmit_one(cx, queue, now)? {}
+    fn transmit(&self, cx: &mut Context<'_>, sources: &mut Sources, now: Instant) -> Result<(), ShardError> {
+        while self.transmit_one(cx, sources, now)? {}
         Ok(())
     }
 
-    fn transmit_answers(&self, cx: &mut Context<'_>, queue: &mut PacketQueue, now: Instant) -> Result<(), ShardError> {
-        while self.stack.borrow().has_answers() && self.transmit_one(cx, queue, now)? {}
+    fn transmit_answers(&self, cx: &mut Context<'_>, sources: &mut Sources, now: Instant) -> Result<(), ShardError> {
+        while self.stack.borrow().has_answers() && self.transmit_one(cx, sources, now)? {}
         Ok(())
     }
 
     /// Whether the device took a packet.
-    fn transmit_one(&self, cx: &mut Context<'_>, queue: &mut PacketQueue, now: Instant) -> Result<bool, ShardError> {
+    fn transmit_one(&self, cx: &mut Context<'_>, sources: &mut Sources, now: Instant) -> Result<bool, ShardError> {
         let mut stack = self.stack.borrow_mut();
-        match queue.poll_send(cx, |buffer| stack.poll_transmit(now, buffer)) {
+        match sources.poll_send(cx, |buffer| stack.poll_transmit(now, buffer)) {
             Poll::Ready(Ok(sent)) => Ok(sent),
             Poll::Pending => Ok(false),
             Poll::Ready(Err(error)) => Err(ShardError::Device(error)),
@@ -315,7 +310,8 @@ impl Shard {
         }
         let signals = Rc::new(Signals::default());
         self.flows.borrow_mut().insert(flow, Rc::clone(&signals));
-        let end = FlowEnd::new(Rc::clone(self), flow, signals, source, destination);
+        let tenure = self.neighbours.settle(self.number, source, destination);
+        let end = FlowEnd::new(Rc::clone(self), flow, signals, tenure);
         match meaning {
             Meaning::Nothing => drop(end),
             Meaning::Resolver => self.names.serve(self, end),

@@ -6,7 +6,7 @@ use tokio::{sync::mpsc, task::spawn_blocking};
 use tokio_util::sync::CancellationToken;
 use tun_driver::interface::{Interface, MAX_QUEUES, Queue};
 
-use super::{Map, Names, Porter, Shard, ShardParts, TunGate, stack_config};
+use super::{Map, Names, Porter, Seat, Shard, ShardParts, TunGate, stack_config};
 
 /// What programs see. Where it is small the kernel hands over segments of up to 64 KiB all the same.
 pub const MTU: u32 = tun_driver::frames::MTU;
@@ -54,11 +54,11 @@ impl Threads {
     pub(super) fn start(&mut self, fitting: &Fitting) {
         let Some(Waiting { interface, queues, lost }) = self.waiting.take() else { return };
         self.stop = CancellationToken::new();
-        let shards = queues.len();
-        for (number, queue) in queues.into_iter().enumerate() {
+        let seats = Seat::all(queues.len());
+        for (number, (queue, seat)) in queues.into_iter().zip(seats).enumerate() {
             let work = Work {
                 queue,
-                shards,
+                seat,
                 interface: interface.clone(),
                 map: Arc::clone(&fitting.map),
                 porter: fitting.porter.clone(),
@@ -107,7 +107,7 @@ impl fmt::Debug for Threads {
 /// What one thread is for.
 struct Work {
     queue: Queue,
-    shards: usize,
+    seat: Seat,
     interface: Interface,
     map: Arc<Map>,
     porter: Porter,
@@ -117,10 +117,11 @@ struct Work {
 
 impl Work {
     fn run(self) -> anyhow::Result<()> {
-        let Self { queue, shards, interface, map, porter, allowed, stop } = self;
-        Shard::run(queue, &stop, || {
+        let Self { queue, seat, interface, map, porter, allowed, stop } = self;
+        Shard::run(seat, queue, &stop, |seat| {
             Ok(Shard::new(ShardParts {
-                config: stack_config(shards),
+                seat,
+                config: stack_config(seat),
                 seed: rand::random(),
                 published: Arc::clone(map.published()),
                 gate: TunGate::open(&allowed, &interface)?,

@@ -1,0 +1,158 @@
+//! How much a shard has to do: whether the first one can take what begins, and whether another one may lend its queue.
+
+use std::time::{Duration, Instant};
+
+use super::neighbours::{GATHERED_FLOWS, GATHERED_HELD};
+
+/// Over so long the processor time of a thread is looked at.
+const WINDOW: Duration = Duration::from_millis(50);
+/// Shares of a processor, in percent: with the one a thread has enough to do, until all together use less than the other.
+/// (What several do costs up to a third more than the same done by one.)
+const FULL: u128 = 97;
+const RELIEVED: u128 = 70;
+
+/// So long a shard without flows keeps its queue.
+const LULL: Duration = Duration::from_millis(100);
+/// As many packets within a lull say that it is none: somebody asks for many names.
+const QUIET: u32 = 200;
+
+/// How much of a processor the thread of the first shard uses, and all together.
+#[derive(Debug)]
+pub(super) struct Load {
+    since: Instant,
+    own: Duration,
+    all: Duration,
+    full: bool,
+}
+
+impl Load {
+    pub(super) const fn new(now: Instant) -> Self {
+        Self { since: now, own: Duration::ZERO, all: Duration::ZERO, full: false }
+    }
+
+    /// Whether it is time to give [`look`](Self::look) the times that were used.
+    pub(super) fn is_due(&self, now: Instant) -> bool {
+        now.saturating_duration_since(self.since) >= WINDOW
+    }
+
+    /// The thread itself, and all together, have used so much of their processors since they began.
+    pub(super) fn look(&mut self, now: Instant, own: Duration, all: Duration) {
+        let elapsed = now.saturating_duration_since(self.since).as_nanos().max(1);
+        let share = |used: Duration, before: Duration| used.saturating_sub(before).as_nanos() * 100 / elapsed;
+        self.full = if self.full { share(all, self.all) >= RELIEVED } else { share(own, self.own) >= FULL };
+        *self = Self { since: now, own, all, full: self.full };
+    }
+
+    /// Whether a shard with so many flows and held SYNs has enough to do.
+    pub(super) const fn is_full(&self, flows: usize, held: usize) -> bool {
+        self.full || flows >= GATHERED_FLOWS || held >= GATHERED_HELD
+    }
+}
+
+/// The processor time of this thread.
+#[cfg(unix)]
+pub(super) fn processor_time() -> Duration {
+    let used = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    Duration::try_from(used).unwrap_or_default()
+}
+
+/// Not asked for: a device has one queue there.
+#[cfg(not(unix))]
+pub(super) fn processor_time() -> Duration {
+    Duration::ZERO
+}
+
+/// How long a shard has had nothing to do.
+#[derive(Debug, Default)]
+pub(super) struct Lull {
+    since: Option<Instant>,
+    packets: u32,
+}
+
+/// What a lull comes to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Rest {
+    /// There is none.
+    Busy,
+    /// It may be one then.
+    Until(Instant),
+    /// It is one.
+    Reached,
+}
+
+impl Lull {
+    /// A packet came.
+    pub(super) fn note_packet(&mut self) {
+        self.packets = self.packets.saturating_add(1);
+    }
+
+    /// What it is now, with so many flows.
+    pub(super) fn look(&mut self, now: Instant, flows: usize) -> Rest {
+        if flows > 0 {
+            *self = Self::default();
+            return Rest::Busy;
+        }
+        let since = *self.since.get_or_insert(now);
+        let end = since + LULL;
+        if now < end {
+            return Rest::Until(end);
+        }
+        let quiet = self.packets < QUIET;
+        *self = Self { since: Some(now), packets: 0 };
+        if quiet { Rest::Reached } else { Rest::Until(now + LULL) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn ms(count: u64) -> Duration {
+        Duration::from_millis(count)
+    }
+
+    #[test]
+    fn a_thread_that_is_full_has_others_take_part_until_all_of_them_do_what_one_can() {
+        let start = Instant::now();
+        let mut load = Load::new(start);
+        // At, used by itself and by all in milliseconds, full.
+        let steps = [
+            (100, 96, 96, false),
+            (200, 193, 193, true),
+            // The others have most of it now.
+            (300, 223, 280, true),
+            (400, 240, 349, false),
+            (500, 336, 445, false),
+            (600, 434, 543, true),
+        ];
+        for (at, own, all, full) in steps {
+            assert!(load.is_due(start + ms(at)));
+            load.look(start + ms(at), ms(own), ms(all));
+            assert_eq!(load.is_full(0, 0), full, "at {at} ms");
+            assert!(!load.is_due(start + ms(at + 49)));
+        }
+    }
+
+    #[test]
+    fn many_flows_or_held_ones_are_enough_to_do() {
+        let load = Load::new(Instant::now());
+        assert!(load.is_full(GATHERED_FLOWS, 0));
+        assert!(load.is_full(0, GATHERED_HELD));
+        assert!(!load.is_full(GATHERED_FLOWS - 1, GATHERED_HELD - 1));
+    }
+
+    #[test]
+    fn a_shard_rests_after_a_while_without_flows_and_with_few_packets() {
+        let start = Instant::now();
+        let mut lull = Lull::default();
+        assert_eq!(lull.look(start, 1), Rest::Busy);
+        assert_eq!(lull.look(start, 0), Rest::Until(start + LULL));
+        assert_eq!(lull.look(start + ms(50), 1), Rest::Busy);
+        let again = start + ms(60);
+        assert_eq!(lull.look(again, 0), Rest::Until(again + LULL));
+        (0..QUIET).for_each(|_| lull.note_packet());
+        assert_eq!(lull.look(again + LULL, 0), Rest::Until(again + LULL + LULL), "somebody asks for names");
+        (1..QUIET).for_each(|_| lull.note_packet());
+        assert_eq!(lull.look(again + LULL + LULL, 0), Rest::Reached);
+    }
+}
