@@ -35,8 +35,14 @@ pub(crate) fn in_new_network(program: &Path) -> Command {
     command
 }
 
-/// Brings up the loopback interface of a network that has just been made.
+/// Brings up the loopback interface of a network that has just been made, and nothing in a network that is in use.
 pub(crate) fn raise_loopback() -> anyhow::Result<()> {
+    const ROUTES: &str = "/proc/thread-self/net/route";
+    let routes = std::fs::read_to_string(ROUTES).with_context(|| format!("cannot read {ROUTES}"))?;
+    // Its first line says what the others are.
+    if routes.lines().count() > 1 {
+        bail!("this network has routes: it is the machine's, which nothing here may touch; leave --measure away");
+    }
     ip(["link", "set", "lo", "up"])
 }
 
