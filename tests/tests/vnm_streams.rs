@@ -314,7 +314,11 @@ fn five_hundred_held_connections_leave_the_threads_of_the_network_asleep() -> an
         // Each is held by posternd while the gateway asks the target.
         while waiting_for(target.port())? < HELD {
             ensure!(begun.elapsed() < client::DEADLINE, "{} are asked for", waiting_for(target.port())?);
-            ensure!(programs.try_join_next().is_none(), "somebody was answered; {} are asked for", waiting_for(target.port())?);
+            ensure!(
+                programs.try_join_next().is_none(),
+                "somebody was answered; {} are asked for",
+                waiting_for(target.port())?
+            );
             sleep(Duration::from_millis(20)).await;
         }
         // Until nobody sends his first packet again: that is after one and after three seconds.

@@ -252,5 +252,5 @@ impl Placing<'_> {
     }
 }
 
-#[cfg(all(test, unix))]
+#[cfg(test)]
 mod tests;

@@ -1,3 +1,5 @@
+#![cfg(unix)]
+
 use std::{
     future::poll_fn,
     net::{IpAddr, SocketAddr, SocketAddrV4},
