@@ -21,6 +21,8 @@ pub struct Stats {
     pub dropped_packets: u64,
     /// SYNs that were dropped because a limit was reached.
     pub dropped_syns: u64,
+    /// Datagrams that the owner was told of.
+    pub datagrams: u64,
     /// Datagrams that were dropped because a limit was reached.
     pub dropped_datagrams: u64,
     /// Answers that were dropped because a limit was reached.

@@ -14,7 +14,7 @@ const RELIEVED: u128 = 70;
 /// So long a shard without flows keeps its queue.
 const LULL: Duration = Duration::from_millis(100);
 /// As many packets within a lull say that it is none: somebody asks for many names.
-const QUIET: u32 = 200;
+const QUIET: u64 = 200;
 
 /// How much of a processor the thread of the first shard uses, and all together.
 #[derive(Debug)]
@@ -66,7 +66,7 @@ pub(super) fn processor_time() -> Duration {
 #[derive(Debug, Default)]
 pub(super) struct Lull {
     since: Option<Instant>,
-    packets: u32,
+    packets: u64,
 }
 
 /// What a lull comes to.
@@ -81,9 +81,9 @@ pub(super) enum Rest {
 }
 
 impl Lull {
-    /// A packet came.
-    pub(super) fn note_packet(&mut self) {
-        self.packets = self.packets.saturating_add(1);
+    /// So many packets came.
+    pub(super) const fn note_packets(&mut self, count: u64) {
+        self.packets = self.packets.saturating_add(count);
     }
 
     /// What it is now, with so many flows.
@@ -92,14 +92,35 @@ impl Lull {
             *self = Self::default();
             return Rest::Busy;
         }
-        let since = *self.since.get_or_insert(now);
-        let end = since + LULL;
+        let end = *self.since.get_or_insert(now) + LULL;
         if now < end {
             return Rest::Until(end);
         }
         let quiet = self.packets < QUIET;
         *self = Self { since: Some(now), packets: 0 };
         if quiet { Rest::Reached } else { Rest::Until(now + LULL) }
+    }
+}
+
+/// How many names are asked for through a queue.
+#[derive(Debug)]
+pub(super) struct Questions {
+    since: Instant,
+    count: u64,
+}
+
+impl Questions {
+    pub(super) const fn new(now: Instant) -> Self {
+        Self { since: now, count: 0 }
+    }
+
+    /// So many came. Whether these are many, more than in a [`Lull`].
+    pub(super) fn note(&mut self, now: Instant, count: u64) -> bool {
+        if now.saturating_duration_since(self.since) >= LULL {
+            *self = Self::new(now);
+        }
+        self.count = self.count.saturating_add(count);
+        self.count >= QUIET
     }
 }
 
@@ -150,9 +171,17 @@ mod tests {
         assert_eq!(lull.look(start + ms(50), 1), Rest::Busy);
         let again = start + ms(60);
         assert_eq!(lull.look(again, 0), Rest::Until(again + LULL));
-        (0..QUIET).for_each(|_| lull.note_packet());
+        lull.note_packets(QUIET);
         assert_eq!(lull.look(again + LULL, 0), Rest::Until(again + LULL + LULL), "somebody asks for names");
-        (1..QUIET).for_each(|_| lull.note_packet());
+        lull.note_packets(QUIET - 1);
         assert_eq!(lull.look(again + LULL + LULL, 0), Rest::Reached);
+    }
+    #[test]
+    fn many_questions_within_a_lull_are_many() {
+        let start = Instant::now();
+        let mut questions = Questions::new(start);
+        assert!(!questions.note(start, QUIET - 1));
+        assert!(!questions.note(start + LULL, 1), "a new lull");
+        assert!(questions.note(start + LULL, QUIET));
     }
 }

@@ -12,12 +12,12 @@ use tun_driver::interface::Queue;
 
 use super::{
     neighbours::{Handover, Seat, ShardNumber},
-    pace::{Load, Lull, Rest, processor_time},
+    pace::{Load, Lull, Questions, Rest, processor_time},
     queue::PacketQueue,
 };
 
 /// Packets taken from each queue before those who wait for them get their turn.
-const BATCH: usize = 64;
+const BATCH: u64 = 64;
 /// When to ask again for a queue, or give it, where there was no room to say so.
 const AGAIN: Duration = Duration::from_millis(5);
 
@@ -44,6 +44,7 @@ enum Own {
 struct Lent {
     number: ShardNumber,
     queue: PacketQueue,
+    questions: Questions,
     /// It is to go back.
     wanted: bool,
 }
@@ -67,10 +68,14 @@ impl Sources {
         let Self { seat, own, lent, lull, load } = self;
         let placing = |home| Placing { seat, load, home };
         if let Own::Here(queue) = own {
-            taken |= placing(seat.number).take_packets(cx, queue, stack, now, || lull.note_packet())?;
+            let count = placing(seat.number).take_packets(cx, queue, stack, now)?;
+            lull.note_packets(count);
+            taken |= count > 0;
         }
-        for Lent { number, queue, .. } in lent {
-            taken |= placing(*number).take_packets(cx, queue, stack, now, || {})?;
+        for Lent { number, queue, questions, wanted } in lent {
+            let before = stack.stats().datagrams;
+            taken |= placing(*number).take_packets(cx, queue, stack, now)? > 0;
+            *wanted |= questions.note(now, stack.stats().datagrams - before);
         }
         Ok(taken)
     }
@@ -90,7 +95,7 @@ impl Sources {
                     if number == self.seat.number {
                         self.own = Own::Here(queue);
                     } else {
-                        self.lent.push(Lent { number, queue, wanted: false });
+                        self.lent.push(Lent { number, queue, questions: Questions::new(now), wanted: false });
                     }
                 }
                 Handover::Wanted { number } => {
@@ -148,7 +153,10 @@ impl Sources {
                 continue;
             }
             match neighbours.room_at(*number) {
-                Some(room) => lent.swap_remove(at).give(room),
+                Some(room) => {
+                    let Lent { number, queue, .. } = lent.swap_remove(at);
+                    give(room, number, queue);
+                }
                 None => again = Some(now + AGAIN),
             }
         }
@@ -164,7 +172,7 @@ impl Sources {
                 let rest = if neighbours.is_crowded() { Rest::Busy } else { lull.look(now, flows) };
                 let room = (rest == Rest::Reached).then(|| neighbours.room_at(ShardNumber::GATHERING)).flatten();
                 match room {
-                    Some(room) if queue.is_idle() => Lent { number: *number, queue, wanted: false }.give(room),
+                    Some(room) if queue.is_idle() => give(room, *number, queue),
                     Some(_) | None => *own = Own::Here(queue),
                 }
                 if let Rest::Until(end) = rest { Some(end) } else { None }
@@ -186,11 +194,9 @@ impl Sources {
     }
 }
 
-impl Lent {
-    /// To where there is room for it. What came through it and was not read waits in it.
-    fn give(self, room: mpsc::Permit<'_, Handover>) {
-        room.send(Handover::Queue { number: self.number, queue: self.queue.into_queue() });
-    }
+/// Gives a queue to where there is room for it. What came through it and was not read waits in it.
+fn give(room: mpsc::Permit<'_, Handover>, number: ShardNumber, queue: PacketQueue) {
+    room.send(Handover::Queue { number, queue: queue.into_queue() });
 }
 
 /// What says where packets of one queue belong.
@@ -202,24 +208,22 @@ struct Placing<'a> {
 }
 
 impl Placing<'_> {
-    /// Takes a batch of what came.
+    /// Takes a batch of what came: how many packets.
     fn take_packets(
         &self,
         cx: &mut Context<'_>,
         queue: &mut PacketQueue,
         stack: &mut Stack,
         now: Instant,
-        mut note: impl FnMut(),
-    ) -> io::Result<bool> {
+    ) -> io::Result<u64> {
         for count in 0..BATCH {
             let take = |packet: &_, offload| self.take_packet((packet, offload), stack, now, Some(self.home));
             match queue.poll_receive(cx, take) {
                 Poll::Ready(received) => received?,
-                Poll::Pending => return Ok(count > 0),
+                Poll::Pending => return Ok(count),
             }
-            note();
         }
-        Ok(true)
+        Ok(BATCH)
     }
 
     /// Takes a packet, or hands it on to where it belongs.

@@ -202,7 +202,9 @@ impl Stack {
         };
         if self.addresses.is_resolver(destination) {
             let fits = payload.len() <= self.config.max_datagram;
-            if !fits || !self.events.push_datagram(Event::Datagram { source, destination, payload: payload.to_vec() }) {
+            if fits && self.events.push_datagram(Event::Datagram { source, destination, payload: payload.to_vec() }) {
+                self.stats.datagrams += 1;
+            } else {
                 self.stats.dropped_datagrams += 1;
             }
             return;
