@@ -101,6 +101,13 @@ fn a_program_that_only_reads_hears_of_a_lost_device_and_of_a_killed_service() ->
         bed.namespace.ip(&format!("link del {interface}")).await?;
         assert_eq!(broken(&mut reader).await?, ErrorKind::ConnectionAborted, "it was not told of the lost device");
         network_bed::up(stack.user()).await?;
+        stack.user().resource_when("echo", |status| status.streams == 0).await.context("the lost stream is listed")?;
+        let mut reader = client::open(stack.user().listens("echo").await?).await?;
+        stack.user().resource_when("echo", |status| status.streams == 1).await?;
+        stack.user().postern(&["network", "disable"]).await?;
+        assert_eq!(broken(&mut reader).await?, ErrorKind::ConnectionReset, "it was not told that the network is off");
+        stack.user().resource_when("echo", |status| status.streams == 0).await.context("the cut stream is listed")?;
+        enable(stack.user()).await?;
         let mut reader = client::open(stack.user().listens("echo").await?).await?;
         stack.user_mut().kill().await?;
         assert_eq!(broken(&mut reader).await?, ErrorKind::ConnectionAborted, "it was not told of the killed service");

@@ -173,18 +173,22 @@ impl Carriage {
         stream
     }
 
-    /// Carries a connection to its end. `wanted`: which port and host of the resource.
-    pub async fn carry(
+    /// Carries a connection to its end. `wanted`: which port and host of the resource. The stream is listed for as long as
+    /// the future lives, which is dropped in the middle when the network goes that its program came by.
+    pub fn carry(
         self: Arc<Self>,
         local: impl LocalEnd,
         stream: Arc<Stream>,
         destination: Arc<Destination>,
         wanted: Wanted,
-    ) {
-        let guide = Guide::new(Arc::clone(&self), Arc::clone(&destination), Arc::clone(&stream), wanted);
-        let end = carry(local, guide, stream.control.clone()).await;
-        self.streams.remove(stream.id);
-        self.note_end(&stream, &destination, &end);
+    ) -> impl Future<Output = ()> {
+        let listed = Listed { carriage: self, stream, destination, ended: false };
+        async move {
+            let Listed { carriage, stream, destination, .. } = &listed;
+            let guide = Guide::new(Arc::clone(carriage), Arc::clone(destination), Arc::clone(stream), wanted);
+            let end = carry(local, guide, stream.control.clone()).await;
+            listed.end(&end);
+        }
     }
 
     fn lease(&self, resource: ResourceId) -> Option<Arc<Lease>> {
@@ -333,6 +337,32 @@ impl Destination {
 impl std::fmt::Debug for Lease {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Lease").field("grant", &self.grant).field("until", &self.until).finish_non_exhaustive()
+    }
+}
+
+/// A stream that is carried: it leaves the list whatever becomes of it.
+struct Listed {
+    carriage: Arc<Carriage>,
+    stream: Arc<Stream>,
+    destination: Arc<Destination>,
+    ended: bool,
+}
+
+impl Listed {
+    fn end(mut self, end: &StreamEnd) {
+        self.ended = true;
+        self.carriage.streams.remove(self.stream.id);
+        self.carriage.note_end(&self.stream, &self.destination, end);
+    }
+}
+
+impl Drop for Listed {
+    fn drop(&mut self) {
+        if !self.ended {
+            self.carriage.streams.remove(self.stream.id);
+            let control = &self.stream.control;
+            self.destination.add(&StreamEnd { cause: EndCause::LocalReset, up: control.up(), down: control.down() });
+        }
     }
 }
 
