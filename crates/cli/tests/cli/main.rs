@@ -7,6 +7,8 @@ mod contract;
 #[cfg(test)]
 mod manual;
 #[cfg(test)]
+mod network;
+#[cfg(test)]
 mod output;
 #[cfg(test)]
 mod service;
