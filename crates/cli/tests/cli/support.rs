@@ -149,7 +149,15 @@ impl Invocation {
 
     pub(crate) fn run(mut self, input: &str) -> Ran {
         self.command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = self.command.spawn().unwrap();
+        let mut child = loop {
+            match self.command.spawn() {
+                // A program that a test has copied is held open for a moment by what another test starts just then.
+                Err(error) if error.kind() == std::io::ErrorKind::ExecutableFileBusy => {
+                    std::thread::sleep(Duration::from_millis(10));
+                }
+                other => break other.unwrap(),
+            }
+        };
         // Who does not read its input closes it; that is no failure of the test.
         let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
         Ran::of(&child.wait_with_output().unwrap())
