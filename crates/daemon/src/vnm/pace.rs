@@ -16,6 +16,12 @@ const LULL: Duration = Duration::from_millis(100);
 /// As many packets within a lull say that it is none: somebody asks for many names.
 const QUIET: u64 = 200;
 
+/// So long a shard with flows has what comes through its queue begin in the first shard, since it may be without flows then;
+/// and tries it again after so long. What begins there is handed over packet by packet wherever the kernel goes on to
+/// use the same queue: it remembers another one for 4,096 connections at most (`MAX_TAP_FLOWS`).
+const YIELDING: Duration = Duration::from_millis(100);
+const YIELDS_AGAIN: Duration = Duration::from_secs(1);
+
 /// How much of a processor the thread of the first shard uses, and all together.
 #[derive(Debug)]
 pub(super) struct Load {
@@ -60,6 +66,26 @@ pub(super) fn processor_time() -> Duration {
 #[cfg(not(unix))]
 pub(super) fn processor_time() -> Duration {
     Duration::ZERO
+}
+
+/// Whether a shard that reads its own queue leaves what begins to the first one.
+#[derive(Debug)]
+pub(super) struct Yielding {
+    since: Instant,
+}
+
+impl Yielding {
+    pub(super) const fn new(now: Instant) -> Self {
+        Self { since: now }
+    }
+
+    /// Whether it does now, with so many flows.
+    pub(super) fn look(&mut self, now: Instant, flows: usize) -> bool {
+        if flows == 0 || now.saturating_duration_since(self.since) >= YIELDS_AGAIN {
+            self.since = now;
+        }
+        now.saturating_duration_since(self.since) < YIELDING
+    }
 }
 
 /// How long a shard has had nothing to do.
@@ -176,6 +202,24 @@ mod tests {
         lull.note_packets(QUIET - 1);
         assert_eq!(lull.look(again + LULL + LULL, 0), Rest::Reached);
     }
+    #[test]
+    fn a_shard_yields_until_it_is_seen_to_have_flows_that_stay() {
+        let start = Instant::now();
+        let mut yielding = Yielding::new(start);
+        let steps = [
+            (0, 3, true),
+            (99, 1, true),
+            (100, 1, false),
+            (900, 1, false),
+            (1_000, 1, true),
+            (1_100, 1, false),
+            (1_200, 0, true),
+        ];
+        for (at, flows, yields) in steps {
+            assert_eq!(yielding.look(start + ms(at), flows), yields, "at {at} ms");
+        }
+    }
+
     #[test]
     fn many_questions_within_a_lull_are_many() {
         let start = Instant::now();

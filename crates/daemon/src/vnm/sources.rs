@@ -12,7 +12,7 @@ use tun_driver::interface::Queue;
 
 use super::{
     neighbours::{Handover, Seat, ShardNumber},
-    pace::{Load, Lull, Questions, Rest, processor_time},
+    pace::{Load, Lull, Questions, Rest, Yielding, processor_time},
     queue::PacketQueue,
 };
 
@@ -28,6 +28,7 @@ pub(super) struct Sources {
     /// Of other shards, in the first one.
     lent: Vec<Lent>,
     lull: Lull,
+    yielding: Yielding,
     load: Load,
 }
 
@@ -56,7 +57,14 @@ impl Sources {
     /// What the system says.
     pub(super) fn open(seat: Seat, queue: Queue, now: Instant) -> io::Result<Self> {
         let own = Own::Here(PacketQueue::open(queue)?);
-        Ok(Self { seat, own, lent: Vec::new(), lull: Lull::default(), load: Load::new(now) })
+        Ok(Self {
+            seat,
+            own,
+            lent: Vec::new(),
+            lull: Lull::default(),
+            yielding: Yielding::new(now),
+            load: Load::new(now),
+        })
     }
 
     /// Takes what is there for `stack`, some of it: whether there was any.
@@ -65,8 +73,9 @@ impl Sources {
     /// The device is gone.
     pub(super) fn take(&mut self, cx: &mut Context<'_>, stack: &mut Stack, now: Instant) -> io::Result<bool> {
         let mut taken = self.take_handed_over(cx, stack, now)?;
-        let Self { seat, own, lent, lull, load } = self;
-        let placing = |home| Placing { seat, load, home };
+        let Self { seat, own, lent, lull, yielding, load } = self;
+        let yields = yielding.look(now, stack.stats().flows);
+        let placing = |home| Placing { seat, load, home, yields };
         if let Own::Here(queue) = own {
             let count = placing(seat.number).take_packets(cx, queue, stack, now)?;
             lull.note_packets(count);
@@ -87,7 +96,7 @@ impl Sources {
             match handover {
                 Handover::Packet { packet, offload, at_home: None } => stack.handle_packet(now, &packet, offload),
                 Handover::Packet { packet, offload, at_home: Some(home) } => {
-                    let placing = Placing { seat: &self.seat, load: &self.load, home };
+                    let placing = Placing { seat: &self.seat, load: &self.load, home, yields: true };
                     placing.take_packet((&packet, offload), stack, now, None);
                 }
                 Handover::Queue { number, queue } => {
@@ -205,6 +214,8 @@ struct Placing<'a> {
     load: &'a Load,
     /// The queue's.
     home: ShardNumber,
+    /// Whether what begins may be left to the first shard.
+    yields: bool,
 }
 
 impl Placing<'_> {
@@ -245,13 +256,13 @@ impl Placing<'_> {
         }
     }
 
-    /// Whether the first shard has enough to do; it knows that best itself.
+    /// Whether the first shard has enough to do, or shall have nothing of this queue; the first it knows best itself.
     fn is_crowded(&self, stack: &Stack) -> bool {
         if self.seat.gathers() {
             let stats = stack.stats();
             self.load.is_full(stats.flows, stats.held)
         } else {
-            self.seat.neighbours.is_crowded()
+            !self.yields || self.seat.neighbours.is_crowded()
         }
     }
 }

@@ -110,6 +110,15 @@ impl Device {
         neighbours.settle(ShardNumber::GATHERING, source, destination().into()).note_moved(1 << 20);
     }
 
+    /// And then little, often enough.
+    fn forget_habits(&self) {
+        let neighbours = &self.shards[0].sources.seat.neighbours;
+        for port in 100..108 {
+            let source = SocketAddr::from(([100, 64, 0, 1], port));
+            drop(neighbours.settle(ShardNumber::GATHERING, source, destination().into()));
+        }
+    }
+
     /// What a shard sends leaves through its own queue.
     async fn sent(&mut self, shard: usize) -> Option<Vec<u8>> {
         let Member { sources, stack, kernel, .. } = &mut self.shards[shard];
@@ -224,6 +233,24 @@ async fn what_a_first_shard_with_enough_to_do_is_handed_goes_home_again() {
     }
     device.take(1).await;
     assert_eq!((gathered.len(), device.opening(1).is_some()), (GATHERED_HELD, true));
+}
+
+#[tokio::test]
+async fn a_shard_with_a_flow_that_stays_keeps_what_begins_at_home() {
+    let mut device = Device::new(2);
+    device.carry_much();
+    device.send(1, &segment(1, SYN));
+    device.take(1).await;
+    let _stays = device.opening(1).unwrap();
+    device.forget_habits();
+    device.send(1, &segment(2, SYN));
+    device.take(1).await;
+    device.take(0).await;
+    assert!(device.opening(0).is_some(), "it may be without flows in a moment");
+    device.now += Duration::from_millis(500);
+    device.send(1, &segment(3, SYN));
+    device.take(1).await;
+    assert!(device.opening(1).is_some());
 }
 
 #[tokio::test]
