@@ -1,12 +1,14 @@
 #![cfg(unix)]
 
 use std::{
+    collections::HashMap,
     future::poll_fn,
     net::{IpAddr, SocketAddr, SocketAddrV4},
     os::unix::net::UnixDatagram,
 };
 
 use postern_netstack::{Address, AddressTable, Event, FlowId, StackConfig, VIRTIO_HEADER};
+use proptest::{collection::vec, prelude::*};
 
 use super::*;
 use crate::vnm::neighbours::{GATHERED_HELD, Tenure};
@@ -117,6 +119,29 @@ impl Device {
             let source = SocketAddr::from(([100, 64, 0, 1], port));
             drop(neighbours.settle(ShardNumber::GATHERING, source, destination().into()));
         }
+    }
+
+    /// Lets every shard run until nothing happens any more. What began, and how many answers were sent.
+    async fn run(&mut self) -> (Vec<(usize, FlowId, Tenure)>, usize) {
+        let (mut began, mut answers, mut idle) = (Vec::new(), 0, 0);
+        while idle < 4 {
+            let mut moved = false;
+            for shard in 0..self.shards.len() {
+                let Member { sources, stack, .. } = &mut self.shards[shard];
+                moved |= poll_fn(|cx| Poll::Ready(sources.take(cx, stack, self.now).unwrap())).await;
+                self.settle(shard);
+                while let Some((flow, tenure)) = self.opening(shard) {
+                    began.push((shard, flow, tenure));
+                }
+                while self.sent(shard).await.is_some() {
+                    answers += 1;
+                }
+            }
+            idle = if moved { 0 } else { idle + 1 };
+            // The runtime looks for what has come.
+            tokio::task::yield_now().await;
+        }
+        (began, answers)
     }
 
     /// What a shard sends leaves through its own queue.
@@ -260,6 +285,75 @@ async fn a_shard_alone_keeps_its_queue() {
     device.send(0, &segment(1, SYN));
     device.take(0).await;
     assert!(device.opening(0).is_some());
+}
+
+/// What may happen to a device.
+#[derive(Clone, Debug)]
+enum Step {
+    /// A program's segment comes through a queue.
+    Segment {
+        port: u16,
+        opens: bool,
+        queue: usize,
+    },
+    End {
+        port: u16,
+    },
+    Much,
+    Little,
+    Wait {
+        millis: u64,
+    },
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let port = 1..6_u16;
+    prop_oneof![
+        6 => (port.clone(), any::<bool>(), 0..3_usize).prop_map(|(port, opens, queue)| Step::Segment { port, opens, queue }),
+        2 => port.prop_map(|port| Step::End { port }),
+        1 => Just(Step::Much),
+        1 => Just(Step::Little),
+        2 => (1..1_200_u64).prop_map(|millis| Step::Wait { millis }),
+    ]
+}
+
+/// Against what one stack with one queue would do.
+async fn check(steps: Vec<Step>) {
+    let mut device = Device::new(3);
+    let mut flows = HashMap::new();
+    for step in steps {
+        match &step {
+            &Step::Segment { port, opens, queue } => device.send(queue, &segment(port, if opens { SYN } else { ACK })),
+            Step::End { port } => {
+                if let Some((shard, flow, tenure)) = flows.remove(port) {
+                    let member: &mut Member = &mut device.shards[shard];
+                    member.stack.drop_flow(flow).unwrap();
+                    drop::<Tenure>(tenure);
+                }
+            }
+            Step::Much => device.carry_much(),
+            Step::Little => device.forget_habits(),
+            Step::Wait { millis } => device.now += Duration::from_millis(*millis),
+        }
+        let (began, answers) = device.run().await;
+        let (begins, refused) = match step {
+            Step::Segment { port, opens, .. } if !flows.contains_key(&port) => (opens, !opens),
+            _ => (false, false),
+        };
+        assert_eq!((began.len(), answers), (usize::from(begins), usize::from(refused)), "{step:?}");
+        for (shard, flow, tenure) in began {
+            flows.insert(tenure.source().port(), (shard, flow, tenure));
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+
+    #[test]
+    fn every_segment_finds_its_flow_and_none_begins_twice_wherever_queues_are(steps in vec(step(), 1..60)) {
+        tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(check(steps));
+    }
 }
 
 #[test]
