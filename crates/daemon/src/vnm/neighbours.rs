@@ -2,8 +2,9 @@
 //!
 //! The kernel spreads connections over the queues of the device by their addresses and ports, and a shard for each queue
 //! carries much at once. Short streams cost least where one thread has them all: it is seldom idle, and one wake-up serves
-//! several (decision 0039). So connections *gather* in the first shard, unless much was carried for their destination
-//! lately, or that shard has enough to do; then they stay in their *home*, the shard of the queue they came through.
+//! several (decision 0039). So connections *gather* in the first shard. Where much was carried for their destination lately
+//! they begin in the shard that has fewest such flows, and where the first one has enough to do in their *home*, the shard of
+//! the queue they came through.
 //!
 //! A shard that has no flow lends its queue to the first one. Where the kernel delivers a packet to another shard than
 //! that of its flow (it forgets after three seconds of silence where it heard of a flow), it is handed on.
@@ -15,7 +16,7 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -67,6 +68,9 @@ pub(super) struct Neighbours {
     crowded: AtomicBool,
     /// Nanoseconds of a processor that each shard has used.
     used: Vec<AtomicU64>,
+    /// Flows of each shard to destinations that much is carried for, and where to look first for the next.
+    heavy: Vec<AtomicUsize>,
+    next: AtomicUsize,
     inboxes: Vec<mpsc::Sender<Handover>>,
 }
 
@@ -128,6 +132,8 @@ impl Seat {
             habits: Habits::default(),
             crowded: AtomicBool::new(false),
             used: (0..shards).map(|_| AtomicU64::new(0)).collect(),
+            heavy: (0..shards).map(|_| AtomicUsize::new(0)).collect(),
+            next: AtomicUsize::new(0),
             inboxes,
         });
         let seat = |(number, inbox)| Self { number: ShardNumber(number), neighbours: Arc::clone(&neighbours), inbox };
@@ -159,9 +165,19 @@ impl Neighbours {
         match owner {
             Some(owner) => owner,
             None if !stray.opens => here,
-            None if crowded || self.habits.carries_much(stray.destination) => home,
+            None if self.habits.carries_much(stray.destination) => self.idlest().unwrap_or(home),
+            None if crowded => home,
             None => ShardNumber::GATHERING,
         }
+    }
+
+    /// The shard with the fewest flows that may carry much. Of equal ones each in turn: those that begin at the same moment
+    /// are not counted yet.
+    fn idlest(&self) -> Option<ShardNumber> {
+        let count = self.heavy.len();
+        let first = self.next.fetch_add(1, Ordering::Relaxed).checked_rem(count)?;
+        let flows = |number: &usize| self.heavy.get(*number).map(|flows| flows.load(Ordering::Relaxed));
+        (0..count).map(|offset| (first + offset) % count).min_by_key(flows).map(ShardNumber)
     }
 
     /// The first shard says whether it has enough to do.
@@ -186,7 +202,15 @@ impl Neighbours {
     /// A flow of the shard `number`, for as long as what is given back lives.
     pub(super) fn settle(self: &Arc<Self>, number: ShardNumber, source: SocketAddr, destination: SocketAddr) -> Tenure {
         let ends = (source, destination);
-        let place = self.are_several().then(|| (Arc::clone(self), lock(&self.owners).insert(ends, number)));
+        let place = self.are_several().then(|| Place {
+            neighbours: Arc::clone(self),
+            number,
+            ticket: lock(&self.owners).insert(ends, number),
+            heavy: Cell::new(false),
+        });
+        if let Some(place) = place.as_ref().filter(|_| self.habits.carries_much(destination)) {
+            place.count_as_heavy();
+        }
         Tenure { place, ends, moved: Cell::new(0), since: Cell::new(Instant::now()), much: Cell::new(false) }
     }
 
@@ -207,13 +231,42 @@ impl Neighbours {
 
 /// That a flow is in a shard; dropped with the flow.
 pub(super) struct Tenure {
-    /// With its ticket. None where a shard is alone.
-    place: Option<(Arc<Neighbours>, u64)>,
+    /// None where a shard is alone.
+    place: Option<Place>,
     ends: Ends,
     /// Bytes since `since`.
     moved: Cell<u64>,
     since: Cell<Instant>,
     much: Cell<bool>,
+}
+
+/// Where a flow is.
+struct Place {
+    neighbours: Arc<Neighbours>,
+    number: ShardNumber,
+    ticket: u64,
+    /// It counts among those that may carry much.
+    heavy: Cell<bool>,
+}
+
+impl Place {
+    fn count_as_heavy(&self) {
+        if !self.heavy.replace(true)
+            && let Some(flows) = self.neighbours.heavy.get(self.number.0)
+        {
+            flows.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if self.heavy.get()
+            && let Some(flows) = self.neighbours.heavy.get(self.number.0)
+        {
+            flows.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
 }
 
 impl Tenure {
@@ -244,15 +297,16 @@ impl Tenure {
             return;
         }
         self.much.set(true);
-        if let Some((neighbours, _)) = &self.place {
-            neighbours.habits.note_much(self.ends.1);
+        if let Some(place) = &self.place {
+            place.neighbours.habits.note_much(self.ends.1);
+            place.count_as_heavy();
         }
     }
 }
 
 impl Drop for Tenure {
     fn drop(&mut self) {
-        let Some((neighbours, ticket)) = &self.place else { return };
+        let Some(Place { neighbours, ticket, .. }) = &self.place else { return };
         lock(&neighbours.owners).remove(&self.ends, *ticket);
         if !self.much.get() {
             neighbours.habits.note_little(self.ends.1);
@@ -364,17 +418,19 @@ mod tests {
     }
 
     #[test]
-    fn a_destination_that_much_was_carried_for_stays_at_home_until_eight_connections_carried_little() {
+    fn connections_to_where_much_was_carried_spread_until_eight_of_them_carried_little() {
         let neighbours = neighbours();
         let bulk = settle(&neighbours, HERE, 1);
         (0..16).for_each(|_| bulk.note_moved(1 << 16));
-        assert_eq!(neighbours.place(&stray(2, true), HERE, HOME, false), HOME, "while it lives");
+        let place = |port| neighbours.place(&stray(port, true), HERE, HOME, false);
+        assert_eq!([0; 4].map(|_| place(2)).map(|shard| shard.0), [0, 1, 3, 3], "wherever there is none yet");
         drop(bulk);
-        for port in 0..8 {
-            assert_eq!(neighbours.place(&stray(port, true), HERE, HOME, false), HOME);
-            settle(&neighbours, HOME, port).note_moved(4096);
-        }
-        assert_eq!(neighbours.place(&stray(9, true), HERE, HOME, false), ShardNumber::GATHERING);
+        let spread: Vec<_> = (0..7).map(|port| (place(port), settle(&neighbours, place(port), port))).collect();
+        assert!(spread.iter().any(|(shard, _)| *shard != ShardNumber::GATHERING));
+        drop(spread);
+        assert!((0..4).any(|_| place(8) != ShardNumber::GATHERING), "seven are not enough");
+        settle(&neighbours, HOME, 8).note_moved(4096);
+        assert!((0..8).all(|_| place(9) == ShardNumber::GATHERING));
     }
 
     #[test]
@@ -386,7 +442,27 @@ mod tests {
         flow.note_moved(1 << 20);
         assert_eq!(neighbours.place(&stray(2, true), HERE, HOME, false), ShardNumber::GATHERING);
         flow.note_moved(1 << 20);
-        assert_eq!(neighbours.place(&stray(2, true), HERE, HOME, false), HOME);
+        let spread: Vec<_> = (0..3).map(|port| neighbours.place(&stray(port + 2, true), HERE, HOME, false).0).collect();
+        assert!(spread.iter().any(|shard| *shard != 0), "{spread:?}");
+    }
+
+    #[test]
+    fn flows_that_carry_much_are_shared_out_evenly() {
+        let neighbours = neighbours();
+        settle(&neighbours, HERE, 99).note_moved(1 << 20);
+        let mut flows = HashMap::new();
+        for port in 0..40 {
+            let shard = neighbours.place(&stray(port, true), HERE, HOME, false);
+            flows.insert(port, settle(&neighbours, shard, port));
+            if port % 3 == 0 {
+                flows.remove(&(port / 2)).inspect(|flow| flow.much.set(true));
+            }
+        }
+        let loads: Vec<_> = neighbours.heavy.iter().map(|flows| flows.load(Ordering::Relaxed)).collect();
+        let (least, most) = (loads.iter().min().copied(), loads.iter().max().copied());
+        assert!(most.zip(least).is_some_and(|(most, least)| most - least <= 2), "{loads:?}");
+        drop(flows);
+        assert!(neighbours.heavy.iter().all(|flows| flows.load(Ordering::Relaxed) == 0));
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use postern_netstack::{Offload, Stack, Transmit};
+use postern_netstack::{Offload, Stack, Stray, Transmit};
 use tokio::sync::mpsc;
 use tun_driver::interface::Queue;
 
@@ -94,10 +94,16 @@ impl Sources {
         while let Poll::Ready(Some(handover)) = self.seat.inbox.poll_recv(cx) {
             taken = true;
             match handover {
-                Handover::Packet { packet, offload, at_home: None } => stack.handle_packet(now, &packet, offload),
-                Handover::Packet { packet, offload, at_home: Some(home) } => {
-                    let placing = Placing { seat: &self.seat, load: &self.load, home, yields: true };
-                    placing.take_packet((&packet, offload), stack, now, None);
+                Handover::Packet { packet, offload, at_home } => {
+                    let stats = stack.stats();
+                    let full = self.seat.gathers() && self.load.is_full(stats.flows, stats.held);
+                    match (stack.offer_packet(now, &packet, offload), at_home.filter(|_| full)) {
+                        (None, _) => {}
+                        (Some(Stray { opens: true, .. }), Some(home)) => {
+                            self.seat.neighbours.pass(home, (&packet, offload), None);
+                        }
+                        (Some(_), _) => stack.handle_packet(now, &packet, offload),
+                    }
                 }
                 Handover::Queue { number, queue } => {
                     let queue = PacketQueue::open(queue)?;
@@ -228,7 +234,7 @@ impl Placing<'_> {
         now: Instant,
     ) -> io::Result<u64> {
         for count in 0..BATCH {
-            let take = |packet: &_, offload| self.take_packet((packet, offload), stack, now, Some(self.home));
+            let take = |packet: &_, offload| self.take_packet((packet, offload), stack, now);
             match queue.poll_receive(cx, take) {
                 Poll::Ready(received) => received?,
                 Poll::Pending => return Ok(count),
@@ -238,21 +244,14 @@ impl Placing<'_> {
     }
 
     /// Takes a packet, or hands it on to where it belongs.
-    fn take_packet(
-        &self,
-        (packet, offload): (&[u8], Offload),
-        stack: &mut Stack,
-        now: Instant,
-        at_home: Option<ShardNumber>,
-    ) {
+    fn take_packet(&self, (packet, offload): (&[u8], Offload), stack: &mut Stack, now: Instant) {
         let Seat { number, neighbours, .. } = self.seat;
         let Some(stray) = stack.offer_packet(now, packet, offload) else { return };
         let place = neighbours.place(&stray, *number, self.home, self.is_crowded(stack));
         if place == *number {
             stack.handle_packet(now, packet, offload);
         } else {
-            // What is sent home stays there.
-            neighbours.pass(place, (packet, offload), at_home.filter(|home| *home != place));
+            neighbours.pass(place, (packet, offload), Some(self.home));
         }
     }
 

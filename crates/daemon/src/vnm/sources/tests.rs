@@ -175,11 +175,14 @@ async fn before_it_lends_it_hands_on_what_begins() {
 }
 
 #[tokio::test]
-async fn a_connection_to_where_much_is_carried_begins_at_home_and_brings_the_queue_back() {
+async fn connections_to_where_much_is_carried_spread_and_bring_queues_back() {
     let mut device = Device::new(2);
     device.lend(1).await;
     device.carry_much();
     device.send(1, &segment(1, SYN));
+    device.take(0).await;
+    let _first = device.opening(0).unwrap();
+    device.send(1, &segment(2, SYN));
     device.take(0).await;
     assert!(device.opening(0).is_none());
     device.take(1).await;
@@ -264,16 +267,19 @@ async fn what_a_first_shard_with_enough_to_do_is_handed_goes_home_again() {
 async fn a_shard_with_a_flow_that_stays_keeps_what_begins_at_home() {
     let mut device = Device::new(2);
     device.carry_much();
-    device.send(1, &segment(1, SYN));
-    device.take(1).await;
-    let _stays = device.opening(1).unwrap();
+    for port in 1..=2 {
+        device.send(1, &segment(port, SYN));
+        device.take(1).await;
+    }
+    device.take(0).await;
+    let _stay = (device.opening(0).unwrap(), device.opening(1).unwrap());
     device.forget_habits();
-    device.send(1, &segment(2, SYN));
+    device.send(1, &segment(3, SYN));
     device.take(1).await;
     device.take(0).await;
     assert!(device.opening(0).is_some(), "it may be without flows in a moment");
     device.now += Duration::from_millis(500);
-    device.send(1, &segment(3, SYN));
+    device.send(1, &segment(4, SYN));
     device.take(1).await;
     assert!(device.opening(1).is_some());
 }
