@@ -2,18 +2,37 @@
 
 use std::{
     io,
-    net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener},
+    net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, UdpSocket},
+    sync::{Mutex, PoisonError},
 };
 
-/// A TCP port of 127.0.0.1 that was free a moment ago, for programs that cannot be given port 0. Somebody may take it
-/// first: whoever starts such a program tries again with another one.
+/// Below the ports that the kernel gives to connections and to whoever asks for port 0.
+const PORTS: std::ops::Range<u16> = 10_000..30_000;
+
+/// What keeps the ports of this process from other tests, until it ends.
+static KEPT: Mutex<Vec<UdpSocket>> = Mutex::new(Vec::new());
+
+/// A TCP port of 127.0.0.1 for this test alone, for programs that cannot be given port 0.
 pub fn free_port() -> io::Result<u16> {
     free_port_of(Ipv4Addr::LOCALHOST.into())
 }
 
 /// The same of another address of this machine.
+///
+/// The kernel draws none of these ports for anybody, and no other test is given it: a UDP socket that is kept open here
+/// stands for it. A program of somebody else's that wants this very port may still take it first.
 pub fn free_port_of(host: IpAddr) -> io::Result<u16> {
-    Ok(TcpListener::bind((host, 0))?.local_addr()?.port())
+    loop {
+        let port = rand::random_range(PORTS);
+        match (UdpSocket::bind((host, port)), TcpListener::bind((host, port))) {
+            (Ok(socket), Ok(_)) => {
+                KEPT.lock().unwrap_or_else(PoisonError::into_inner).push(socket);
+                return Ok(port);
+            }
+            (Err(error), _) | (_, Err(error)) if error.kind() != io::ErrorKind::AddrInUse => return Err(error),
+            _ => {}
+        }
+    }
 }
 
 /// A loopback address for one test alone, so that bind addresses that a control plane assigns (always the same first
@@ -28,4 +47,24 @@ pub fn own_loopback() -> Ipv4Addr {
 /// An address on which nothing listens.
 pub fn refused_address() -> io::Result<SocketAddr> {
     Ok(SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()?)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_free_port_is_free_for_tcp_and_given_once() {
+        let ports: Vec<u16> = (0..200).map(|_| free_port().unwrap()).collect();
+        let different: std::collections::BTreeSet<_> = ports.iter().collect();
+        assert_eq!(different.len(), ports.len());
+        let listeners = ports.iter().map(|port| TcpListener::bind((Ipv4Addr::LOCALHOST, *port)));
+        assert_eq!(listeners.filter_map(Result::ok).count(), ports.len());
+    }
+
+    #[test]
+    fn an_address_that_is_not_of_this_machine_has_no_free_port() {
+        let error = free_port_of(Ipv4Addr::new(192, 0, 2, 1).into()).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::AddrNotAvailable);
+    }
 }

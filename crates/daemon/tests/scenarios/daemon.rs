@@ -167,11 +167,14 @@ pub(crate) fn is_listening(status: &Status, id: ResourceId) -> bool {
     resource(status, id).is_some_and(|resource| matches!(resource.connection, Connection::Listening { .. }))
 }
 
-/// A port that nobody has, below the range from which the kernel draws ports for connections.
+/// A port that nobody has, below the range from which the kernel draws ports for connections. A UDP socket of the same
+/// number, which stays until this process ends, keeps it from the other tests.
 pub(crate) fn free_port() -> u16 {
     loop {
         let port = 10_000 + rand::random::<u16>() % 20_000;
+        let Ok(kept) = std::net::UdpSocket::bind(("127.0.0.1", port)) else { continue };
         if std::net::TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            std::mem::forget(kept);
             return port;
         }
     }
