@@ -155,7 +155,10 @@ fn of_several_addresses_only_the_permitted_ones_are_dialled() {
 
 #[tokio::test]
 async fn failures_have_a_status_and_a_code() {
-    let dead = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    // Bound, so that nobody else gets the port, and never listening.
+    let silent = tokio::net::TcpSocket::new_v4().unwrap();
+    silent.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let dead = silent.local_addr().unwrap();
     let refused = Dialer::default().dial(&target("127.0.0.1", dead.port(), true)).await.unwrap_err().problem();
     assert_eq!((refused.status, refused.code.as_str()), (502, "target_refused"));
     let unknown = Dialer::default().dial(&target("no-such-host.invalid", 1, false)).await.unwrap_err().problem();

@@ -112,7 +112,10 @@ async fn a_certificate_of_another_ca_opens_nothing() {
 #[tokio::test]
 async fn a_target_that_does_not_answer_or_is_forbidden_is_said_and_recorded() {
     let bench = Bench::start().await;
-    let dead = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    // Bound, so that nobody else gets the port, and never listening.
+    let silent = tokio::net::TcpSocket::new_v4().unwrap();
+    silent.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let dead = silent.local_addr().unwrap().port();
     let mut forbidden = resource(3, dead);
     forbidden.allow_local = false;
     bench.control.publish(vec![resource(2, dead), forbidden]);

@@ -162,7 +162,10 @@ async fn what_cannot_be_reached_is_passed_over() {
     let org = Org::new();
     let target = Target::echo().await;
     let gateway = Gateway::start(&org, Duration::ZERO, move |_| Plan::Dial(target)).await;
-    let closed = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    // Bound, so that nobody else gets the port, and never listening.
+    let silent = tokio::net::TcpSocket::new_v4().unwrap();
+    silent.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let closed = silent.local_addr().unwrap();
     let tls = org.client();
     let nobody = Entry::new(node(), closed.to_string(), tls.clone()).unwrap();
     let (received, end) = echo(Route::to(&[&nobody, &gateway.entry(tls)]), b"hello").await;

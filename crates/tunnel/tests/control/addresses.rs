@@ -16,9 +16,13 @@ fn client(addresses: &[SocketAddr], trust: Trust) -> Arc<ControlClient> {
     Arc::new(ControlClient::new(urls.join(",").parse().unwrap(), trust))
 }
 
-/// An address where nobody listens.
+/// An address where nobody listens: bound until the test ends, so that nobody else gets the port.
 fn nobody() -> SocketAddr {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let address = socket.local_addr().unwrap();
+    std::mem::forget(socket);
+    address
 }
 
 #[tokio::test]
