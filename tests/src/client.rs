@@ -11,6 +11,10 @@ use tokio::{
 /// How long an answer may take. Generous: the machine may be busy.
 pub const DEADLINE: Duration = Duration::from_secs(30);
 
+/// How long [`reset_and_living`] only listens: a word sent to a connection that was closed is answered with a reset, and
+/// would hide that it looked complete.
+const LISTENED: Duration = Duration::from_millis(1500);
+
 /// How a connection ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
@@ -70,6 +74,27 @@ pub async fn end(stream: &mut TcpStream) -> anyhow::Result<End> {
         }
     };
     Ok(tokio::time::timeout(DEADLINE, reading).await.context("the connection does not end")??)
+}
+
+/// After something died that carried some of these streams to an echo server: how many were reset, and those that live on,
+/// over which a word went and came back. None may look complete.
+pub async fn reset_and_living(streams: Vec<TcpStream>) -> anyhow::Result<(usize, Vec<TcpStream>)> {
+    let all = streams.len();
+    let fates = streams.into_iter().map(async |mut stream| {
+        if let Ok(ended) = tokio::time::timeout(LISTENED, end(&mut stream)).await {
+            anyhow::ensure!(ended? == End::Reset, "a broken stream looked complete");
+            return Ok(None);
+        }
+        // On a busy machine it may not have been told yet: who is not reset answers.
+        match ask(&mut stream, b"still here").await {
+            Ok(()) => Ok(Some(stream)),
+            Err(error) if error.downcast_ref().is_some_and(is_reset) => Ok(None),
+            Err(error) => Err(error.context("a stream is neither reset nor alive")),
+        }
+    });
+    let fates: Vec<_> = futures_util::future::join_all(fates).await.into_iter().collect::<anyhow::Result<_>>()?;
+    let living: Vec<_> = fates.into_iter().flatten().collect();
+    Ok((all - living.len(), living))
 }
 
 fn is_reset(error: &io::Error) -> bool {

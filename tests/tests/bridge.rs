@@ -5,12 +5,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::Context as _;
 use postern_proto::resource::Kind;
 use postern_tests::{
     balancer::Balancer,
     capture::Capture,
-    client::{self, End},
+    client,
     cluster_bed::{CLIENT, ClusterBed, NETWORKS, PRIVATE},
     need_namespace, need_program,
     site::{self, DMZ, address},
@@ -75,21 +74,10 @@ async fn clients_reach_inner_workers_over_a_bridge_and_one_that_dies_is_left_out
     let mut first = inner.remove(0);
     first.kill().await?;
     until_answered(address).await?;
-    let (mut reset, mut alive) = (0, 0);
-    for stream in &mut streams {
-        match tokio::time::timeout(Duration::from_secs(2), client::end(stream)).await {
-            Ok(end) => {
-                assert_eq!(end?, End::Reset, "a broken stream looked complete");
-                reset += 1;
-            }
-            Err(_) => {
-                client::ask(stream, b"still here").await.context("over the other one")?;
-                alive += 1;
-            }
-        }
-    }
+    let (reset, living) = client::reset_and_living(streams).await?;
+    let alive = living.len();
     assert!(reset > 0 && alive > 0, "{reset} were reset and {alive} live on: they were not spread");
-    drop(streams);
+    drop(living);
     for worker in &mut inner {
         worker.stop().await?;
     }

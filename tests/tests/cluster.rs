@@ -162,19 +162,7 @@ async fn strangers_get_404_from_a_worker_and_options_that_cannot_work_are_refuse
 
 /// Of streams over two workers those over one are reset; what lives on.
 async fn some_were_reset(streams: Vec<tokio::net::TcpStream>) -> anyhow::Result<Vec<tokio::net::TcpStream>> {
-    let (mut reset, mut alive) = (0, Vec::new());
-    for mut stream in streams {
-        match tokio::time::timeout(Duration::from_secs(2), client::end(&mut stream)).await {
-            Ok(end) => {
-                assert_eq!(end?, End::Reset, "a broken stream looked complete");
-                reset += 1;
-            }
-            Err(_) => {
-                client::ask(&mut stream, b"still here").await?;
-                alive.push(stream);
-            }
-        }
-    }
+    let (reset, alive) = client::reset_and_living(streams).await?;
     assert!(reset > 0 && !alive.is_empty(), "{reset} were reset and {} live on: they were not spread", alive.len());
     Ok(alive)
 }

@@ -27,17 +27,7 @@ async fn streams_of_a_dead_gateway_are_reset_and_new_ones_go_through_another() -
     let carried = sessions.iter().filter(|session| session.gateway == Some(carrier.id().into())).count();
     carrier.kill().await?;
     let killed = Instant::now();
-    let mut reset = 0;
-    for mut stream in streams {
-        // Those of the other gateway live on.
-        match tokio::time::timeout(Duration::from_millis(1500), client::end(&mut stream)).await {
-            Ok(end) => {
-                assert_eq!(end?, End::Reset, "a broken stream looked complete");
-                reset += 1;
-            }
-            Err(_) => client::ask(&mut stream, b"still here").await.context("a stream of the living gateway")?,
-        }
-    }
+    let (reset, _living) = client::reset_and_living(streams).await?;
     assert_eq!(reset, carried, "streams of the dead gateway, and only those, are reset");
     assert_eq!(client::exchange(address, b"again").await?, b"again");
     figure::say(&format!("{reset} streams reset, a new one at the latest after {:?}", killed.elapsed()));
@@ -89,7 +79,11 @@ async fn a_draining_gateway_finishes_old_streams_and_takes_no_new_ones() -> anyh
     let carrier = stack.carrier_of("echo").await?;
     let draining = carrier.id();
     carrier.signal(Signal::TERM)?;
-    tokio::time::sleep(Duration::from_millis(300)).await;
+    let deadline = Instant::now() + client::DEADLINE;
+    while !carrier.log().contains("stopping: no new connections") {
+        assert!(Instant::now() < deadline, "it does not begin to drain");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
     assert!(carrier.is_running(), "it left a stream alone");
     for _ in 0..10 {
         let mut new = client::open(address).await.context("a new stream while one gateway drains")?;

@@ -104,8 +104,8 @@ impl Drain {
     /// Says that the process stops, once `stop` is cancelled; what runs then has `time`.
     pub(crate) async fn stop_with(self, stop: CancellationToken, time: Duration) {
         stop.cancelled().await;
-        tracing::info!("stopping: no new connections; running ones may end");
         self.stop(clock::now().plus(time));
+        tracing::info!("stopping: no new connections; running ones may end");
     }
 
     /// Cuts what still runs when a drain that was ordered is over, for ever. (When the process stops, the server does.)

@@ -78,7 +78,14 @@ async fn when_a_gateway_dies_its_streams_break_and_new_ones_go_through_another()
                 broken += 1;
             }
             Ok(Ok(n)) => panic!("an end of {n} bytes looks complete"),
-            Err(_) => ping(stream).await.unwrap(),
+            // On a busy machine it may not have been told yet: who is not reset answers.
+            Err(_) => match ping(stream).await {
+                Ok(()) => {}
+                Err(error) => {
+                    assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
+                    broken += 1;
+                }
+            },
         }
     }
     println!("{broken} streams broke within {:?}", began.elapsed());
