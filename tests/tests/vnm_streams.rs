@@ -83,7 +83,16 @@ fn a_resource_is_reached_by_both_families_and_only_while_it_is_granted() -> anyh
             assert_eq!(client::end(stream).await?, client::End::Reset);
         }
         assert!(TcpStream::connect(six).await.is_err() && TcpStream::connect(four).await.is_err());
-        assert_eq!(addresses(&stack, &name, "AAAA").await?, ("NXDOMAIN".to_owned(), vec![]));
+        // The gateway may have been told before the service.
+        let begun = Instant::now();
+        loop {
+            let answer = addresses(&stack, &name, "AAAA").await?;
+            if answer == ("NXDOMAIN".to_owned(), vec![]) {
+                break;
+            }
+            ensure!(begun.elapsed() < client::DEADLINE, "the name lives on: {answer:?}");
+            sleep(Duration::from_millis(20)).await;
+        }
         stack.stop().await
     })
 }
@@ -176,6 +185,9 @@ async fn talk(stream: &mut TcpStream, times: usize, received: &AtomicU64) -> std
     Ok(())
 }
 
+/// How long something may pass after the service has heard that it must not.
+const LIMIT: Duration = Duration::from_secs(5);
+
 #[test]
 fn no_byte_passes_after_a_revocation_that_races_new_connections() -> anyhow::Result<()> {
     need_namespace!();
@@ -208,12 +220,18 @@ fn no_byte_passes_after_a_revocation_that_races_new_connections() -> anyhow::Res
             stack.api().delete(&format!("{rules}/{rule}")).await?;
             let gone = |status: &Status| status.resources.iter().all(|found| found.resource.name != "echo");
             stack.user().status_when(gone).await?;
-            // What had come for a program by then is read.
-            sleep(Duration::from_millis(300)).await;
-            let (before, at_target) = (burst.counts(), target.bytes());
-            sleep(Duration::from_millis(700)).await;
-            assert_eq!((burst.counts(), target.bytes()), (before, at_target), "round {round}: something passed");
-            assert_eq!(target.open(), 0, "round {round}: streams to the target live on");
+            // What had come for a program by then is read, which a busy machine takes its time for.
+            target.wait_open(0, LIMIT).await.with_context(|| format!("round {round}: at the target"))?;
+            let gone = Instant::now();
+            let (mut seen, mut quiet) = ((burst.counts(), target.bytes()), Instant::now());
+            while quiet.elapsed() < Duration::from_millis(700) {
+                ensure!(gone.elapsed() < LIMIT, "round {round}: something passes: {seen:?}");
+                sleep(Duration::from_millis(10)).await;
+                let now = (burst.counts(), target.bytes());
+                if now != seen {
+                    (seen, quiet) = (now, Instant::now());
+                }
+            }
             burst.stop().await;
             client::ask(&mut bystander, b"a stream of another resource is untouched").await?;
             rule = stack.add_rule(stack.role, &[resource]).await?;
