@@ -32,8 +32,8 @@ use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _, Interest},
     net::TcpStream,
-    sync::watch,
-    task::JoinSet,
+    sync::{oneshot, watch},
+    task::{JoinHandle, JoinSet},
 };
 
 /// A cut is to be found within ten seconds. What it took is printed; this leaves a slow machine room and is still far from
@@ -66,14 +66,26 @@ struct Places {
     deaf: SocketAddr,
 }
 
+impl Places {
+    const fn of(self, habit: Habit) -> SocketAddr {
+        match habit {
+            Habit::Idle | Habit::Asks => self.echo,
+            Habit::Uploads => self.count,
+            Habit::Downloads | Habit::Pauses => self.flood,
+            Habit::Stuck => self.deaf,
+        }
+    }
+
+    /// How many streams of these habits there are at each.
+    fn streams(self, habits: &[Habit]) -> [u64; 4] {
+        [self.echo, self.count, self.flood, self.deaf]
+            .map(|place| habits.iter().filter(|habit| self.of(**habit) == place).count() as u64)
+    }
+}
+
 /// One stream of a habit, to its end. `cut` says when the path was cut.
 async fn live(habit: Habit, places: Places, ready: Arc<tokio::sync::Barrier>, mut cut: watch::Receiver<bool>) -> End {
-    let address = match habit {
-        Habit::Idle | Habit::Asks => places.echo,
-        Habit::Uploads => places.count,
-        Habit::Downloads | Habit::Pauses => places.flood,
-        Habit::Stuck => places.deaf,
-    };
+    let address = places.of(habit);
     let opened = TcpStream::connect(address).await;
     let Ok(mut stream) = opened else { return End::Reset };
     let piece = vec![7; 64 * 1024];
@@ -116,7 +128,7 @@ const READING: [Habit; 5] = [Habit::Idle, Habit::Asks, Habit::Uploads, Habit::Do
 async fn live_all(
     habits: &'static [Habit],
     places: Places,
-    opened: tokio::sync::oneshot::Sender<()>,
+    opened: oneshot::Sender<()>,
     cut: watch::Receiver<bool>,
 ) -> anyhow::Result<Vec<(Habit, End, Instant)>> {
     let ready = Arc::new(tokio::sync::Barrier::new(habits.len() + 1));
@@ -132,6 +144,52 @@ async fn live_all(
         ends.push(ended?);
     }
     Ok(ends)
+}
+
+/// The streams of the client's network while they run.
+struct Lives {
+    /// How many there are of each resource.
+    open: [u64; 4],
+    cutting: watch::Sender<bool>,
+    ends: JoinHandle<anyhow::Result<Vec<(Habit, End, Instant)>>>,
+}
+
+impl Lives {
+    /// One stream of each habit, each open from end to end.
+    async fn start(
+        site: &Arc<Site>,
+        habits: &'static [Habit],
+        places: Places,
+        targets: &[Target; 4],
+    ) -> anyhow::Result<Self> {
+        let (opened, are_open) = oneshot::channel();
+        let (cutting, cut) = watch::channel(false);
+        let site = Arc::clone(site);
+        let ends = tokio::spawn(async move { site.within(1, move || live_all(habits, places, opened, cut)).await });
+        are_open.await.context("the streams do not open")?;
+        let open = places.streams(habits);
+        for (target, count) in targets.iter().zip(open) {
+            target.wait_open(count, FOUND_WITHIN).await?;
+        }
+        Ok(Self { open, cutting, ends })
+    }
+
+    /// Waits for longer than any silence that counts as a cut, and sees that nobody was cut for his habit.
+    async fn outlive_a_pause(&self, targets: &[Target; 4]) {
+        tokio::time::sleep(PAUSE).await;
+        assert_eq!(targets.each_ref().map(Target::open), self.open, "a stream was cut while nothing was wrong");
+    }
+
+    /// The path was cut at `begun`: waits until each has learned it, by a reset.
+    async fn are_reset(self, cut: &str, begun: Instant) -> anyhow::Result<()> {
+        self.cutting.send_replace(true);
+        let ends = tokio::time::timeout(FOUND_WITHIN, self.ends).await.context("a stream lives on at the client")?;
+        for (habit, end, at) in ends?? {
+            assert_eq!(end, End::Reset, "{habit:?}: a cut stream looked complete");
+            figure::say(&format!("{cut}, {habit:?}: the client knew after {:.1?}", at - begun));
+        }
+        Ok(())
+    }
 }
 
 /// A stack whose gateways are networks 2 and 3. The second gateway is not there yet.
@@ -182,18 +240,8 @@ fn a_silent_cut_before_a_gateway_is_found_at_both_ends_whatever_the_stream_does(
     need_namespace!();
     site::run(3, async |site| {
         let (mut stack, targets, places) = start(&site).await?;
-        let (opened, open) = tokio::sync::oneshot::channel();
-        let (cutting, cut) = watch::channel(false);
         let site = Arc::new(site);
-        let lives = tokio::spawn({
-            let site = Arc::clone(&site);
-            async move { site.within(1, move || live_all(&HABITS, places, opened, cut)).await }
-        });
-        open.await.context("the streams do not open")?;
-        let opened = [2, 1, 2, 1];
-        for (target, count) in targets.iter().zip(opened) {
-            target.wait_open(count, FOUND_WITHIN).await?;
-        }
+        let lives = Lives::start(&site, &HABITS, places, &targets).await?;
         // Another way from now on.
         add_gateway(&mut stack, &site, 3).await?;
         let other = stack.gateways.get(1).context("no second gateway")?.id();
@@ -202,20 +250,13 @@ fn a_silent_cut_before_a_gateway_is_found_at_both_ends_whatever_the_stream_does(
             found.is_some_and(|gateway| gateway.state == GatewayState::Reachable)
         };
         stack.user().status_when(reachable).await?;
-        tokio::time::sleep(PAUSE).await;
-        let alive: Vec<u64> = targets.iter().map(Target::open).collect();
-        assert_eq!(alive, opened, "a stream was cut while nothing was wrong");
+        lives.outlive_a_pause(&targets).await;
 
         site.cut(1, 2).await?;
         let begun = Instant::now();
-        cutting.send_replace(true);
         let again = served_again(&site, places.echo, begun);
-        let (ends, again) = tokio::join!(tokio::time::timeout(FOUND_WITHIN, lives), again);
-        let ends = ends.context("a stream lives on at the client")???;
-        for (habit, end, at) in ends {
-            assert_eq!(end, End::Reset, "{habit:?}: a cut stream looked complete");
-            figure::say(&format!("cut before a gateway, {habit:?}: the client knew after {:.1?}", at - begun));
-        }
+        let (ends, again) = tokio::join!(lives.are_reset("cut before a gateway", begun), again);
+        ends?;
         figure::say(&format!("cut before a gateway: served by another one after {:.1?}", again?));
         for target in &targets {
             target.wait_open(0, FOUND_WITHIN.saturating_sub(begun.elapsed())).await.context("at the resource")?;
@@ -296,36 +337,19 @@ fn cut_behind_haproxy(between: Between) -> anyhow::Result<()> {
         stack.api().patch(&format!("/api/v1/clusters/{cluster}"), entry).await?;
         let (targets, places) = resources(&stack, Some(cluster)).await?;
         working(&site, places.echo).await?;
-        let (opened, open) = tokio::sync::oneshot::channel();
-        let (cutting, cut) = watch::channel(false);
         let site = Arc::new(site);
-        let lives = tokio::spawn({
-            let site = Arc::clone(&site);
-            async move { site.within(1, move || live_all(&READING, places, opened, cut)).await }
-        });
-        open.await.context("the streams do not open")?;
+        let lives = Lives::start(&site, &READING, places, &targets).await?;
         other.restart().await?;
         balancer.sends_to_both().await?;
-        tokio::time::sleep(PAUSE).await;
-        let alive: Vec<u64> = targets.iter().map(Target::open).collect();
-        assert_eq!(alive, [2, 1, 1, 1], "a stream was cut while nothing was wrong");
+        lives.outlive_a_pause(&targets).await;
 
         site.cut(0, 2).await?;
         let begun = Instant::now();
-        cutting.send_replace(true);
         let again = served_again(&site, places.echo, begun);
-        let (ends, again) = tokio::join!(tokio::time::timeout(FOUND_WITHIN, lives), again);
-        for (habit, end, at) in ends.context("a stream lives on at the client")??? {
-            assert_eq!(end, End::Reset, "{habit:?}: a cut stream looked complete");
-            figure::say(&format!(
-                "cut between haproxy and a worker ({between:?}), {habit:?}: the client knew after {:.1?}",
-                at - begun
-            ));
-        }
-        figure::say(&format!(
-            "cut between haproxy and a worker ({between:?}): served by another one after {:.1?}",
-            again?
-        ));
+        let cut = format!("cut between haproxy and a worker ({between:?})");
+        let (ends, again) = tokio::join!(lives.are_reset(&cut, begun), again);
+        ends?;
+        figure::say(&format!("{cut}: served by another one after {:.1?}", again?));
         site.mend(0, 2).await?;
         // What its target does not take lasts as long as the balancer's system keeps what was sent for it.
         first.kill().await?;
@@ -389,30 +413,13 @@ fn a_silent_cut_below_a_websocket_is_found_at_both_ends_whatever_the_stream_does
         goes_to(&first).await?;
         let (targets, places) = resources(&stack, Some(cluster)).await?;
         working(&site, places.echo).await?;
-        let (opened, open) = tokio::sync::oneshot::channel();
-        let (cutting, cut) = watch::channel(false);
         let site = Arc::new(site);
-        let lives = tokio::spawn({
-            let site = Arc::clone(&site);
-            async move { site.within(1, move || live_all(&HABITS, places, opened, cut)).await }
-        });
-        open.await.context("the streams do not open")?;
-        let opened = [2, 1, 2, 1];
-        for (target, count) in targets.iter().zip(opened) {
-            target.wait_open(count, FOUND_WITHIN).await?;
-        }
-        tokio::time::sleep(PAUSE).await;
-        let alive: Vec<u64> = targets.iter().map(Target::open).collect();
-        assert_eq!(alive, opened, "a stream was cut while nothing was wrong");
+        let lives = Lives::start(&site, &HABITS, places, &targets).await?;
+        lives.outlive_a_pause(&targets).await;
 
         site.cut(1, 2).await?;
         let begun = Instant::now();
-        cutting.send_replace(true);
-        let ends = tokio::time::timeout(FOUND_WITHIN, lives).await.context("a stream lives on at the client")?;
-        for (habit, end, at) in ends?? {
-            assert_eq!(end, End::Reset, "{habit:?}: a cut stream looked complete");
-            figure::say(&format!("cut below a WebSocket, {habit:?}: the client knew after {:.1?}", at - begun));
-        }
+        lives.are_reset("cut below a WebSocket", begun).await?;
         for target in &targets {
             target.wait_open(0, FOUND_WITHIN.saturating_sub(begun.elapsed())).await.context("at the resource")?;
         }
