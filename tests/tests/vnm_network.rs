@@ -154,8 +154,9 @@ fn whoever_is_not_the_owner_gets_no_answer() -> anyhow::Result<()> {
         add_virtual(&stack, "web", Kind::Http, nginx.address(), json!({"port": 80})).await?;
         let network = enable(stack.user()).await?;
         let url = format!("http://{}/word", stack.user().listens("web").await?);
-        let get = ["--silent", "--noproxy", "*", "--max-time", "3", &url];
-        assert_eq!(bed.command_as(OWNER, "curl", &get).await?.success()?, "hello");
+        let served = ["--silent", "--noproxy", "*", &url];
+        assert_eq!(bed.command_as(OWNER, "curl", &served).await?.success()?, "hello");
+        let get = [&["--max-time", "3"][..], &served].concat();
         let device = network.interface.as_str();
         for uid in [STRANGER, 0] {
             let around = [&["--interface", device][..], &get].concat();
@@ -166,7 +167,7 @@ fn whoever_is_not_the_owner_gets_no_answer() -> anyhow::Result<()> {
                 assert!(matches!(output.status.code(), Some(7 | 28)), "uid {uid}: {output:?}");
             }
         }
-        assert_eq!(bed.command_as(OWNER, "curl", &get).await?.success()?, "hello");
+        assert_eq!(bed.command_as(OWNER, "curl", &served).await?.success()?, "hello");
         stack.stop().await?;
         nginx.stop().await
     })

@@ -235,19 +235,16 @@ async fn the_sign_in_of_a_service_account_is_renewed_before_it_ends() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_end_of_the_sign_in_ends_everything_by_itself() {
-    let control = Control::start().await;
-    control.state().login_life = Duration::from_secs(3);
-    let home = tempfile::tempdir().unwrap();
-    let daemon = Daemon::start(home.path(), &[]);
-    let port = free_port();
-    control.grant("a", port);
-    daemon.login(&control).await;
-    daemon.until("listed", |status| status.resources.len() == 1).await;
-    daemon.connect("a").await;
-    let status = daemon.until("signed out", |status| status.sign_in == SignIn::SignedOut).await;
+    let world = World::start().await;
+    let mut stream = world.open().await;
+    // Once everything is there: the next sign-in is a short one.
+    world.control.state().login_life = Duration::from_secs(2);
+    world.daemon.login(&world.control).await;
+    let status = world.daemon.until("signed out", |status| status.sign_in == SignIn::SignedOut).await;
     assert!(status.warnings.iter().any(|warning| warning.contains("sign-in has ended")), "{:?}", status.warnings);
-    assert!(std::net::TcpStream::connect(("127.0.0.1", port)).is_err());
-    assert!(!home.path().join("state/device-key.json").exists());
+    expect_reset(&mut stream).await;
+    assert!(std::net::TcpStream::connect(("127.0.0.1", world.port)).is_err());
+    assert!(!world.home.path().join("state/device-key.json").exists());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -27,6 +27,7 @@ use tokio::{
     sync::mpsc,
 };
 use tokio_rustls::client::TlsStream;
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     transfer::noise,
@@ -178,8 +179,9 @@ async fn what_cannot_be_reached_is_passed_over() {
 async fn no_more_than_can_be_sent_again_is_taken_before_the_answer() {
     let org = Org::new();
     let target = Target::echo().await;
-    let gateway =
-        Gateway::start(&org, Duration::ZERO, move |_| Plan::DialAfter(Duration::from_millis(300), target)).await;
+    let let_go = CancellationToken::new();
+    let dial = let_go.clone();
+    let gateway = Gateway::start(&org, Duration::ZERO, move |_| Plan::DialWhen(dial.clone(), target)).await;
     let entry = gateway.entry(org.client());
     let sent = noise(4, 5 << 20);
     let mut local = Local::connect(Route::to(&[&entry])).await;
@@ -187,8 +189,14 @@ async fn no_more_than_can_be_sent_again_is_taken_before_the_answer() {
     let (mut read, mut write) = local.app.split();
     let mut received = Vec::new();
     let before = async {
+        while control.up() == 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        // There is time to take more, and nothing else that keeps it from that.
         tokio::time::sleep(Duration::from_millis(150)).await;
-        control.up()
+        let taken = control.up();
+        let_go.cancel();
+        taken
     };
     let writing = async {
         write.write_all(&sent).await.unwrap();
@@ -218,10 +226,15 @@ async fn a_target_that_speaks_first_is_heard() {
 async fn a_client_that_goes_away_while_its_target_is_dialled_is_noticed() {
     let org = Org::new();
     let (sender, mut noticed) = mpsc::unbounded_channel();
-    let gateway = Gateway::start(&org, Duration::ZERO, move |_| Plan::UntilGone(sender.clone())).await;
+    let (asking, mut asked) = mpsc::unbounded_channel();
+    let gateway = Gateway::start(&org, Duration::ZERO, move |_| {
+        let _ = asking.send(());
+        Plan::UntilGone(sender.clone())
+    });
+    let gateway = gateway.await;
     let entry = gateway.entry(org.client());
     let local = Local::connect(Route::to(&[&entry])).await;
-    tokio::time::sleep(Duration::from_millis(50)).await;
+    within(asked.recv()).await.unwrap();
     SockRef::from(&local.app).set_linger(Some(Duration::ZERO)).unwrap();
     assert_eq!(local.end().await.cause, EndCause::LocalReset);
     within(noticed.recv()).await.unwrap();
@@ -405,7 +418,8 @@ async fn a_certificate_that_ended_opens_no_further_stream() {
     let org = Org::new();
     let gateway = Gateway::start(&org, Duration::ZERO, |_| Plan::problem(403, "denied")).await;
     let mut leaf = org.leaf(device());
-    leaf.ends = OffsetDateTime::now_utc() + Duration::from_secs(2);
+    let ends = OffsetDateTime::now_utc() + Duration::from_secs(5);
+    leaf.ends = ends;
     let (certificate, key) = org.sign(leaf);
     let identity = Identity::from_pem(org.id, &certificate, &key).unwrap();
     let mut stream = tls(&org.trust(), Some(&identity), &[b"postern/1"], gateway.node, gateway.address).await.unwrap();
@@ -419,7 +433,8 @@ async fn a_certificate_that_ended_opens_no_further_stream() {
         within(stream.read_exact(&mut text)).await.unwrap();
         let Ok(Reply::Refused(refused)) = Reply::read(&text) else { panic!("opened") };
         codes.push(refused.problem.code);
-        tokio::time::sleep(Duration::from_millis(3100)).await;
+        let left = ends + Duration::from_secs(1) - OffsetDateTime::now_utc();
+        tokio::time::sleep(Duration::try_from(left).unwrap_or_default()).await;
     }
     assert_eq!(codes, ["denied", "certificate_expired"]);
 }

@@ -127,8 +127,10 @@ impl Org {
 pub(crate) enum Plan {
     Dial(SocketAddr),
     Refuse(Refused),
-    /// Dials after the permit came, or says no when the client went away.
     DialAfter(Duration, SocketAddr),
+    /// Dials once it is let.
+    DialWhen(CancellationToken, SocketAddr),
+    /// Says no when the client went away.
     UntilGone(mpsc::UnboundedSender<()>),
 }
 
@@ -153,6 +155,10 @@ impl StreamHandler for Targets {
             Plan::Refuse(refused) => return Err(refused),
             Plan::DialAfter(pause, address) => {
                 tokio::time::sleep(pause).await;
+                address
+            }
+            Plan::DialWhen(let_go, address) => {
+                let_go.cancelled().await;
                 address
             }
             Plan::UntilGone(noticed) => {
