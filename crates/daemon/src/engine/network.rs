@@ -25,7 +25,7 @@ use postern_proto::{
 use tun_driver::{
     dns::DnsState,
     interface::{Interface, MAX_ZONES},
-    network::{Landscape, NoFreeSubnet, choose_subnet, rebase},
+    network::{HostInterface, Landscape, NoFreeSubnet, choose_subnet, rebase},
 };
 
 use super::{
@@ -163,6 +163,8 @@ pub(super) struct Up {
     pub(super) since: Now,
     /// Why the latest change is not made.
     pub(super) behind: Option<Behind>,
+    /// The device has lost or got IPv6 since netd answered: it is asked again.
+    other_families: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -234,7 +236,15 @@ impl Network {
             Phase::Asking { ticket: asked, plan, wished, conflicts, before } if asked == ticket => {
                 self.news = true;
                 let since = if let Before::Up(up) = before { up.since } else { now };
-                Phase::Up(Box::new(Up { plan, wished, conflicts, interface, since, behind: None }))
+                Phase::Up(Box::new(Up {
+                    plan,
+                    wished,
+                    conflicts,
+                    interface,
+                    since,
+                    behind: None,
+                    other_families: false,
+                }))
             }
             other => other,
         };
@@ -319,9 +329,12 @@ impl Network {
     /// The networks of this machine. What failed may work now.
     pub(super) fn set_landscape(&mut self, landscape: Landscape) {
         if self.landscape != landscape {
-            self.landscape = landscape;
+            let before = std::mem::replace(&mut self.landscape, landscape);
             if matches!(self.phase, Phase::Down(Down { fault: NetworkFault::NoSubnet, .. })) {
                 self.retry_now();
+            }
+            if let Phase::Up(up) | Phase::Asking { before: Before::Up(up), .. } = &mut self.phase {
+                up.other_families |= up.may_have_other_families(&before, &self.landscape);
             }
         }
     }
@@ -418,7 +431,7 @@ impl Network {
 
     fn ask(&mut self, plan: NetworkPlan, wished: Cidr, conflicts: Vec<String>) -> Step {
         let before = match std::mem::take(&mut self.phase) {
-            Phase::Up(up) if up.plan == plan => {
+            Phase::Up(up) if up.plan == plan && !up.other_families => {
                 self.news |= up.conflicts != conflicts || up.behind.is_some();
                 self.phase = Phase::Up(Box::new(Up { wished, conflicts, behind: None, ..*up }));
                 return Step::Nothing;
@@ -470,6 +483,28 @@ impl Before {
             Self::Down(down) => down.failures,
         }
     }
+}
+
+impl Up {
+    /// Whether the device has lost the IPv6 that netd gave it; or may have some now although netd left it out, since
+    /// this machine has an IPv6 address that it did not have.
+    fn may_have_other_families(&self, before: &Landscape, now: &Landscape) -> bool {
+        match self.interface.ipv6 {
+            Some(part) => {
+                let mut devices = now.interfaces.iter().filter(|device| device.index == self.interface.index);
+                let has = |device: &HostInterface| {
+                    device.addresses.iter().any(|address| address.addr() == part.addresses.device)
+                };
+                devices.next().is_some_and(|device| !has(device))
+            }
+            None => self.plan.ipv6.is_some() && !ipv6_addresses(now).is_subset(&ipv6_addresses(before)),
+        }
+    }
+}
+
+fn ipv6_addresses(landscape: &Landscape) -> BTreeSet<IpNet> {
+    let all = landscape.interfaces.iter().flat_map(|interface| &interface.addresses);
+    all.filter(|address| address.addr().is_ipv6()).copied().collect()
 }
 
 /// The zones that are answered for: the organisation's, and each alias outside of it (its parent, for a wildcard). None

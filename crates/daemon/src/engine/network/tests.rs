@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv6Net};
 use postern_local_api::message::{Connection, NameService, NetworkStatus};
 use postern_proto::{
     id::{AccountId, DeviceId},
@@ -10,8 +10,8 @@ use postern_proto::{
 };
 use tun_driver::{
     dns::{DnsBackend, DnsState},
-    interface::Pair,
-    network::{HostInterface, HostRoute},
+    interface::{Ipv6Part, Pair},
+    network::HostRoute,
 };
 
 use super::*;
@@ -361,6 +361,49 @@ fn a_conflict_that_is_there_first_is_avoided_from_the_beginning() {
     world.give(Input::NetworkChosen { enabled: true });
     let (_, plan) = world.asked.clone().unwrap();
     assert_ne!(plan.subnet.to_string(), "100.72.0.0/16");
+}
+
+#[test]
+fn ipv6_that_is_switched_off_or_on_later_is_asked_for_anew() {
+    let mut world = World::new();
+    world.give(Input::NetworkSettings {
+        wish: Ok(NetworkWish { ipv6: Some("fd00:72::".parse().unwrap()), ..wish() }),
+        own_names: Vec::new(),
+    });
+    world.give(Input::Access(vec![resource(1, BindMode::Vnm)]));
+    world.give(Input::NetworkChosen { enabled: true });
+    let answer = |world: &mut World, ipv6: bool| {
+        let (ticket, plan) = world.asked.take().expect("netd was asked");
+        let network: Ipv6Net = "fd00:72::/48".parse().unwrap();
+        let part = Ipv6Part { network, addresses: tun_driver::interface::ipv6_addresses(network, 0) };
+        let interface = Interface { ipv6: ipv6.then_some(part), ..interface(&plan) };
+        world.give(Input::NetworkConfigured { ticket, interface });
+    };
+    let device = |addresses: &[&str]| {
+        let addresses = addresses.iter().map(|address| address.parse().unwrap()).collect();
+        let interfaces = vec![HostInterface { index: 7, name: "postern0".to_owned(), addresses }];
+        Input::Landscape(Landscape { interfaces, ..Landscape::default() })
+    };
+    let shown = |world: &World| match world.status() {
+        NetworkStatus::Up(up) => up.ipv6,
+        other => panic!("{other:?}"),
+    };
+    answer(&mut world, true);
+    world.give(device(&["100.72.0.1/32", "fd00:72::1/128", "fe80::1/64"]));
+    assert_eq!((world.asks, shown(&world).as_deref()), (1, Some("fd00:72::/48")));
+    world.give(device(&["100.72.0.1/32"]));
+    answer(&mut world, false);
+    assert_eq!((world.asks, shown(&world)), (2, None));
+    // netd may leave it out for a reason of its own: it is asked once for each address that is new.
+    world.give(device(&["100.72.0.1/32", "fe80::1/64"]));
+    answer(&mut world, false);
+    assert_eq!((world.asks, shown(&world)), (3, None));
+    world.give(device(&["fe80::1/64"]));
+    assert_eq!(world.asks, 3);
+    world.give(device(&["100.72.0.1/32", "fe80::2/64"]));
+    answer(&mut world, true);
+    assert_eq!((world.asks, shown(&world).as_deref()), (4, Some("fd00:72::/48")));
+    assert!(world.cut.is_empty());
 }
 
 #[test]
