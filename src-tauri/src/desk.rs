@@ -201,12 +201,7 @@ impl Desk {
     fn remember_sign_in(&mut self) {
         let Some(status) = &self.status else { return };
         let (SignIn::SignedIn { account, .. } | SignIn::Locked { account, .. }) = &status.sign_in else { return };
-        let address = match &status.control {
-            message::ControlLink::None => self.stored.address.clone(),
-            message::ControlLink::Connecting { url }
-            | message::ControlLink::Connected { url, .. }
-            | message::ControlLink::Away { url, .. } => Some(url.clone()),
-        };
+        let address = status.control.url().map(str::to_owned).or_else(|| self.stored.address.clone());
         let email = (!account.service).then(|| account.email.clone());
         if self.stored.address != address || self.stored.email != email {
             self.stored.address = address;

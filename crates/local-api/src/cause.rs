@@ -121,6 +121,10 @@ pub enum Cause {
         zones: Vec<String>,
         reason: String,
     },
+    /// Resources in the virtual network whose names no zone covers.
+    NamesLeftOut {
+        names: Vec<String>,
+    },
     /// The virtual network is switched on and cannot be had.
     NetworkUnavailable {
         fault: NetworkFault,
@@ -259,6 +263,7 @@ impl Cause {
             Self::PortRange { .. } => "port_range",
             Self::RangeTaken { .. } => "range_taken",
             Self::DnsTaken { .. } => "dns_taken",
+            Self::NamesLeftOut { .. } => "names_left_out",
             Self::NetworkUnavailable { fault: NetworkFault::NotPermitted, .. } => "helper_refused",
             Self::NetworkUnavailable { fault: NetworkFault::NoService, .. } => "helper_missing",
             Self::NetworkUnavailable { .. } => "network_unavailable",

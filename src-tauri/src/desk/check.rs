@@ -62,7 +62,9 @@ impl Desk {
     pub(crate) fn check_address(&self, typed: &str) -> AddressVerdict {
         match address(typed) {
             Ok(url) => {
-                let known = self.stored.address.as_deref().map(|known| known.trim_end_matches('/')) == Some(&*url);
+                let service = self.status.as_ref().and_then(|status| status.control.url());
+                let known = [service, self.stored.address.as_deref()].into_iter().flatten();
+                let known = known.into_iter().any(|known| known.trim_end_matches('/') == url);
                 AddressVerdict { url: Some(url), problem: None, known }
             }
             Err(why) => {

@@ -132,7 +132,7 @@ pub(crate) fn service(link: &Link, status: Option<&Status>, stored: &Stored, mem
     };
     Service {
         link: link.clone(),
-        sign_in: sign_in(&status.sign_in, stored, memory),
+        sign_in: sign_in(&status.sign_in, &status.control, stored, memory),
         control: control(&status.control),
         keys: keys(&status.key_storage),
         network: network(&status.network),
@@ -146,10 +146,12 @@ pub(crate) fn service(link: &Link, status: Option<&Status>, stored: &Stored, mem
     }
 }
 
-fn sign_in(from: &message::SignIn, stored: &Stored, memory: &Memory) -> SignIn {
+fn sign_in(from: &message::SignIn, control: &ControlLink, stored: &Stored, memory: &Memory) -> SignIn {
     match from {
         message::SignIn::SignedOut => {
-            SignIn::SignedOut { address: stored.address.clone(), email: stored.email.clone() }
+            // Who started the service may have told it where to sign in.
+            let address = control.url().map(str::to_owned).or_else(|| stored.address.clone());
+            SignIn::SignedOut { address, email: stored.email.clone() }
         }
         message::SignIn::SignedIn { account, org, expires_at, must_change_password, .. } => SignIn::SignedIn {
             org: org.clone(),
@@ -171,7 +173,7 @@ fn sign_in(from: &message::SignIn, stored: &Stored, memory: &Memory) -> SignIn {
 
 fn control(from: &ControlLink) -> Control {
     match from {
-        ControlLink::None => Control::None,
+        ControlLink::None | ControlLink::Known { .. } => Control::None,
         ControlLink::Connecting { url } => Control::Connecting { address: url.clone() },
         ControlLink::Connected { url, since } => Control::Connected { address: url.clone(), since: since.0 },
         ControlLink::Away { url, since, error, retry_at } => {
@@ -219,40 +221,31 @@ fn network(from: &NetworkStatus) -> Network {
                 zones: up.zones.clone(),
                 names,
                 names_problem,
+                left_out: up.left_out.clone(),
+                behind: up.behind.clone(),
                 since: up.since.0,
             }
         }
         NetworkStatus::Unavailable { fault, reason, retry_at } => {
-            let (fault, code, remedy) = fault_of(*fault);
+            let cause = Cause::NetworkUnavailable { fault: *fault, reason: reason.clone() };
+            let Explanation { what, why, remedy } = cause.explain();
             Network::Unavailable {
-                fault,
-                problem: problem_of(code, "Virtual Networking cannot be had.", reason, remedy),
+                fault: fault_of(*fault),
+                problem: problem_of(cause.code(), &what, &why, &remedy),
                 retry_at: retry_at.0,
             }
         }
     }
 }
 
-fn fault_of(fault: message::NetworkFault) -> (NetworkFault, &'static str, &'static str) {
+const fn fault_of(fault: message::NetworkFault) -> NetworkFault {
     match fault {
-        message::NetworkFault::NoService => {
-            (NetworkFault::NoService, "helper_missing", "Install and start postern-netd, or stay with loopback.")
-        }
-        message::NetworkFault::NotPermitted => {
-            (NetworkFault::NotPermitted, "helper_refused", "Ask again, or stay with loopback. Nothing was changed.")
-        }
-        message::NetworkFault::NoDevice => {
-            (NetworkFault::NoDevice, "no_device", "Ask your admin for the TUN module, or stay with loopback.")
-        }
-        message::NetworkFault::NoSubnet => {
-            (NetworkFault::NoSubnet, "range_taken", "End the program that has the range, or stay with loopback.")
-        }
-        message::NetworkFault::BadSettings => {
-            (NetworkFault::BadSettings, "bad_network_settings", "Tell your admin; loopback goes on.")
-        }
-        message::NetworkFault::Failed => {
-            (NetworkFault::Failed, "network_failed", "It is tried again by itself; loopback goes on.")
-        }
+        message::NetworkFault::NoService => NetworkFault::NoService,
+        message::NetworkFault::NotPermitted => NetworkFault::NotPermitted,
+        message::NetworkFault::NoDevice => NetworkFault::NoDevice,
+        message::NetworkFault::NoSubnet => NetworkFault::NoSubnet,
+        message::NetworkFault::BadSettings => NetworkFault::BadSettings,
+        message::NetworkFault::Failed => NetworkFault::Failed,
     }
 }
 

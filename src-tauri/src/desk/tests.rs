@@ -1,6 +1,6 @@
 use postern_local_api::{
     client::ClientError,
-    message::{CheckGroup, DoctorLine, Event, ResourceState as State},
+    message::{CheckGroup, ControlLink, DoctorLine, Event, ResourceState as State, Status},
     proto::time::UnixMillis,
 };
 
@@ -260,6 +260,18 @@ fn address_and_email_are_remembered_for_the_next_sign_in() {
     let Shown::SignedOut { address, email } = desk.view(NOW).service.sign_in else { panic!("it is signed out") };
     assert_eq!(address.as_deref(), Some("https://northwind.postern.example"));
     assert_eq!(email.as_deref(), Some("mara@northwind.example"));
+}
+
+#[test]
+fn who_never_signed_in_is_shown_the_address_that_the_service_was_started_with() {
+    let mut desk = desk("40");
+    let url = "https://other.example:8443".to_owned();
+    let status = Status { control: ControlLink::Known { url: url.clone() }, ..Scenario::SignedOut.status(NOW) };
+    desk.hear(NOW, event(Event::Service { status: Box::new(status) }));
+    let Shown::SignedOut { address, .. } = desk.view(NOW).service.sign_in else { panic!("it is signed out") };
+    assert_eq!(address.as_ref(), Some(&url));
+    assert!(desk.check_address(&url).known, "the service has its certificate");
+    assert!(!desk.check_address("https://third.example").known);
 }
 
 #[test]

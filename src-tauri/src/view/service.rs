@@ -80,7 +80,7 @@ pub enum SignIn {
 #[serde(rename_all = "snake_case", tag = "state")]
 #[cfg_attr(test, derive(ts_rs::TS))]
 pub enum Control {
-    /// None is configured.
+    /// None is configured, or nobody is signed in there.
     None,
     Connecting {
         address: String,
@@ -160,6 +160,10 @@ pub enum Network {
         names: Option<String>,
         /// Names are not asked for, for this reason; resources are reached by address.
         names_problem: Option<String>,
+        /// Names of resources that nobody answers, since no zone could be registered for them.
+        left_out: Vec<String>,
+        /// What keeps the latest changes from being applied; it is tried again.
+        behind: Option<String>,
         since: u64,
     },
     /// Switched on and not to be had: resources are reached in loopback mode meanwhile.

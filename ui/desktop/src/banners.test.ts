@@ -33,6 +33,18 @@ describe('banners', () => {
     expect(kinds(away)).toEqual(['away']);
   });
 
+  it.each(['helper_refused', 'helper_missing', 'network_unavailable'])('say only once that there is no network (%s)', (code) => {
+    const network = { state: 'unavailable' as const, fault: 'no_service' as const, problem: problem(code, 'It does not run.'), retry_at: 0 };
+    expect(kinds(made({ network, health: [{ ...HEALTH_SLOW, code }] }))).toEqual(['network']);
+  });
+
+  it('ask only once for a new password', () => {
+    const signed = service(0).sign_in;
+    if (signed.state !== 'signed_in') throw new Error(signed.state);
+    const once = made({ sign_in: { ...signed, must_change_password: true }, health: [{ ...HEALTH_SLOW, code: 'password_once' }] });
+    expect(kinds(once)).toEqual(['password']);
+  });
+
   it('do not swallow health that nothing else says', () => {
     expect(kinds(made({ health: [{ ...HEALTH_SLOW, code: 'control_unreachable' }] }))).toEqual(['health']);
   });

@@ -62,6 +62,9 @@ const SAID_ABOVE: readonly (readonly [string, Banner['kind']])[] = [
   ['control_away', 'away'],
   ['lease_expired', 'away'],
   ['helper_refused', 'network'],
+  ['helper_missing', 'network'],
+  ['network_unavailable', 'network'],
+  ['password_once', 'password'],
   ['sign_in_ends', 'expiry'],
 ];
 

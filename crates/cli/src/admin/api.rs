@@ -26,13 +26,7 @@ pub(super) struct Items {
 
 impl Api {
     pub(super) fn new(service: LocalClient, link: &ControlLink) -> Self {
-        let control = match link {
-            ControlLink::None => None,
-            ControlLink::Connecting { url } | ControlLink::Connected { url, .. } | ControlLink::Away { url, .. } => {
-                Some(url.clone())
-            }
-        };
-        Self { service, control }
+        Self { service, control: link.url().map(str::to_owned) }
     }
 
     /// Where the control plane is.

@@ -155,6 +155,7 @@ fn control(control: &ControlLink, now: UnixMillis) -> Line {
     let line = labelled("Control plane");
     match control {
         ControlLink::None => line.styled(WARN, "none yet").plain(" – name it with `postern login --control URL`"),
+        ControlLink::Known { url } => line.plain(url).styled(DIM, ", asked when you sign in"),
         ControlLink::Connecting { url } => line.plain(url).styled(WARN, " connecting"),
         ControlLink::Connected { url, since } => {
             line.plain(url).styled(GOOD, " connected").plain(format!(" for {}", text::span(now.since(*since))))

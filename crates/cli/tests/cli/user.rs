@@ -309,6 +309,9 @@ fn status_of_somebody_who_is_not_signed_in_is_no_failure() {
     let fake = Fake::start();
     fake.set_status(&signed_out());
     fake.run(&["status"]).ends(0).says("no – sign in with `postern login`").says("none yet – name it");
+    let url = CONTROL.to_owned();
+    fake.set_status(&Status { control: ControlLink::Known { url }, ..signed_out() });
+    fake.run(&["status"]).ends(0).says(&format!("{CONTROL}, asked when you sign in"));
     for command in [&["resources"][..], &["sessions"], &["connect", "--all"], &["lock"], &["admin", "roles", "list"]] {
         fake.run(command).ends(4).warns("you are not signed in").warns("next: sign in: `postern login`");
     }

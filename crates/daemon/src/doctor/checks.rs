@@ -144,7 +144,7 @@ pub(super) fn sign_in(check: Open, status: &Status) -> Check {
 
 pub(super) fn sync(check: Open, status: &Status) -> Check {
     match &status.control {
-        ControlLink::None => check.skipped("Nobody is signed in."),
+        ControlLink::None | ControlLink::Known { .. } => check.skipped("Nobody is signed in."),
         ControlLink::Connecting { url } => check.warning(format!("{url} has not answered yet."), "Try again soon."),
         ControlLink::Connected { .. } => check.ok("Changes arrive at once."),
         ControlLink::Away { url, error, .. } => {

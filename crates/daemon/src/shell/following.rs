@@ -236,7 +236,7 @@ impl Shell {
         let now = clock::now();
         let since = match &self.link {
             ControlLink::Away { since, .. } => *since,
-            ControlLink::None | ControlLink::Connecting { .. } | ControlLink::Connected { .. } => now.wall,
+            _ => now.wall,
         };
         self.link = ControlLink::Away {
             url: account.control().url().to_string(),

@@ -245,7 +245,7 @@ fn network_causes(network: &NetworkStatus) -> Vec<Found> {
         }
         NetworkStatus::Up(up) => up,
     };
-    let NetworkUp { subnet, moved, names, behind, zones, since, .. } = &**up;
+    let NetworkUp { subnet, moved, names, behind, left_out, zones, since, .. } = &**up;
     let mut found = Vec::new();
     if let Some(moved) = moved {
         let cause = Cause::RangeTaken { to: subnet.clone(), because: moved.because.clone() };
@@ -255,12 +255,45 @@ fn network_causes(network: &NetworkStatus) -> Vec<Found> {
         found.push(Found::new(Cause::DnsTaken { zones: zones.clone(), reason: reason.clone() }));
     }
     found.extend(behind.iter().map(|reason| Found::new(Cause::NetworkBehind { reason: reason.clone() })));
+    if !left_out.is_empty() {
+        found.push(Found::new(Cause::NamesLeftOut { names: left_out.clone() }));
+    }
     found
 }
 
 #[cfg(test)]
 mod tests {
+    use postern_local_api::message::NetworkMoved;
+
     use super::*;
+
+    #[test]
+    fn everything_that_is_amiss_with_a_network_that_is_up_is_told_of() {
+        let mut up = NetworkUp {
+            interface: "postern0".to_owned(),
+            subnet: "100.72.0.0/16".to_owned(),
+            moved: None,
+            ipv6: None,
+            address: [100, 72, 0, 1].into(),
+            resolver: [100, 72, 0, 2].into(),
+            zones: vec!["my-org".to_owned()],
+            names: NameService::Registered { through: "systemd-resolved".to_owned() },
+            since: UnixMillis(1),
+            behind: None,
+            left_out: Vec::new(),
+        };
+        let codes = |up: &NetworkUp| {
+            let found = network_causes(&NetworkStatus::Up(Box::new(up.clone())));
+            found.iter().map(|found| found.cause.code().to_owned()).collect::<Vec<_>>()
+        };
+        assert!(codes(&up).is_empty());
+        up.left_out = vec!["db.far.example".to_owned()];
+        assert_eq!(codes(&up), ["names_left_out"]);
+        up.behind = Some("a zone was refused".to_owned());
+        up.names = NameService::Unavailable { reason: "there is no resolver".to_owned() };
+        up.moved = Some(NetworkMoved { from: "100.64.0.0/16".to_owned(), because: Vec::new() });
+        assert_eq!(codes(&up), ["range_taken", "dns_taken", "network_behind", "names_left_out"]);
+    }
 
     #[test]
     fn an_end_is_told_of_fifteen_ten_and_two_minutes_before() {

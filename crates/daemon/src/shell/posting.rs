@@ -2,7 +2,7 @@
 
 use postern_local_api::{
     command::command,
-    message::{HealthItem, ResourceStatus, SignIn, Status},
+    message::{ControlLink, HealthItem, ResourceStatus, SignIn, Status},
 };
 use postern_proto::id::ResourceId;
 
@@ -68,7 +68,7 @@ impl Shell {
         Status {
             service: env!("CARGO_PKG_VERSION").to_owned(),
             sign_in: self.sign_in_status(),
-            control: self.link.clone(),
+            control: self.control_link(),
             key_storage: self.key_storage(),
             certificate_ends: self.account.as_ref().map(|account| account.certificate().not_after),
             gateways: self.parts.carriage.gateways().status(now.boot),
@@ -78,6 +78,17 @@ impl Shell {
             network,
             allowed_uids: self.parts.allowed_uids.clone(),
             status_api: self.parts.status_api.borrow().clone(),
+        }
+    }
+
+    fn control_link(&self) -> ControlLink {
+        match (&self.link, &*self.parts.configs.borrow()) {
+            (ControlLink::None, Some(config)) => {
+                // Of several, the one that is asked first.
+                let url = config.control.split(',').next().unwrap_or_default().trim();
+                ControlLink::Known { url: url.to_owned() }
+            }
+            (link, _) => link.clone(),
         }
     }
 

@@ -26,6 +26,19 @@ async fn a_wrong_password_is_refused_in_the_words_of_the_control_plane() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_control_plane_that_is_configured_is_told_of_before_anybody_signs_in() {
+    let home = tempfile::tempdir().unwrap();
+    let mut daemon = Daemon::start(home.path(), &[]);
+    assert_eq!(daemon.status().await.control, ControlLink::None);
+    drop(daemon);
+    daemon = Daemon::start(home.path(), &["--control", "https://one.example,https://two.example"]);
+    let known = ControlLink::Known { url: "https://one.example".to_owned() };
+    assert_eq!(daemon.status().await.control, known);
+    daemon.restart(Signal::TERM);
+    assert_eq!(daemon.status().await.control, known, "it is remembered");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_fingerprint_is_enough_to_trust_and_a_wrong_one_sends_nothing() {
     let control = Control::start().await;
     let home = tempfile::tempdir().unwrap();

@@ -37,6 +37,7 @@ pub(super) fn all() -> Vec<Cause> {
         Cause::PortRange { port: 70_000, network: true },
         Cause::RangeTaken { to: text(), because: vec![text()] },
         Cause::DnsTaken { zones: names(), reason: text() },
+        Cause::NamesLeftOut { names: names() },
         Cause::NetworkUnavailable { fault: NetworkFault::NotPermitted, reason: text() },
         Cause::NetworkUnavailable { fault: NetworkFault::NoService, reason: text() },
         Cause::NetworkUnavailable { fault: NetworkFault::NoSubnet, reason: text() },

@@ -25,6 +25,7 @@ pub(super) fn explain(cause: &Cause) -> Explanation {
         Cause::PortTaken { .. } | Cause::AddressFailed { .. } | Cause::PortRange { .. } => port(cause),
         Cause::RangeTaken { .. }
         | Cause::DnsTaken { .. }
+        | Cause::NamesLeftOut { .. }
         | Cause::NetworkUnavailable { .. }
         | Cause::NetworkBehind { .. } => network(cause),
         Cause::SignInEnds { .. }
@@ -215,6 +216,12 @@ fn network(cause: &Cause) -> Explanation {
             },
             sentence(reason),
             "Loopback addresses and addresses of the virtual network still work. Look with postern doctor.",
+        ),
+        Cause::NamesLeftOut { names } => said(
+            format!("Names without an answer: {}.", list(names)),
+            "Their zones could not be registered: they would cover the control plane or a gateway, this system refuses \
+             them, or there are too many.",
+            "Use the addresses of these resources, or ask an admin for names in the organisation's own zone.",
         ),
         Cause::NetworkUnavailable { fault, reason } => unavailable(*fault, reason),
         Cause::NetworkBehind { reason } => said(

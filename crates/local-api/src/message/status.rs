@@ -48,6 +48,19 @@ pub struct Status {
     pub health: Vec<HealthItem>,
 }
 
+impl ControlLink {
+    /// Where the control plane is, as far as it is known.
+    #[must_use]
+    pub fn url(&self) -> Option<&str> {
+        match self {
+            Self::None => None,
+            Self::Known { url } | Self::Connecting { url } | Self::Connected { url, .. } | Self::Away { url, .. } => {
+                Some(url)
+            }
+        }
+    }
+}
+
 impl Status {
     /// Of a service that has just begun: nobody is signed in and nothing is wrong.
     #[must_use]
@@ -74,6 +87,10 @@ impl Status {
 pub enum ControlLink {
     /// No control plane is configured.
     None,
+    /// It is configured, and nobody is signed in there.
+    Known {
+        url: String,
+    },
     Connecting {
         url: String,
     },

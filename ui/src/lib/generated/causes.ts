@@ -25,6 +25,7 @@ export const CAUSES: readonly { code: string; what: string; why: string; remedy:
   { code: "port_range", what: "70000 is no port.", why: "Ports go from 1 to 65535.", remedy: "Use 1 to 65535." },
   { code: "range_taken", what: "The address range moved to it broke.", why: "It broke.", remedy: "Nothing for names; look up addresses you wrote down." },
   { code: "dns_taken", what: "Names under gw-1 and gw-2 go to another resolver.", why: "It broke.", remedy: "Loopback addresses and addresses of the virtual network still work. Look with postern doctor." },
+  { code: "names_left_out", what: "Names without an answer: gw-1 and gw-2.", why: "Their zones could not be registered: they would cover the control plane or a gateway, this system refuses them, or there are too many.", remedy: "Use the addresses of these resources, or ask an admin for names in the organisation's own zone." },
   { code: "helper_refused", what: "Virtual Networking is not authorised.", why: "It broke.", remedy: "Ask again, or stay with loopback addresses: they work meanwhile." },
   { code: "helper_missing", what: "The helper for Virtual Networking does not run.", why: "It broke.", remedy: "Install or start postern-netd, or stay with loopback addresses: they work meanwhile." },
   { code: "network_unavailable", what: "Virtual Networking cannot be had.", why: "It broke.", remedy: "Leave another private network, or stay with loopback addresses: they work meanwhile." },

@@ -394,7 +394,15 @@ names: string | null,
 /**
  * Names are not asked for, for this reason; resources are reached by address.
  */
-names_problem: string | null, since: number, } | { "state": "unavailable", fault: NetworkFault, problem: Problem, retry_at: number, };
+names_problem: string | null, 
+/**
+ * Names of resources that nobody answers, since no zone could be registered for them.
+ */
+left_out: Array<string>, 
+/**
+ * What keeps the latest changes from being applied; it is tried again.
+ */
+behind: string | null, since: number, } | { "state": "unavailable", fault: NetworkFault, problem: Problem, retry_at: number, };
 
 /**
  * Why there is no virtual network; decides which step of the guide failed.

@@ -122,6 +122,11 @@ const sentences: Sentences = {
     ['Names under {} go to another resolver.', 'Namen unter {} gehen an einen anderen Resolver.'],
     ['Loopback addresses and addresses of the virtual network still work. Look with postern doctor.', 'Loopback-Adressen und Adressen des virtuellen Netzes gehen weiterhin. Mit postern doctor nachsehen.'],
   ],
+  names_left_out: [
+    ['Names without an answer: {}.', 'Namen ohne Antwort: {}.'],
+    ['Their zones could not be registered: they would cover the control plane or a gateway, this system refuses them, or there are too many.', 'Ihre Zonen konnten nicht eingetragen werden: Sie würden die Control Plane oder ein Gateway umfassen, dieses System lehnt sie ab, oder es sind zu viele.'],
+    ["Use the addresses of these resources, or ask an admin for names in the organisation's own zone.", 'Die Adressen dieser Ressourcen benutzen, oder die Administration um Namen in der eigenen Zone der Organisation bitten.'],
+  ],
   helper_refused: NETWORK,
   helper_missing: NETWORK,
   network_unavailable: NETWORK,

@@ -51,11 +51,16 @@ export const SCENARIOS: Record<string, (view: View) => void> = {
     v.service.keys = { state: 'unreadable', name: 'GNOME Keyring', problem: problem('keyring_locked', 'The keyring is locked, so your device key cannot be read.', 'It opens with your login password.', 'Unlock it, keep the key in memory until you quit, or in a file only you can read.') };
   },
   network: (v) => {
-    v.service.network = { state: 'up', interface: 'postern0', subnet: '100.72.0.0/16', moved_from: null, moved_because: [], ipv6: null, address: '100.72.0.1', resolver: '100.72.0.2', zones: ['northwind'], names: 'resolved', names_problem: null, since: v.now - MINUTE };
+    v.service.network = { state: 'up', interface: 'postern0', subnet: '100.72.0.0/16', moved_from: null, moved_because: [], ipv6: null, address: '100.72.0.1', resolver: '100.72.0.2', zones: ['northwind'], names: 'resolved', names_problem: null, left_out: [], behind: null, since: v.now - MINUTE };
     for (const row of v.rows) row.dns_name = `${row.name.split('-')[0]}.northwind:5432`;
   },
+  'network-left-out': (v) => {
+    SCENARIOS.network?.(v);
+    if (v.service.network.state === 'up') v.service.network.left_out = ['ledger.corp.example', '*.kafka.corp.example'];
+    v.service.health = [{ ...HEALTH, code: 'names_left_out', severity: 'warn', resource: null, what: 'Names without an answer: ledger.corp.example and *.kafka.corp.example.', why: 'Their zones could not be registered: they would cover the control plane or a gateway, this system refuses them, or there are too many.', remedy: "Use the addresses of these resources, or ask an admin for names in the organisation's own zone." }];
+  },
   'network-refused': (v) => {
-    v.service.network = { state: 'unavailable', fault: 'not_permitted', retry_at: v.now + 30_000, problem: problem('helper_refused', 'Virtual Networking is not authorised.', 'The question was closed, or your account may not answer it.', 'Ask again, or stay with loopback. Nothing was changed.') };
+    v.service.network = { state: 'unavailable', fault: 'not_permitted', retry_at: v.now + 30_000, problem: problem('helper_refused', 'Virtual Networking is not authorised.', 'The question was closed, or your account may not answer it.', 'Ask again, or stay with loopback addresses: they work meanwhile.') };
   },
   quit: (v) => (v.question = { question: 'quit', connected: 5, streams: 3 }),
   link: (v) => (v.question = { question: 'link', name: 'orders-staging', id: 'res_orders-staging', state: 'off', address: '127.0.0.1:15433' }),
