@@ -19,10 +19,13 @@ pub struct Names(Vec<(&'static str, Vec<String>)>);
 /// Fields whose numbers are told even in the strict form.
 const COUNTS: [&str; 4] = ["count", "cut", "up", "down"];
 /// Codes that are told even in the strict form: each is a word of our own.
-const CODES: [&str; 18] = [
+const CODES: [&str; 21] = [
     "target_refused",
     "target_timed_out",
     "target_unresolvable",
+    "target_unroutable",
+    "target_not_permitted",
+    "dial_failed",
     "target_forbidden",
     "lease_expired",
     "lease_revoked",

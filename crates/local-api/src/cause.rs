@@ -35,6 +35,16 @@ pub enum Cause {
         gateway: Option<String>,
         detail: String,
     },
+    /// No route leads from the node to the resource's host, or the host is not at the end of it.
+    TargetUnroutable {
+        gateway: Option<String>,
+        detail: String,
+    },
+    /// The node's own system (a firewall, a policy) forbids the connection.
+    TargetNotPermitted {
+        gateway: Option<String>,
+        detail: String,
+    },
     /// The name of the resource's host cannot be resolved where it is dialled.
     TargetUnresolvable {
         gateway: Option<String>,
@@ -221,6 +231,8 @@ impl Cause {
         match problem.code.as_str() {
             "target_refused" => Self::TargetRefused { gateway, detail },
             "target_timed_out" | "target_timeout" => Self::TargetTimeout { gateway, detail },
+            "target_unroutable" => Self::TargetUnroutable { gateway, detail },
+            "target_not_permitted" => Self::TargetNotPermitted { gateway, detail },
             "target_unresolvable" => Self::TargetUnresolvable { gateway, detail },
             "no_lease" if problem.status == 403 => Self::Denied { resource: resource.to_owned(), detail: None },
             "no_lease" | "lease_expired" | "lease_key_unknown" | "control_plane_away" | "certificate_expired" => {
@@ -247,6 +259,8 @@ impl Cause {
         match self {
             Self::TargetRefused { .. } => "target_refused",
             Self::TargetTimeout { .. } => "target_timeout",
+            Self::TargetUnroutable { .. } => "target_unroutable",
+            Self::TargetNotPermitted { .. } => "target_not_permitted",
             Self::TargetUnresolvable { .. } => "target_unresolvable",
             Self::TargetUnhealthy { .. } => "target_unhealthy",
             Self::Denied { .. } => "denied",

@@ -48,6 +48,13 @@ pub enum DialError {
     Forbidden { host: String, ip: IpAddr, why: Forbidden },
     #[error("{address} does not accept the connection: {source}")]
     Refused { address: String, source: io::Error },
+    #[error("no way leads from this node to {address}: {source}")]
+    Unroutable { address: String, source: io::Error },
+    #[error("the system of this node does not let it connect to {address}: {source}")]
+    NotPermitted { address: String, source: io::Error },
+    /// Nothing was learnt of the target: the node ran out of files, ports or memory.
+    #[error("this node could not try {address}: {source}")]
+    NotTried { address: String, source: io::Error },
     #[error("{address} did not answer within {} s", DIAL_LIMIT.as_secs())]
     TimedOut { address: String },
 }
@@ -83,14 +90,11 @@ impl Dialer {
     /// Connects to the first address of the target that answers, and says which one that is.
     pub async fn dial(&self, target: &Target) -> Result<(TcpStream, SocketAddr), DialError> {
         let deadline = Instant::now() + DIAL_LIMIT;
-        let timed_out = || DialError::TimedOut { address: target.address() };
-        let resolved = timeout_at(deadline, resolve(target)).await.map_err(|_| timed_out())??;
+        let silent = |_| DialError::Unresolvable { host: target.host.clone(), source: no_answer_from_dns() };
+        let resolved = timeout_at(deadline, resolve(target)).await.map_err(silent)??;
         let addresses = self.admit(target, &resolved)?;
         let left = deadline.saturating_duration_since(Instant::now());
-        happy_eyeballs::connect(&addresses, left).await.map_err(|source| match source.kind() {
-            io::ErrorKind::TimedOut => timed_out(),
-            _ => DialError::Refused { address: target.address(), source },
-        })
+        happy_eyeballs::connect(&addresses, left).await.map_err(|source| DialError::of(target.address(), source))
     }
 
     /// The addresses that may be dialled; the reason against the first when there is none.
@@ -122,13 +126,31 @@ impl Dialer {
 }
 
 impl DialError {
-    /// What the client is told.
+    /// What a failed connect tells of the target, and what of the way to it.
+    fn of(address: String, source: io::Error) -> Self {
+        use io::ErrorKind::{
+            ConnectionAborted, ConnectionRefused, ConnectionReset, HostUnreachable, NetworkDown, NetworkUnreachable,
+            PermissionDenied, TimedOut,
+        };
+        match source.kind() {
+            ConnectionRefused | ConnectionReset | ConnectionAborted => Self::Refused { address, source },
+            HostUnreachable | NetworkUnreachable | NetworkDown => Self::Unroutable { address, source },
+            PermissionDenied => Self::NotPermitted { address, source },
+            TimedOut => Self::TimedOut { address },
+            _ => Self::NotTried { address, source },
+        }
+    }
+
+    /// What the client is told. A client that does not know a code lays out title and detail.
     #[must_use]
     pub fn problem(&self) -> Problem {
         let (status, code, title) = match self {
             Self::Unresolvable { .. } => (502, "target_unresolvable", "The node cannot resolve the resource's name"),
             Self::Forbidden { .. } => (403, "target_forbidden", "The node may not dial the resource's address"),
             Self::Refused { .. } => (502, "target_refused", "The resource does not accept connections"),
+            Self::Unroutable { .. } => (502, "target_unroutable", "No way leads from the node to the resource"),
+            Self::NotPermitted { .. } => (502, "target_not_permitted", "The node's system forbids the connection"),
+            Self::NotTried { .. } => (502, "dial_failed", "The node cannot open another connection now"),
             Self::TimedOut { .. } => (504, "target_timed_out", "The resource did not answer in time"),
         };
         Problem::new(status, code, title).with_detail(format!("{self}."))
@@ -147,6 +169,10 @@ async fn resolve(target: &Target) -> Result<Vec<SocketAddr>, DialError> {
         return Err(unresolvable(io::ErrorKind::NotFound.into()));
     }
     Ok(found)
+}
+
+fn no_answer_from_dns() -> io::Error {
+    io::Error::new(io::ErrorKind::TimedOut, format!("no answer within {} s", DIAL_LIMIT.as_secs()))
 }
 
 /// Whether an address belongs to this machine: then the kernel would use it as the source of a packet to itself. No

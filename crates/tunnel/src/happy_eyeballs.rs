@@ -21,19 +21,35 @@ pub const STAGGER: Duration = Duration::from_millis(250);
 
 /// Connects to the first of `addresses` that answers within `limit`, and says which one that was.
 ///
-/// When none answers, the error is that of the address that failed first; [`io::ErrorKind::TimedOut`] when the limit ran
-/// out before any failure.
+/// When none connects, the error is that of the address that tells most: one that answered before one that was silent
+/// ([`io::ErrorKind::TimedOut`]), and that before one to which nothing could be sent.
 pub async fn connect(addresses: &[SocketAddr], limit: Duration) -> io::Result<(TcpStream, SocketAddr)> {
     if let [address] = addresses {
         let connected = timeout(limit, connect_to(*address)).await;
         return Ok((connected.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))?, *address));
     }
-    let mut first_error = None;
-    let raced = timeout(limit, race(interleave(addresses), &mut first_error)).await;
-    raced.ok().flatten().ok_or_else(|| first_error.unwrap_or_else(|| io::ErrorKind::TimedOut.into()))
+    let mut told = None;
+    match timeout(limit, race(interleave(addresses), &mut told)).await {
+        Ok(Some(connected)) => return Ok(connected),
+        Ok(None) => {}
+        Err(_) => tell(&mut told, io::ErrorKind::TimedOut.into()),
+    }
+    Err(told.unwrap_or_else(|| io::ErrorKind::TimedOut.into()))
 }
 
-async fn race(addresses: Vec<SocketAddr>, first_error: &mut Option<io::Error>) -> Option<(TcpStream, SocketAddr)> {
+/// Keeps the error that tells more; of two alike the first.
+fn tell(told: &mut Option<io::Error>, error: io::Error) {
+    let weight = |error: &io::Error| match error.kind() {
+        io::ErrorKind::ConnectionRefused | io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionAborted => 2,
+        io::ErrorKind::TimedOut => 1,
+        _ => 0,
+    };
+    if told.as_ref().is_none_or(|told| weight(told) < weight(&error)) {
+        *told = Some(error);
+    }
+}
+
+async fn race(addresses: Vec<SocketAddr>, told: &mut Option<io::Error>) -> Option<(TcpStream, SocketAddr)> {
     let mut waiting = addresses.into_iter().peekable();
     let mut attempts = JoinSet::new();
     let mut next_at = Instant::now();
@@ -49,7 +65,7 @@ async fn race(addresses: Vec<SocketAddr>, first_error: &mut Option<io::Error>) -
             Some(ended) = attempts.join_next() => match ended {
                 Ok(Ok(connected)) => return Some(connected),
                 Ok(Err(error)) => {
-                    first_error.get_or_insert(error);
+                    tell(told, error);
                     next_at = Instant::now();
                 }
                 Err(_) => {}
@@ -131,6 +147,20 @@ mod tests {
         let alive = listener.local_addr().unwrap();
         let (stream, address) = connect(&[dead, alive], Duration::from_secs(5)).await.unwrap();
         assert_eq!((stream.peer_addr().unwrap(), address), (alive, alive));
+    }
+
+    #[test]
+    fn what_answered_tells_more_than_what_was_silent_or_could_not_be_asked() {
+        use io::ErrorKind::{ConnectionRefused, HostUnreachable, NetworkUnreachable, TimedOut};
+        for (kinds, most) in [
+            (vec![NetworkUnreachable, ConnectionRefused, TimedOut], ConnectionRefused),
+            (vec![NetworkUnreachable, TimedOut, HostUnreachable], TimedOut),
+            (vec![HostUnreachable, NetworkUnreachable], HostUnreachable),
+        ] {
+            let mut told = None;
+            kinds.into_iter().for_each(|kind| tell(&mut told, kind.into()));
+            assert_eq!(told.unwrap().kind(), most);
+        }
     }
 
     #[tokio::test]

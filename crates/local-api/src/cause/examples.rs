@@ -16,6 +16,8 @@ pub(super) fn all() -> Vec<Cause> {
     vec![
         Cause::TargetRefused { gateway: Some("gw-1".to_owned()), detail: text() },
         Cause::TargetTimeout { gateway: None, detail: text() },
+        Cause::TargetUnroutable { gateway: None, detail: text() },
+        Cause::TargetNotPermitted { gateway: None, detail: text() },
         Cause::TargetUnresolvable { gateway: None, detail: text() },
         Cause::TargetUnhealthy { detail: text() },
         Cause::Denied { resource: text(), detail: None },

@@ -45,6 +45,12 @@ fn what_a_gateway_said_becomes_a_cause_by_its_code() {
     assert_eq!(of(502, "no_lease"), Cause::LeaseExpired { control_away: true });
     assert_eq!(of(502, "gateway_unreachable").code(), "gateway_away");
     assert_eq!(of(418, "teapot").code(), "teapot");
+    for code in ["target_unroutable", "target_not_permitted", "dial_failed", "target_of_next_year"] {
+        let cause = of(502, code);
+        assert_eq!(cause.code(), code);
+        let why = cause.explain().why;
+        assert!(why.contains("10.0.0.1:5432") && !why.contains("Nothing listens"), "{why}");
+    }
     let refused = of(502, "target_refused").explain();
     assert_eq!(refused.what, "The target refused the connection.");
     assert_eq!(

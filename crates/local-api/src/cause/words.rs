@@ -12,6 +12,8 @@ pub(super) fn explain(cause: &Cause) -> Explanation {
     match cause {
         Cause::TargetRefused { .. }
         | Cause::TargetTimeout { .. }
+        | Cause::TargetUnroutable { .. }
+        | Cause::TargetNotPermitted { .. }
         | Cause::TargetUnresolvable { .. }
         | Cause::TargetUnhealthy { .. } => target(cause),
         Cause::Denied { .. } | Cause::LeaseExpired { .. } | Cause::StepUp { .. } => access(cause),
@@ -67,6 +69,16 @@ fn target(cause: &Cause) -> Explanation {
                 seen(gateway.as_ref(), detail)
             ),
             "Try again, or copy the report for your admin.",
+        ),
+        Cause::TargetUnroutable { gateway, detail } => said(
+            "The gateway finds no way to the target.",
+            format!("{}Your access is fine.", seen(gateway.as_ref(), detail)),
+            "Copy the report for your admin: a route is missing, the resource's host is off, or a firewall forbids the way.",
+        ),
+        Cause::TargetNotPermitted { gateway, detail } => said(
+            "The gateway is not let to the target.",
+            format!("{}Your access is fine.", seen(gateway.as_ref(), detail)),
+            "Copy the report for your admin: a firewall or a policy on the gateway's own machine forbids it.",
         ),
         Cause::TargetUnresolvable { gateway, detail } => said(
             "The name of the target is not known.",

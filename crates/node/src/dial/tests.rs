@@ -168,3 +168,38 @@ async fn failures_have_a_status_and_a_code() {
     let late = DialError::TimedOut { address: "x:1".into() }.problem();
     assert_eq!((late.status, late.code.as_str()), (504, "target_timed_out"));
 }
+
+#[test]
+fn only_a_target_that_answered_has_refused() {
+    use rustix::io::Errno;
+    let told = |errno: Errno| {
+        let problem = DialError::of("10.0.0.1:5432".into(), errno.into()).problem();
+        (problem.status, problem.code)
+    };
+    for (errnos, status, code) in [
+        (&[Errno::CONNREFUSED, Errno::CONNRESET, Errno::CONNABORTED][..], 502, "target_refused"),
+        (&[Errno::NETUNREACH, Errno::HOSTUNREACH, Errno::NETDOWN], 502, "target_unroutable"),
+        (&[Errno::PERM, Errno::ACCESS], 502, "target_not_permitted"),
+        (&[Errno::TIMEDOUT], 504, "target_timed_out"),
+        (&[Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM, Errno::ADDRNOTAVAIL], 502, "dial_failed"),
+    ] {
+        for errno in errnos {
+            assert_eq!(told(*errno), (status, code.to_owned()), "{errno}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_target_without_a_route_is_told_as_that() {
+    // Addresses of documentation, one of a family that this machine may have no route for.
+    let unroutable = |ip: &&&str| {
+        let ip: IpAddr = ip.parse().unwrap();
+        let any: IpAddr = if ip.is_ipv4() { [0, 0, 0, 0].into() } else { [0_u16; 8].into() };
+        let connected = UdpSocket::bind((any, 0)).and_then(|socket| socket.connect((ip, 9)));
+        connected.is_err_and(|error| error.kind() == io::ErrorKind::NetworkUnreachable)
+    };
+    for host in ["192.0.2.1", "2001:db8::1"].iter().filter(unroutable) {
+        let error = Dialer::default().dial(&target(host, 1, false)).await.unwrap_err();
+        assert!(matches!(error, DialError::Unroutable { .. }), "{error}");
+    }
+}

@@ -4,6 +4,8 @@
 export const CAUSES: readonly { code: string; what: string; why: string; remedy: string }[] = [
   { code: "target_refused", what: "The target refused the connection.", why: "gw-1 says: It broke. Nothing listens there. Your access is fine.", remedy: "Ask its owner whether it is down. Each new connection is a new try." },
   { code: "target_timeout", what: "The target did not answer in time.", why: "It broke. Often a firewall between the two is the reason. Your access is fine.", remedy: "Try again, or copy the report for your admin." },
+  { code: "target_unroutable", what: "The gateway finds no way to the target.", why: "It broke. Your access is fine.", remedy: "Copy the report for your admin: a route is missing, the resource's host is off, or a firewall forbids the way." },
+  { code: "target_not_permitted", what: "The gateway is not let to the target.", why: "It broke. Your access is fine.", remedy: "Copy the report for your admin: a firewall or a policy on the gateway's own machine forbids it." },
   { code: "target_unresolvable", what: "The name of the target is not known.", why: "It broke. Your access is fine.", remedy: "Copy the report for your admin: the resource's host name is wrong, or its DNS is down." },
   { code: "target_unhealthy", what: "The target does not answer.", why: "It broke. Your access is fine.", remedy: "Ask its owner whether it is down. The gateways look again by themselves." },
   { code: "denied", what: "You may not use it broke now.", why: "The control plane gives no proof of access for it.", remedy: "Request access, or ask an admin." },

@@ -28,6 +28,16 @@ const sentences: Sentences = {
     ['{} Often a firewall between the two is the reason. Your access is fine.', `{} Oft liegt es an einer Firewall dazwischen. ${ACCESS_FINE}`],
     ['Try again, or copy the report for your admin.', 'Erneut versuchen, oder den Bericht für die Administration kopieren.'],
   ],
+  target_unroutable: [
+    ['The gateway finds no way to the target.', 'Das Gateway findet keinen Weg zum Ziel.'],
+    ['{} Your access is fine.', `{} ${ACCESS_FINE}`],
+    ["Copy the report for your admin: a route is missing, the resource's host is off, or a firewall forbids the way.", 'Den Bericht für die Administration kopieren: Eine Route fehlt, der Rechner der Ressource ist aus, oder eine Firewall verbietet den Weg.'],
+  ],
+  target_not_permitted: [
+    ['The gateway is not let to the target.', 'Das Gateway darf nicht zum Ziel.'],
+    ['{} Your access is fine.', `{} ${ACCESS_FINE}`],
+    ["Copy the report for your admin: a firewall or a policy on the gateway's own machine forbids it.", 'Den Bericht für die Administration kopieren: Eine Firewall oder eine Regel auf dem Rechner des Gateways verbietet es.'],
+  ],
   target_unresolvable: [
     ['The name of the target is not known.', 'Der Name des Ziels ist unbekannt.'],
     ['{} Your access is fine.', `{} ${ACCESS_FINE}`],
