@@ -35,7 +35,7 @@ const CHECK_LIMIT: Duration = Duration::from_secs(5);
 const GATHER: Duration = Duration::from_millis(100);
 /// Reports in one frame: about 200 bytes each.
 const REPORTS_PER_FRAME: usize = 1000;
-/// Wishes that may wait; when there are more, the caller's is dropped and comes again with the next connection.
+/// Wishes that may wait; when there are more, the caller's is dropped, and is for the caller to say again.
 pub const WISHES: usize = 256;
 
 /// What the checker is asked for.
@@ -70,7 +70,8 @@ impl Pulse {
     /// A resource was dialled for a stream. Never waits; when too many wishes wait, the next round of checks finds out.
     pub fn dialled(&self, resource: ResourceId, connected: bool) {
         let failing = self.failing.read().unwrap_or_else(PoisonError::into_inner).contains(&resource);
-        if connected == failing {
+        // The other half is for what nobody says twice.
+        if connected == failing && self.wishes.capacity() > WISHES / 2 {
             let _ = self.wishes.try_send(HealthWish::Soon(resource));
         }
     }
@@ -119,7 +120,9 @@ pub async fn run(
             }
             () = sleep_until(next.unwrap_or_else(Instant::now)), if next.is_some() => continue,
             () = sleep_until(send_at), if !ready.is_empty() => {
-                send(&outbox, std::mem::take(&mut ready));
+                for part in std::mem::take(&mut ready).chunks(REPORTS_PER_FRAME) {
+                    send(&outbox, &mut board, part);
+                }
                 continue;
             }
         }
@@ -156,11 +159,10 @@ async fn check(dialer: Dialer, resource: ResourceId, target: Target) -> HealthRe
     HealthReport { resource, health, checked_at: clock::now(), connect_micros }
 }
 
-/// Hands reports to the sync connection. What does not fit is reported again with the next refresh.
-fn send(outbox: &mpsc::Sender<ClientFrame>, reports: Vec<HealthReport>) {
-    for part in reports.chunks(REPORTS_PER_FRAME) {
-        if outbox.try_send(ClientFrame::Health { reports: part.to_vec() }).is_err() {
-            tracing::debug!("health reports wait for the next refresh");
-        }
+/// Hands reports to the sync connection. When that has no room, they come again with the next checks.
+fn send(outbox: &mpsc::Sender<ClientFrame>, board: &mut HealthBoard, reports: &[HealthReport]) {
+    if outbox.try_send(ClientFrame::Health { reports: reports.to_vec() }).is_err() {
+        tracing::debug!("health reports wait for the next checks");
+        board.not_sent(reports);
     }
 }

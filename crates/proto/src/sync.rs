@@ -12,7 +12,7 @@
 //!
 //! What is absent from a fresh snapshot is gone: the receiver drops it and cuts what hangs on it.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
@@ -29,6 +29,10 @@ use crate::{
 pub const VERSION: u32 = 1;
 /// The largest frame that either side accepts; bigger snapshots come in parts.
 pub const MAX_FRAME: usize = 1 << 20;
+
+/// A node says again how a resource is after this time (and up to a round of its checks), though nothing has changed. What
+/// it said counts for longer.
+pub const HEALTH_AGAIN: Duration = Duration::from_secs(5 * 60);
 
 /// The scope of proxy clusters. A device is subscribed to it that says, as one that can read its items, that it holds
 /// some revision of it, if only 0: then it holds nothing yet. So an older program is told nothing that it cannot read.

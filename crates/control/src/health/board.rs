@@ -14,11 +14,12 @@ use std::{
 use postern_proto::{
     id::{NodeId, ResourceId},
     resource::Health,
-    sync::HealthReport,
+    sync::{HEALTH_AGAIN, HealthReport},
 };
 
-/// A report counts this long: three rounds of checks (30 s with jitter) may be missed.
-pub const FRESH: Duration = Duration::from_secs(120);
+/// A report counts this long: of what a node says again and again, one saying may be missed. That it is gone shows sooner, by
+/// its connection ([`GRACE`]).
+pub const FRESH: Duration = HEALTH_AGAIN.saturating_mul(2).saturating_add(Duration::from_secs(120));
 /// How long the reports of a gateway count after its connection is gone; a restart takes less.
 pub const GRACE: Duration = Duration::from_secs(15);
 /// The longest error that is kept, in characters.

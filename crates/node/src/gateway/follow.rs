@@ -1,10 +1,10 @@
 //! Follows the control plane: what it says is applied at once, what must outlive a restart is written down.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use postern_proto::{
     frame::ResetCode,
-    id::NodeId,
+    id::{NodeId, ResourceId},
     lease::{Revocation, RevokedSubject, StreamSubject},
     replica::{Change, Replica},
     sync::{ClientFrame, ParkedAt},
@@ -48,6 +48,8 @@ pub(super) struct Follower {
     pub(super) contact: Arc<ContactRecord>,
     pub(super) dialer: Dialer,
     pub(super) health: mpsc::Sender<HealthWish>,
+    /// Resources that came, changed or went, of which the checker has not been told yet.
+    pub(super) untold: BTreeSet<ResourceId>,
     /// Where clients dial this node, when it says so itself.
     pub(super) advertise: Option<String>,
     pub(super) drain: Drain,
@@ -111,6 +113,7 @@ impl Follower {
             }
             SyncEvent::Changed(changes) => {
                 changes.iter().for_each(|change| self.apply(change));
+                self.tell_checker();
                 self.learn_neighbours();
                 self.drain.obey(Drain::order_of(self.handle.replica().items()));
                 unsaved.replica = true;
@@ -133,14 +136,11 @@ impl Follower {
         }
     }
 
-    fn apply(&self, change: &Change) {
+    fn apply(&mut self, change: &Change) {
         let effects = self.egress.apply(change);
         for resource in &effects.removed {
             let cut = self.live.drop_resource(*resource);
             tracing::info!(%resource, cut, "a resource is gone");
-        }
-        if !effects.removed.is_empty() {
-            self.wish(HealthWish::Forget(effects.removed));
         }
         for resource in effects.put.iter().filter_map(|id| self.egress.resource(*id)) {
             let cut = self.live.cut_out_of_reach(&resource);
@@ -148,14 +148,23 @@ impl Follower {
                 tracing::info!(resource = %resource.id, cut, "streams cut because the resource is narrower now");
             }
         }
-        let (watch, forget): (Vec<_>, Vec<_>) = effects.put.into_iter().partition(|id| self.egress.dials(*id));
-        for wish in [HealthWish::Watch(watch), HealthWish::Forget(forget)] {
-            if !matches!(&wish, HealthWish::Watch(ids) | HealthWish::Forget(ids) if ids.is_empty()) {
-                self.wish(wish);
-            }
-        }
+        self.untold.extend(effects.removed.into_iter().chain(effects.put));
         if change.snapshot {
             self.ask_about_streams();
+        }
+    }
+
+    /// Has the health of what came or changed checked, and of what went no more. When too many wishes wait, that is done
+    /// with the next tick: a resource that the checker never hears of stays unknown.
+    fn tell_checker(&mut self) {
+        let (watch, forget): (Vec<_>, Vec<_>) = self.untold.iter().partition(|id| self.egress.dials(**id));
+        let (watch, forget) = (HealthWish::Watch(watch), HealthWish::Forget(forget));
+        let is_empty =
+            |wish: &HealthWish| matches!(wish, HealthWish::Watch(ids) | HealthWish::Forget(ids) if ids.is_empty());
+        let told = |wish: HealthWish| is_empty(&wish) || self.health.try_send(wish).is_ok();
+        // Watching anew is harmless, so both are said again.
+        if told(watch) && told(forget) {
+            self.untold.clear();
         }
     }
 
@@ -253,6 +262,7 @@ impl Follower {
         if cut > 0 {
             tracing::info!(cut, "streams cut because their grants have ended");
         }
+        self.tell_checker();
         if count.is_multiple_of(ASK_EVERY) {
             self.ask_about_streams();
         }

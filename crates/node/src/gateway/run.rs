@@ -1,6 +1,7 @@
 //! From the options to a running gateway and back to nothing.
 
 use std::{
+    collections::BTreeSet,
     net::{IpAddr, SocketAddr, UdpSocket},
     pin::Pin,
     sync::{Arc, PoisonError, RwLock},
@@ -369,6 +370,7 @@ pub(crate) fn start(
         contact,
         dialer: dialer.clone(),
         health: wishes,
+        untold: BTreeSet::new(),
         advertise,
         drain: drain.clone(),
         meter: LoadMeter::default(),

@@ -3,7 +3,10 @@ use std::{
     time::Duration,
 };
 
-use postern_proto::{id::ResourceId, sync::HealthReport};
+use postern_proto::{
+    id::ResourceId,
+    sync::{HEALTH_AGAIN, HealthReport},
+};
 use tokio::time::Instant;
 
 /// A resource is checked this often, give or take [`JITTER`].
@@ -12,8 +15,6 @@ const EVERY: Duration = Duration::from_secs(30);
 const JITTER: Duration = Duration::from_secs(5);
 /// A new resource is checked within this time.
 const FIRST_WITHIN: Duration = Duration::from_secs(1);
-/// What has not changed is reported again after this time.
-const REFRESH: Duration = Duration::from_secs(5 * 60);
 /// Between two checks of a resource, whatever its streams meet.
 const CALM: Duration = Duration::from_secs(3);
 /// Checks that run at the same time.
@@ -103,7 +104,7 @@ impl HealthBoard {
         }
         let watched = self.watched.get_mut(&resource)?;
         let changed = watched.last.as_ref().is_none_or(|last| last.health != report.health);
-        let stale = watched.reported_at.is_none_or(|at| now.duration_since(at) >= REFRESH);
+        let stale = watched.reported_at.is_none_or(|at| now.duration_since(at) >= HEALTH_AGAIN);
         let worth = changed || stale || std::mem::take(&mut watched.asked);
         watched.last = Some(report.clone());
         watched.checked_at = Some(now);
@@ -114,6 +115,15 @@ impl HealthBoard {
         let before = std::mem::replace(&mut watched.due, due);
         self.reschedule(resource, Some(before), due);
         worth.then_some(report)
+    }
+
+    /// These reports did not get through: the next checks are reported, whatever they find.
+    pub fn not_sent(&mut self, reports: &[HealthReport]) {
+        for report in reports {
+            if let Some(watched) = self.watched.get_mut(&report.resource) {
+                watched.reported_at = None;
+            }
+        }
     }
 
     /// Everything that is known.
@@ -171,7 +181,41 @@ mod tests {
         assert!(check(&mut board, second, Health::Healthy).is_none());
         let third = next(&board);
         assert!(check(&mut board, third, down()).is_some());
-        assert!(check(&mut board, third + REFRESH, down()).is_some());
+        assert!(check(&mut board, third + HEALTH_AGAIN, down()).is_some());
+    }
+
+    #[test]
+    fn what_did_not_get_through_is_said_after_the_next_check() {
+        let (mut board, now) = (HealthBoard::default(), Instant::now());
+        board.watch(resource(1), now, 0);
+        let lost = check(&mut board, now, Health::Healthy).unwrap();
+        board.not_sent(&[lost]);
+        assert!(check(&mut board, now + EVERY, Health::Healthy).is_some());
+        assert!(check(&mut board, now + 2 * EVERY, Health::Healthy).is_none());
+    }
+
+    #[test]
+    fn a_thousand_resources_are_each_said_again_in_time() {
+        let (mut board, begin) = (HealthBoard::default(), Instant::now());
+        (0..1000).for_each(|n| board.watch(resource(n), begin, u32::MAX / 1000 * n as u32));
+        let mut said = BTreeMap::new();
+        for second in 0..3600 {
+            let now = begin + Duration::from_secs(second);
+            loop {
+                let due = board.due(now);
+                if due.is_empty() {
+                    break;
+                }
+                for resource in due {
+                    let report = HealthReport { resource, ..report(0, Health::Healthy) };
+                    if board.done(report, now, resource.ulid().0 as u32).is_some() {
+                        said.insert(resource, now);
+                    }
+                }
+            }
+            let late = said.values().filter(|at| now - **at > HEALTH_AGAIN + EVERY + JITTER);
+            assert_eq!((late.count(), second < 2 || said.len() == 1000), (0, true), "after {second} s");
+        }
     }
 
     #[test]

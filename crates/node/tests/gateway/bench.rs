@@ -190,6 +190,16 @@ impl Control {
         self.send(&self.shared.snapshot_of_resources());
     }
 
+    /// One more resource, and no snapshot.
+    pub(crate) fn publish_one_more(&self, resource: NodeResource) {
+        self.shared.resources.lock().unwrap().push(resource.clone());
+        let mut rev = self.shared.rev.lock().unwrap();
+        let (from, to) = (*rev, *rev + 1);
+        *rev = to;
+        let put = vec![Item::Resource(resource)];
+        self.send(&ServerFrame::Delta { scope: "gateways".to_owned(), from, to, put, del: Vec::new() });
+    }
+
     /// Tells a node of others, also each time that it comes.
     pub(crate) fn tell(&self, node: NodeId, items: Vec<Item>) {
         self.shared.told.lock().unwrap().insert(node, items);

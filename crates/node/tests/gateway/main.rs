@@ -256,3 +256,20 @@ async fn a_bad_token_is_said_and_leaves_nothing_behind() {
     assert!(error.to_string().contains("not enrolled"), "{error}");
     Running::start(&control, &state).await.finish().await;
 }
+
+#[tokio::test]
+async fn of_many_resources_that_come_one_by_one_none_is_left_unchecked() {
+    let bench = Bench::start().await;
+    let dead = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let ids = 100..1100;
+    for id in ids.clone() {
+        bench.control.publish_one_more(resource(id, dead));
+    }
+    until(|| {
+        let reports = bench.control.shared.health.lock().unwrap();
+        let told: std::collections::BTreeSet<_> = reports.iter().map(|report| report.resource).collect();
+        ids.clone().all(|id| told.contains(&resource_id(id)))
+    })
+    .await;
+    bench.gateway.finish().await;
+}

@@ -55,6 +55,21 @@ fn a_report_that_is_not_repeated_loses_its_weight() {
 }
 
 #[test]
+fn what_a_node_says_again_in_its_own_time_never_becomes_unknown() {
+    let (mut board, begin) = (HealthBoard::default(), Instant::now());
+    // A round of checks later at most: 30 s with jitter, and five to get an answer.
+    let again = HEALTH_AGAIN + Duration::from_secs(40);
+    for round in 0..10 {
+        let now = begin + again * round;
+        let changed = report(&mut board, 1, Health::Healthy, now);
+        assert_eq!(changed, round == 0);
+        for second in (0..again.as_secs()).step_by(5) {
+            assert!(board.sweep(|_| true, now + Duration::from_secs(second)).is_empty(), "{second} s after a report");
+        }
+    }
+}
+
+#[test]
 fn reports_on_resources_that_are_not_there_are_dropped() {
     let (mut board, now) = (HealthBoard::default(), Instant::now());
     let foreign = HealthReport {
