@@ -29,6 +29,7 @@ mod directory;
 mod driver;
 mod flow;
 mod gate;
+mod host_end;
 mod hosts;
 mod map;
 mod names;
@@ -51,6 +52,7 @@ pub use shard::{Attendant, Shard, ShardError, ShardParts};
 pub use threads::{MTU, queues};
 
 use driver::{Driver, Order};
+use host_end::HostEnd;
 use threads::{Fitting, Threads};
 
 /// Orders that may wait for the driver; the engine has one question under way at a time.
@@ -120,7 +122,7 @@ impl Vnm {
             tracing::error!("the virtual network cannot be used: {error}");
         }
         if let Some((_, map)) = &self.map {
-            let porter = Porter { reception: self.reception.clone() };
+            let porter = Porter { reception: self.reception.clone(), hosts: Arc::clone(map.hosts()) };
             threads(&self.threads).start(&Fitting { map: Arc::clone(map), porter, allowed: self.allowed.clone() });
         }
     }
@@ -142,6 +144,7 @@ fn threads(threads: &Mutex<Threads>) -> MutexGuard<'_, Threads> {
 #[derive(Clone, Debug)]
 struct Porter {
     reception: Reception,
+    hosts: Arc<HostBook>,
 }
 
 impl Attendant for Porter {
@@ -155,8 +158,19 @@ impl Attendant for Porter {
             carriage.streams.remove(stream.id);
             return;
         }
-        let carried = Arc::clone(carriage).carry(flow, stream, destination, wanted);
-        tokio::task::spawn_local(carriage.tasks().track_future(carried));
+        let carriage = Arc::clone(carriage);
+        let tasks = carriage.tasks().clone();
+        match wanted.host.clone() {
+            None => {
+                tokio::task::spawn_local(tasks.track_future(carriage.carry(flow, stream, destination, wanted)));
+            }
+            // From here on its address is remembered longer than a dial can take.
+            Some(host) if self.hosts.try_out(&host) => {
+                let end = HostEnd { end: flow, host, book: Arc::clone(&self.hosts) };
+                tokio::task::spawn_local(tasks.track_future(carriage.carry(end, stream, destination, wanted)));
+            }
+            Some(_) => carriage.streams.remove(stream.id),
+        }
     }
 
     fn turned_away(&self, meaning: &Meaning, destination: std::net::SocketAddr, uid: Option<u32>) {

@@ -41,7 +41,7 @@ use hickory_proto::{
 };
 
 pub use self::{
-    hosts::{HostAddresses, HostPart, HostRecord, Hosts, MAX_HOSTS, NoAddress},
+    hosts::{FORGOTTEN_AFTER, HostAddresses, HostPart, HostRecord, Hosts, MAX_HOSTS, NoAddress},
     notice::Notice,
     reply::MAX_UDP,
     table::{Contents, Known, Range, Table, TableError, Wildcard},

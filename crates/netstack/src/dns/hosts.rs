@@ -1,12 +1,16 @@
 //! Addresses of hosts under wildcard aliases.
 //!
-//! A host gets its address when it is first asked for, from the upper half of the virtual subnet, and keeps it for ever: an
-//! application that remembers an address must never reach another host with it. (The lower half is the control plane's to
-//! assign.) Which address it gets depends on its name first, so that it is likely the same after the state was lost.
+//! A host gets its address when it is first asked for, from the upper half of the virtual subnet: an application that
+//! remembers an address must never reach another host with it. So a host that was once reached keeps its address for ever,
+//! and one that never was loses it only to a new host, when no address is left and for [`FORGOTTEN_AFTER`] nobody was told
+//! of it and nobody tried it: names that somebody makes up would use up all addresses otherwise. (The lower half is the
+//! control plane's to assign.) Which address a host gets depends on its name first, so that it is likely the same after
+//! the state was lost.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     ops::RangeInclusive,
+    time::Duration,
 };
 
 use postern_proto::{
@@ -15,9 +19,12 @@ use postern_proto::{
 };
 use serde::{Deserialize, Serialize};
 
-/// Hosts that get an address, at most. **When all are given, further hosts get none** until the table is emptied by hand;
-/// none is ever taken away. 8,192 take about a mebibyte.
+/// Hosts that have an address, at most. **When all are given, a further host takes that of the host that was forgotten
+/// longest ago**, and gets none while there is none. 8,192 take about a mebibyte.
 pub const MAX_HOSTS: usize = 8192;
+/// A program may remember for so long an address that it never got through to. Resolvers keep an answer for
+/// [`super::TTL`] seconds, browsers and run-times that keep it on their own for a minute or some.
+pub const FORGOTTEN_AFTER: Duration = Duration::from_secs(30 * 60);
 
 /// Where in the virtual subnet a host is: its address without the network's bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -52,7 +59,24 @@ pub struct HostAddresses {
     /// What may be given.
     parts: RangeInclusive<u32>,
     by_name: HashMap<String, HostPart>,
-    by_part: BTreeMap<HostPart, String>,
+    by_part: BTreeMap<HostPart, Given>,
+    /// Those of hosts that were never reached, by when they were last told of or tried.
+    unreached: BTreeSet<(Duration, HostPart)>,
+    now: Duration,
+    given: usize,
+}
+
+#[derive(Clone, Debug)]
+struct Given {
+    host: String,
+    standing: Standing,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Standing {
+    Reached,
+    /// Last told of or tried then.
+    Unreached(Duration),
 }
 
 /// One given address, to be kept.
@@ -60,6 +84,9 @@ pub struct HostAddresses {
 pub struct HostRecord {
     pub host: String,
     pub part: HostPart,
+    /// A program has got through to the host there.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub reached: bool,
 }
 
 impl HostAddresses {
@@ -69,15 +96,22 @@ impl HostAddresses {
         let size = 1_u64 << (32 - u32::from(subnet.prefix()).min(32));
         let part = |offset: u64| u32::try_from(offset).unwrap_or(u32::MAX);
         let parts = part((size / 2).max(1))..=part(size.saturating_sub(2));
-        Self { parts, by_name: HashMap::new(), by_part: BTreeMap::new() }
+        let (by_name, by_part, unreached) = (HashMap::new(), BTreeMap::new(), BTreeSet::new());
+        Self { parts, by_name, by_part, unreached, now: Duration::ZERO, given: 0 }
+    }
+
+    /// So much time has passed since some instant in the past; it never goes back.
+    pub fn at(&mut self, now: Duration) {
+        self.now = self.now.max(now);
     }
 
     /// Takes over what [`HostAddresses::export`] gave. Of two records for one address the first counts, and so of two for
     /// one host. Those that lie outside of what may be given are given to nobody else either, and their hosts get another.
-    /// Answers how many records were of no use.
+    /// When they were last told of is not known any more: somebody may have been just now. Answers how many records were of
+    /// no use.
     pub fn import(&mut self, records: impl IntoIterator<Item = HostRecord>) -> usize {
         let mut useless = 0;
-        for HostRecord { host, part } in records {
+        for HostRecord { host, part, reached } in records {
             let valid = check_host(&host).is_ok_and(|canonical| canonical == host);
             if !valid || self.by_part.len() >= MAX_HOSTS || self.by_part.contains_key(&part) {
                 useless += 1;
@@ -86,22 +120,22 @@ impl HostAddresses {
             if self.parts.contains(&part.0) {
                 self.by_name.entry(host.clone()).or_insert(part);
             }
-            self.by_part.insert(part, host);
+            self.insert(part, host, reached);
         }
         useless
     }
 
-    /// All that was ever given, by address.
+    /// All that is given, by address.
     #[must_use]
     pub fn export(&self) -> Vec<HostRecord> {
-        self.by_part.iter().map(|(part, host)| HostRecord { host: host.clone(), part: *part }).collect()
+        self.by_part.iter().map(record).collect()
     }
 
     /// Those that are in force, by address: of a host that has had another before, only the present one.
     #[must_use]
     pub fn usable(&self) -> Vec<HostRecord> {
-        let usable = self.by_part.iter().filter(|(part, host)| self.by_name.get(*host) == Some(*part));
-        usable.map(|(part, host)| HostRecord { host: host.clone(), part: *part }).collect()
+        let usable = self.by_part.iter().filter(|(part, given)| self.by_name.get(&given.host) == Some(*part));
+        usable.map(record).collect()
     }
 
     /// From now on addresses are given in `subnet`, and what was given counts on as far as [`HostAddresses::import`]
@@ -109,15 +143,24 @@ impl HostAddresses {
     pub fn fit(&mut self, subnet: Cidr) {
         let mut fitted = Self::new(subnet);
         if fitted.parts != self.parts {
+            fitted.at(self.now);
             fitted.import(self.export());
+            // Whoever waits for a number waits on.
+            fitted.given = fitted.given.max(self.given);
             *self = fitted;
         }
     }
 
-    /// How many addresses were given; grows with each new host.
+    /// How many addresses are given.
     #[must_use]
     pub fn len(&self) -> usize {
         self.by_part.len()
+    }
+
+    /// How many were ever given; grows with each new host.
+    #[must_use]
+    pub const fn given(&self) -> usize {
+        self.given
     }
 
     #[must_use]
@@ -131,31 +174,84 @@ impl HostAddresses {
         self.by_name.get(host).copied()
     }
 
-    /// The address of a host, a new one if it has none.
+    /// The address of a host, a new one if it has none. It is told of, or tried, now.
     ///
     /// # Errors
     ///
     /// [`NoAddress::Full`].
     pub fn give(&mut self, host: &str) -> Result<HostPart, NoAddress> {
-        if let Some(part) = self.by_name.get(host) {
-            return Ok(*part);
+        if let Some(part) = self.by_name.get(host).copied() {
+            self.touch(part);
+            return Ok(part);
         }
-        if self.by_part.len() >= MAX_HOSTS {
-            return Err(NoAddress::Full);
+        let part = match self.vacant(host) {
+            Some(part) => part,
+            None => {
+                self.forget_one().ok_or(NoAddress::Full)?;
+                self.vacant(host).ok_or(NoAddress::Full)?
+            }
+        };
+        self.by_name.insert(host.to_owned(), part);
+        self.insert(part, host.to_owned(), false);
+        Ok(part)
+    }
+
+    /// A program wants to connect to a host's address. False when it has none any more: then it must not.
+    pub fn try_out(&mut self, host: &str) -> bool {
+        let part = self.by_name.get(host).copied();
+        part.inspect(|part| self.touch(*part)).is_some()
+    }
+
+    /// A program got through to a host: it keeps its address for ever. Whether that is new.
+    pub fn reach(&mut self, host: &str) -> bool {
+        let Some(part) = self.by_name.get(host).copied() else { return false };
+        let Some(given) = self.by_part.get_mut(&part) else { return false };
+        match std::mem::replace(&mut given.standing, Standing::Reached) {
+            Standing::Reached => false,
+            Standing::Unreached(at) => self.unreached.remove(&(at, part)),
+        }
+    }
+
+    /// An address that nobody has; the same for the same host as long as that one is vacant.
+    fn vacant(&self, host: &str) -> Option<HostPart> {
+        if self.by_part.len() >= MAX_HOSTS || self.parts.is_empty() {
+            return None;
         }
         let (first, span) = (*self.parts.start(), u64::from(self.parts.end().saturating_sub(*self.parts.start())) + 1);
-        if self.parts.is_empty() {
-            return Err(NoAddress::Full);
-        }
         let start = hash(host) % span;
         let candidates = (0..span).filter_map(|step| u32::try_from((start + step) % span).ok());
-        let part = candidates
-            .map(|offset| HostPart(first.saturating_add(offset)))
-            .find(|part| !self.by_part.contains_key(part))
-            .ok_or(NoAddress::Full)?;
-        self.by_name.insert(host.to_owned(), part);
-        self.by_part.insert(part, host.to_owned());
-        Ok(part)
+        candidates.map(|offset| HostPart(first.saturating_add(offset))).find(|part| !self.by_part.contains_key(part))
+    }
+
+    /// Takes the address away that nobody remembers for the longest time.
+    fn forget_one(&mut self) -> Option<()> {
+        let (at, part) = self.unreached.first().copied()?;
+        if self.now.saturating_sub(at) < FORGOTTEN_AFTER {
+            return None;
+        }
+        self.unreached.remove(&(at, part));
+        let given = self.by_part.remove(&part)?;
+        if self.by_name.get(&given.host) == Some(&part) {
+            self.by_name.remove(&given.host);
+        }
+        Some(())
+    }
+
+    fn insert(&mut self, part: HostPart, host: String, reached: bool) {
+        let standing = if reached { Standing::Reached } else { Standing::Unreached(self.now) };
+        if !reached {
+            self.unreached.insert((self.now, part));
+        }
+        self.by_part.insert(part, Given { host, standing });
+        self.given += 1;
+    }
+
+    fn touch(&mut self, part: HostPart) {
+        if let Some(Given { standing: Standing::Unreached(at), .. }) = self.by_part.get_mut(&part) {
+            self.unreached.remove(&(*at, part));
+            *at = self.now;
+            self.unreached.insert((self.now, part));
+        }
     }
 }
 
@@ -165,8 +261,13 @@ impl Hosts for HostAddresses {
     }
 
     fn name(&self, part: HostPart) -> Option<String> {
-        self.by_part.get(&part).filter(|host| self.by_name.get(*host) == Some(&part)).cloned()
+        let given = self.by_part.get(&part)?;
+        (self.by_name.get(&given.host) == Some(&part)).then(|| given.host.clone())
     }
+}
+
+fn record((part, Given { host, standing }): (&HostPart, &Given)) -> HostRecord {
+    HostRecord { host: host.clone(), part: *part, reached: *standing == Standing::Reached }
 }
 
 /// FNV-1a: the same on every machine and in every version, which the standard library's hash is not.

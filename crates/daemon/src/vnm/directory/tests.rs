@@ -95,7 +95,7 @@ fn each_port_of_a_place_means_its_resource_and_others_mean_nothing() {
 fn hosts_under_wildcards_mean_the_closest_resource_and_themselves() {
     let all = vec![place(1, "*.kafka.internal"), place(2, "*.eu.kafka.internal")];
     let hosts = [("b1.kafka.internal", 0x8001), ("b1.eu.kafka.internal", 0x8002), ("b1.elsewhere.example", 0x8003)];
-    let hosts = hosts.map(|(host, part)| HostRecord { host: host.to_owned(), part: HostPart(part) });
+    let hosts = hosts.map(|(host, part)| HostRecord { host: host.to_owned(), part: HostPart(part), reached: false });
     let directory = Directory::new(&places(all), &destinations(), &hosts, 1).unwrap();
     assert_eq!(meaning(&directory, "100.72.128.1:5432"), Some((1, 0, Some("b1.kafka.internal".to_owned()))));
     assert_eq!(meaning(&directory, "100.72.128.2:7000"), Some((2, 7000, Some("b1.eu.kafka.internal".to_owned()))));

@@ -1,4 +1,7 @@
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use proptest::prelude::*;
 
@@ -58,8 +61,66 @@ proptest! {
         }
     }
 
-    /// Against a reference: whatever is asked, kept, and brought back in whatever order, no name has two addresses and no
-    /// address two names.
+    /// Against a reference: whatever is asked, reached, forgotten, kept and brought back in whatever order and time, no
+    /// address has two names within what programs may remember, and there is one for a new name when one is forgotten.
+    #[test]
+    fn no_address_has_two_names_that_somebody_may_remember(
+        steps in proptest::collection::vec((0_u8..12, 0_u8..20, 0_u64..600), 1..400),
+    ) {
+        let cidr: postern_proto::bind::Cidr = "10.0.0.0/28".parse().unwrap();
+        let (mut hosts, mut now, mut since_start) = (HostAddresses::new(cidr), Duration::ZERO, Duration::ZERO);
+        // Who is remembered at an address: until when, and for ever when it was reached.
+        let mut remembered: BTreeMap<HostPart, (String, Option<Duration>)> = BTreeMap::new();
+        for (action, host, seconds) in steps {
+            (now, since_start) = (now + Duration::from_secs(seconds), since_start + Duration::from_secs(seconds));
+            hosts.at(since_start);
+            let host = format!("h{host}.x");
+            let until = now + FORGOTTEN_AFTER;
+            match action {
+                0 => {
+                    let kept = hosts.export();
+                    (hosts, since_start) = (HostAddresses::new(cidr), Duration::ZERO);
+                    prop_assert_eq!(hosts.import(kept), 0);
+                    for (_, memory) in remembered.values_mut() {
+                        *memory = memory.map(|_| until);
+                    }
+                }
+                1 | 2 => if let Some(part) = hosts.get(&host) {
+                    prop_assert!(hosts.try_out(&host));
+                    let (name, memory) = &remembered[&part];
+                    prop_assert_eq!(name, &host);
+                    if action == 2 && remembered.values().filter(|(_, memory)| memory.is_none()).count() < 4 {
+                        prop_assert_eq!(hosts.reach(&host), memory.is_some());
+                        remembered.insert(part, (host, None));
+                    } else if memory.is_some() {
+                        remembered.insert(part, (host, Some(until)));
+                    }
+                } else {
+                    prop_assert!(!hosts.try_out(&host) && !hosts.reach(&host));
+                },
+                _ => match hosts.give(&host) {
+                    Ok(part) => {
+                        let memory = remembered.get(&part).map(|(name, memory)| (name == &host, *memory));
+                        match memory {
+                            Some((true, None)) => {}
+                            Some((false, memory)) if memory.is_none_or(|until| until > now) => {
+                                prop_assert!(false, "{part:?} is {host}'s and somebody remembers another");
+                            }
+                            _ => _ = remembered.insert(part, (host.clone(), Some(until))),
+                        }
+                        prop_assert_eq!(hosts.name(part), Some(host));
+                    }
+                    Err(_) => {
+                        prop_assert_eq!(remembered.len(), 7);
+                        let free = remembered.values().filter(|(_, memory)| memory.is_some_and(|until| until <= now));
+                        prop_assert_eq!(free.count(), 0, "one is forgotten");
+                    }
+                },
+            }
+        }
+    }
+
+    /// The same where nobody forgets: no name has two addresses and no address two names.
     #[test]
     fn no_name_has_two_addresses_and_no_address_two_names(
         asked in proptest::collection::vec((0_u8..80, any::<bool>()), 1..200), small in any::<bool>(),

@@ -228,12 +228,12 @@ impl Names {
     /// The resolver's part. True when an address was given that the stack is to hear of before anybody else does.
     pub(super) fn answer(&mut self, transport: Transport, message: &[u8], out: &mut Vec<u8>) -> bool {
         let id = u16::from_be_bytes([message[0], message[1]]);
-        let before = self.hosts.len();
+        let before = self.hosts.given();
         let outcome = self.resolver.answer(transport, message, &mut self.hosts, out);
         assert!(matches!(outcome, Outcome::Answered(_)));
         // A datagram that came twice is answered twice.
         self.expected.insert(id, self.expect(self.asked[&id]));
-        self.hosts.len() > before
+        self.hosts.given() > before
     }
 
     fn expect(&self, Asked { question, part, network }: Asked) -> Expected {
