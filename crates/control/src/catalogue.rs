@@ -97,6 +97,9 @@ impl Catalogue {
         for resource in self.resources.values().filter(|resource| resource.id != own) {
             taken.add(&resource.bind, &resource.ports, &resource.name);
         }
+        if let Some(resource) = self.resources.get(&own) {
+            taken.stay(&resource.bind, &resource.ports);
+        }
         let lives_there = |id: &ResourceId, ip: &IpAddr| {
             let address = self.resources.get(id).and_then(|other| other.bind.virtual_address());
             address.is_some_and(|address| address.ip() == *ip)

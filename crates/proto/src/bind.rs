@@ -187,6 +187,8 @@ pub struct Taken<'a> {
     loopback: BTreeMap<u32, BTreeMap<u16, &'a str>>,
     vnm: BTreeMap<u32, Vec<(PortSet, &'a str)>>,
     retired: BTreeSet<u32>,
+    /// Where the asker is, and the ports that it has there.
+    stays: Option<(u32, PortSet)>,
     names: BTreeMap<HostPattern, &'a str>,
     own_names: &'a [OwnName],
 }
@@ -212,6 +214,16 @@ impl<'a> Taken<'a> {
         }
         if let Some(name) = &bind.dns_name {
             self.names.insert(name.clone(), holder);
+        }
+    }
+
+    /// Notes the bind address of the asker itself, which has these further ports: where another resource was beside it that
+    /// is gone, it may stay.
+    pub fn stay(&mut self, bind: &BindAddress, ports: &PortSet) {
+        if let Some(address) = bind.virtual_address()
+            && let IpAddr::V4(ip) = address.ip()
+        {
+            self.stays = Some((ip.to_bits(), ports.with(address.port())));
         }
     }
 
@@ -309,6 +321,13 @@ fn place_virtual(
         return note(broken, "bind.ip", "", find_virtual(network, taken)).map(|ip| (ip, port));
     };
     let ports = asker.ports.with(port);
+    if let Some((_, had)) =
+        taken.stays.as_ref().filter(|(at, _)| taken.retired.contains(&ip.to_bits()) && *at == ip.to_bits())
+        && let Some(new) = ports.beyond(had)
+    {
+        let (field, value) = if had.contains(port) { ("ports", new) } else { ("bind.port", port) };
+        note::<()>(broken, field, value, Err(Rule::PortRetired(ip)));
+    }
     for (held, holder) in taken.vnm.get(&ip.to_bits()).into_iter().flatten() {
         let Some(shared) = held.shared(&ports) else { continue };
         let rule = Rule::PortTaken { ip, holder: (*holder).to_owned() };
@@ -338,7 +357,8 @@ const fn all_or_nothing<T: Copy>(checked: Option<Option<T>>) -> Option<Option<T>
 }
 
 fn check_retired(ip: Ipv4Addr, taken: &Taken<'_>) -> Result<Ipv4Addr, Rule> {
-    if taken.retired.contains(&ip.to_bits()) { Err(Rule::Retired) } else { Ok(ip) }
+    let stays = taken.stays.as_ref().is_some_and(|(at, _)| *at == ip.to_bits());
+    if taken.retired.contains(&ip.to_bits()) && !stays { Err(Rule::Retired) } else { Ok(ip) }
 }
 
 fn check_port(port: i64, allowed: &RangeInclusive<u16>, rule: Rule) -> Result<u16, Rule> {

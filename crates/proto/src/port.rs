@@ -74,6 +74,12 @@ impl PortSet {
         self.0.iter().find_map(overlap)
     }
 
+    /// The lowest port that it holds and `other` does not.
+    #[must_use]
+    pub fn beyond(&self, other: &Self) -> Option<u16> {
+        self.ranges().flatten().find(|port| !other.contains(*port))
+    }
+
     /// This set and one port more. It may then list one range more than a text may.
     #[must_use]
     pub fn with(&self, port: u16) -> Self {

@@ -151,6 +151,32 @@ async fn a_deleted_resource_frees_its_loopback_port_and_never_its_virtual_addres
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn who_shared_a_virtual_address_with_a_deleted_resource_keeps_its_ports_there_or_moves() {
+    let mut world = World::start().await;
+    let create = |name: &str, port: u16| json!({"name": name, "host": "h", "port": port, "bind": {"mode": "vnm", "ip": "100.72.1.9"}});
+    let stays = world.admin.post("/resources", create("a", 5432)).await;
+    let goes = world.admin.post("/resources", create("b", 80)).await;
+    world.admin.delete(&format!("/resources/{}", text(&goes, "id"))).await;
+    world.restart().await;
+    let path = format!("/resources/{}", text(&stays, "id"));
+    let named = world.admin.patch(&path, json!({"bind": {"dns_name": "db.internal.example"}})).await;
+    assert_eq!(bind(&named), ("vnm", "100.72.1.9", 5432), "its name may change");
+    for (body, field) in [(json!({"bind": {"port": 80}}), "bind.port"), (json!({"ports": ["80"]}), "ports")] {
+        let broken = world.admin.broken("PATCH", &path, body).await;
+        assert_eq!(broken[0].0, field);
+        assert!(
+            broken[0].1.contains("remember its ports") && broken[0].1.contains("another bind.ip"),
+            "{}",
+            broken[0].1
+        );
+    }
+    let moved = world.admin.patch(&path, json!({"bind": {"ip": null, "port": 80}})).await;
+    assert_eq!(bind(&moved), ("vnm", "100.72.1.0", 80));
+    let back = world.admin.broken("PATCH", &path, json!({"bind": {"ip": "100.72.1.9"}})).await;
+    assert_eq!(back[0].0, "bind.ip", "what it left is nobody's any more");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_change_of_the_bind_address_keeps_assigns_or_sets_each_part() {
     let world = World::start().await;
     let body = json!({"name": "a", "host": "h", "port": 5432, "bind": {"port": 15432}});

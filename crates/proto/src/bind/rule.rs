@@ -50,6 +50,11 @@ pub enum Rule {
     PortMeansTwo,
     #[error("must not have belonged to another resource: virtual addresses are never used again")]
     Retired,
+    #[error(
+        "must be a port that the resource has at {0} already: another resource was there, too, is gone, and programs may \
+         remember its ports; at another bind.ip (null: the next free one) it may have any"
+    )]
+    PortRetired(Ipv4Addr),
     #[error("must be given or something be freed: no address and port is free")]
     NoneLeft,
     #[error("must be left out in loopback mode: only resources in Virtual Networking Mode have a DNS name")]

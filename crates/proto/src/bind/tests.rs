@@ -241,6 +241,27 @@ fn a_virtual_address_of_another_resource_is_never_given_again() {
 }
 
 #[test]
+fn a_resource_stays_where_another_one_was_beside_it_and_takes_no_port_that_may_have_been_the_others() {
+    let ask = Wish { ip: "100.72.1.9".parse().ok(), port: Some(5432), ..wish(BindMode::Vnm) };
+    let network = default();
+    let before = assign_ports(&ask, 5432, "80,443", &network, &Taken::default()).unwrap();
+    let mut table = Taken::default();
+    table.stay(&before, &"80,443".parse().unwrap());
+    table.retire("100.72.1.9".parse().unwrap());
+    assert_eq!(assign_ports(&ask, 5432, "80,443", &network, &table), Ok(before.clone()));
+    assert_eq!(assign_ports(&ask, 5432, "443", &network, &table), Ok(before.clone()), "less is no other's");
+    let retired = Rule::PortRetired([100, 72, 1, 9].into());
+    let other = Wish { port: Some(22), ..ask.clone() };
+    assert_eq!(rules(assign_ports(&other, 5432, "80", &network, &table)), [("bind.port", retired.clone())]);
+    assert_eq!(rules(assign_ports(&ask, 5432, "80-81", &network, &table)), [("ports", retired)]);
+    let elsewhere = assign_ports(&Wish { ip: None, ..other }, 5432, "80", &network, &table).unwrap();
+    assert_eq!(place(elsewhere), ("100.72.1.0".to_owned(), 22));
+    let gone = Wish { ip: "100.72.1.10".parse().ok(), ..ask };
+    table.retire("100.72.1.10".parse().unwrap());
+    assert_eq!(rules(assign_ports(&gone, 5432, "", &network, &table)), [("bind.ip", Rule::Retired)]);
+}
+
+#[test]
 fn virtual_addresses_lie_in_the_subnet_and_not_where_postern_itself_is() {
     let ask = |ip: &str| {
         let ask = Wish { ip: ip.parse().ok(), ..wish(BindMode::Vnm) };
@@ -558,6 +579,17 @@ impl Model {
         self.live.get(&id).is_some_and(|(bind, ..)| bind.mode.is_virtual() && bind.ip == ip)
     }
 
+    /// Where others were that are gone, a resource keeps the ports that it has.
+    fn may_have(&self, id: usize, ip: IpAddr, served: &BTreeSet<u16>) -> bool {
+        let has =
+            self.live.get(&id).filter(|_| self.lives_at(id, ip)).map(|(bind, _, ports)| Self::served(bind.port, ports));
+        !self.retired(id, ip) || has.is_some_and(|has| served.is_subset(&has))
+    }
+
+    fn served(port: u16, ports: &PortSet) -> BTreeSet<u16> {
+        ports.ranges().flatten().chain([port]).collect()
+    }
+
     fn retired(&self, id: usize, ip: IpAddr) -> bool {
         self.had.iter().any(|(had, other)| *had == ip && *other != id && !self.lives_at(*other, ip))
     }
@@ -580,17 +612,18 @@ impl Model {
         if port != own_port && ports.contains(port) {
             return None;
         }
-        let served = |port: u16, ports: &PortSet| ports.ranges().flatten().chain([port]).collect::<BTreeSet<u16>>();
         let mut ips = [3, 4, 5, 6, 7].map(|last| IpAddr::from([100, 72, 0, last])).into_iter();
         let ip = ips.find(|ip| {
             let mut there = self.others(id).filter(|(bind, _)| bind.mode.is_virtual() && bind.ip == *ip);
             match wish.ip {
                 Some(wish) if wish != *ip => false,
-                Some(_) => there.all(|(bind, held)| served(bind.port, held).is_disjoint(&served(port, ports))),
+                Some(_) => {
+                    there.all(|(bind, held)| Self::served(bind.port, held).is_disjoint(&Self::served(port, ports)))
+                }
                 None => there.next().is_none(),
             }
         })?;
-        (!self.retired(id, ip)).then_some((ip, port))
+        self.may_have(id, ip, &Self::served(port, ports)).then_some((ip, port))
     }
 
     fn name(&self, id: usize, wish: &Wish) -> Option<String> {
@@ -635,6 +668,9 @@ impl Model {
         let mut taken = Taken::default();
         for (bind, held) in self.others(id) {
             taken.add(bind, held, "other");
+        }
+        if let Some((bind, _, held)) = self.live.get(&id) {
+            taken.stay(bind, held);
         }
         for (ip, other) in &self.had {
             if *other != id && !self.lives_at(*other, *ip) {
