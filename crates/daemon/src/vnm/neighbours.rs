@@ -202,16 +202,16 @@ impl Neighbours {
     /// A flow of the shard `number`, for as long as what is given back lives.
     pub(super) fn settle(self: &Arc<Self>, number: ShardNumber, source: SocketAddr, destination: SocketAddr) -> Tenure {
         let ends = (source, destination);
-        let place = self.are_several().then(|| Place {
+        let holding = self.are_several().then(|| Holding {
             neighbours: Arc::clone(self),
             number,
             ticket: lock(&self.owners).insert(ends, number),
             heavy: Cell::new(false),
         });
-        if let Some(place) = place.as_ref().filter(|_| self.habits.carries_much(destination)) {
-            place.count_as_heavy();
+        if let Some(holding) = holding.as_ref().filter(|_| self.habits.carries_much(destination)) {
+            holding.count_as_heavy();
         }
-        Tenure { place, ends, moved: Cell::new(0), since: Cell::new(Instant::now()), much: Cell::new(false) }
+        Tenure { holding, ends, moved: Cell::new(0), since: Cell::new(Instant::now()), much: Cell::new(false) }
     }
 
     /// Hands a packet on, for good or until it is sent home. Dropped where too much waits: its sender repeats it.
@@ -232,7 +232,7 @@ impl Neighbours {
 /// That a flow is in a shard; dropped with the flow.
 pub(super) struct Tenure {
     /// None where a shard is alone.
-    place: Option<Place>,
+    holding: Option<Holding>,
     ends: Ends,
     /// Bytes since `since`.
     moved: Cell<u64>,
@@ -241,7 +241,7 @@ pub(super) struct Tenure {
 }
 
 /// Where a flow is.
-struct Place {
+struct Holding {
     neighbours: Arc<Neighbours>,
     number: ShardNumber,
     ticket: u64,
@@ -249,7 +249,7 @@ struct Place {
     heavy: Cell<bool>,
 }
 
-impl Place {
+impl Holding {
     fn count_as_heavy(&self) {
         if !self.heavy.replace(true)
             && let Some(flows) = self.neighbours.heavy.get(self.number.0)
@@ -259,7 +259,7 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for Holding {
     fn drop(&mut self) {
         if self.heavy.get()
             && let Some(flows) = self.neighbours.heavy.get(self.number.0)
@@ -297,16 +297,16 @@ impl Tenure {
             return;
         }
         self.much.set(true);
-        if let Some(place) = &self.place {
-            place.neighbours.habits.note_much(self.ends.1);
-            place.count_as_heavy();
+        if let Some(holding) = &self.holding {
+            holding.neighbours.habits.note_much(self.ends.1);
+            holding.count_as_heavy();
         }
     }
 }
 
 impl Drop for Tenure {
     fn drop(&mut self) {
-        let Some(Place { neighbours, ticket, .. }) = &self.place else { return };
+        let Some(Holding { neighbours, ticket, .. }) = &self.holding else { return };
         lock(&neighbours.owners).remove(&self.ends, *ticket);
         if !self.much.get() {
             neighbours.habits.note_little(self.ends.1);
