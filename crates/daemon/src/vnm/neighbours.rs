@@ -4,7 +4,7 @@
 //! carries much at once. Short streams cost least where one thread has them all: it is seldom idle, and one wake-up serves
 //! several (decision 0039). So connections *gather* in the first shard. Where much was carried for their destination lately
 //! they begin in the shard that has fewest such flows, and where the first one has enough to do in their *home*, the shard of
-//! the queue they came through.
+//! the queue they came through. There, too, where so many began lately that the kernel would not learn where another is.
 //!
 //! A shard that has no flow lends its queue to the first one. Where the kernel delivers a packet to another shard than
 //! that of its flow (it forgets after three seconds of silence where it heard of a flow), it is handed on.
@@ -24,6 +24,8 @@ use std::{
 use postern_netstack::{Offload, Stray};
 use tokio::sync::mpsc;
 use tun_driver::interface::Queue;
+
+use super::pace::Begun;
 
 /// What may wait for a shard. Packets beyond [`MOST_PACKETS`] are dropped, their senders repeat them; the rest is for
 /// queues, of which there are few.
@@ -78,11 +80,12 @@ pub(super) struct Neighbours {
 type Ends = (SocketAddr, SocketAddr);
 
 /// Whose each flow is.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Owners {
     by_ends: HashMap<Ends, Owner>,
     /// How many there were.
     count: u64,
+    begun: Begun,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -93,8 +96,13 @@ struct Owner {
 }
 
 impl Owners {
-    fn insert(&mut self, ends: Ends, shard: ShardNumber) -> u64 {
+    fn new(now: Instant) -> Self {
+        Self { by_ends: HashMap::new(), count: 0, begun: Begun::new(now) }
+    }
+
+    fn insert(&mut self, ends: Ends, shard: ShardNumber, now: Instant) -> u64 {
         self.count += 1;
+        self.begun.note(now);
         self.by_ends.insert(ends, Owner { shard, ticket: self.count });
         self.count
     }
@@ -128,7 +136,7 @@ impl Seat {
     pub fn all(shards: usize) -> Vec<Self> {
         let (inboxes, receivers): (Vec<_>, Vec<_>) = (0..shards).map(|_| mpsc::channel(INBOX)).unzip();
         let neighbours = Arc::new(Neighbours {
-            owners: Mutex::default(),
+            owners: Mutex::new(Owners::new(Instant::now())),
             habits: Habits::default(),
             crowded: AtomicBool::new(false),
             used: (0..shards).map(|_| AtomicU64::new(0)).collect(),
@@ -172,8 +180,12 @@ impl Neighbours {
     }
 
     /// The shard with the fewest flows that may carry much. Of equal ones each in turn: those that begin at the same moment
-    /// are not counted yet.
+    /// are not counted yet. None where the kernel would go on to deliver to the home shard, which then had to hand over each
+    /// packet.
     fn idlest(&self) -> Option<ShardNumber> {
+        if lock(&self.owners).begun.are_too_many(Instant::now()) {
+            return None;
+        }
         let count = self.heavy.len();
         let first = self.next.fetch_add(1, Ordering::Relaxed).checked_rem(count)?;
         let flows = |number: &usize| self.heavy.get(*number).map(|flows| flows.load(Ordering::Relaxed));
@@ -201,17 +213,17 @@ impl Neighbours {
 
     /// A flow of the shard `number`, for as long as what is given back lives.
     pub(super) fn settle(self: &Arc<Self>, number: ShardNumber, source: SocketAddr, destination: SocketAddr) -> Tenure {
-        let ends = (source, destination);
+        let (ends, now) = ((source, destination), Instant::now());
         let holding = self.are_several().then(|| Holding {
             neighbours: Arc::clone(self),
             number,
-            ticket: lock(&self.owners).insert(ends, number),
+            ticket: lock(&self.owners).insert(ends, number, now),
             heavy: Cell::new(false),
         });
         if let Some(holding) = holding.as_ref().filter(|_| self.habits.carries_much(destination)) {
             holding.count_as_heavy();
         }
-        Tenure { holding, ends, moved: Cell::new(0), since: Cell::new(Instant::now()), much: Cell::new(false) }
+        Tenure { holding, ends, moved: Cell::new(0), since: Cell::new(now), much: Cell::new(false) }
     }
 
     /// Hands a packet on, for good or until it is sent home. Dropped where too much waits: its sender repeats it.
@@ -463,6 +475,23 @@ mod tests {
         assert!(most.zip(least).is_some_and(|(most, least)| most - least <= 2), "{loads:?}");
         drop(flows);
         assert!(neighbours.heavy.iter().all(|flows| flows.load(Ordering::Relaxed) == 0));
+    }
+
+    #[test]
+    fn where_thousands_began_lately_what_may_carry_much_begins_where_the_kernel_delivers_it() {
+        let neighbours = neighbours();
+        settle(&neighbours, HERE, 1).note_moved(1 << 20);
+        // Not of this destination, which is to be one that much is carried for.
+        let elsewhere = SocketAddr::from(([100, 64, 1, 2], 80));
+        let place = |port| neighbours.place(&stray(port, true), HERE, HOME, false);
+        assert!((0..4).any(|_| place(2) != HOME));
+        for port in 0..4096 {
+            drop(neighbours.settle(ShardNumber::GATHERING, ends(port).0, elsewhere));
+        }
+        assert!((0..8).all(|_| place(3) == HOME));
+        let flow = settle(&neighbours, ShardNumber(1), 4);
+        assert_eq!(place(4), ShardNumber(1), "what has begun stays");
+        drop(flow);
     }
 
     #[test]

@@ -22,6 +22,55 @@ const QUIET: u64 = 200;
 const YIELDING: Duration = Duration::from_millis(100);
 const YIELDS_AGAIN: Duration = Duration::from_secs(1);
 
+/// The kernel remembers the queue that a flow is answered through for so many flows (`MAX_TAP_FLOWS`), each until three
+/// seconds after its last packet (`TUN_FLOW_EXPIRE`, which it looks at once a second). A flow beyond comes through its home
+/// queue whatever is written, until it ends or others are forgotten. Some begin while one is placed.
+const REMEMBERED_FLOWS: u32 = 4096 - 256;
+const REMEMBERED_SECONDS: usize = 4;
+
+/// How many flows began lately in all shards, each of which the kernel remembers.
+#[derive(Debug)]
+pub(super) struct Begun {
+    start: Instant,
+    /// By seconds; the oldest makes room for the present one, which is not over.
+    seconds: [u32; REMEMBERED_SECONDS + 1],
+    /// The present one, counted from the start.
+    present: u64,
+}
+
+impl Begun {
+    pub(super) const fn new(now: Instant) -> Self {
+        Self { start: now, seconds: [0; REMEMBERED_SECONDS + 1], present: 0 }
+    }
+
+    /// One begins.
+    pub(super) fn note(&mut self, now: Instant) {
+        self.go_on(now);
+        let count = self.seconds.len() as u64;
+        if let Some(second) = self.seconds.get_mut(usize::try_from(self.present % count).unwrap_or(0)) {
+            *second = second.saturating_add(1);
+        }
+    }
+
+    /// Whether the kernel may remember no further one.
+    pub(super) fn are_too_many(&mut self, now: Instant) -> bool {
+        self.go_on(now);
+        self.seconds.iter().fold(0_u32, |sum, second| sum.saturating_add(*second)) >= REMEMBERED_FLOWS
+    }
+
+    fn go_on(&mut self, now: Instant) {
+        let second = now.saturating_duration_since(self.start).as_secs();
+        let count = self.seconds.len() as u64;
+        // What is passed over is over.
+        for over in (self.present + 1..=second).rev().take(self.seconds.len()) {
+            if let Some(over) = self.seconds.get_mut(usize::try_from(over % count).unwrap_or(0)) {
+                *over = 0;
+            }
+        }
+        self.present = self.present.max(second);
+    }
+}
+
 /// How much of a processor the thread of the first shard uses, and all together.
 #[derive(Debug)]
 pub(super) struct Load {
@@ -218,6 +267,30 @@ mod tests {
         for (at, flows, yields) in steps {
             assert_eq!(yielding.look(start + ms(at), flows), yields, "at {at} ms");
         }
+    }
+
+    #[test]
+    fn flows_that_begin_within_some_seconds_are_too_many_until_they_are_forgotten() {
+        let start = Instant::now();
+        let mut begun = Begun::new(start);
+        let at = |millis| start + ms(millis);
+        for flow in 0..REMEMBERED_FLOWS {
+            assert!(!begun.are_too_many(at(500)), "{flow} flows");
+            begun.note(at(500));
+        }
+        for (millis, too_many) in [(500, true), (3_600, true), (4_999, true), (5_000, false)] {
+            assert_eq!(begun.are_too_many(at(millis)), too_many, "at {millis} ms");
+        }
+        // As many again, evenly: never too many where four seconds hold fewer.
+        for flow in 0..u64::from(REMEMBERED_FLOWS) {
+            begun.note(at(6_000 + flow * 2));
+            assert!(!begun.are_too_many(at(6_000 + flow * 2)));
+        }
+        for flow in 0..u64::from(REMEMBERED_FLOWS) {
+            begun.note(at(20_000 + flow));
+        }
+        assert!(begun.are_too_many(at(23_839)), "a thousand a second");
+        assert!(!begun.are_too_many(at(3_600_000)), "after an hour of silence");
     }
 
     #[test]
