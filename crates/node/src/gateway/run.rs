@@ -1,5 +1,8 @@
 //! From the options to a running gateway and back to nothing.
 
+mod identification;
+mod records;
+
 use std::{
     collections::BTreeSet,
     net::{IpAddr, SocketAddr, UdpSocket},
@@ -8,17 +11,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use postern_proto::{
-    api::NodeKind,
-    frame::ResetCode,
-    id::{NodeId, StreamId},
-    record::{EndReason, Event, SessionEnd},
-    replica::Replica,
-    sync::ParkedAt,
-    time::UnixMillis,
-};
+use postern_proto::{api::NodeKind, frame::ResetCode, id::NodeId, replica::Replica, sync::ParkedAt, time::UnixMillis};
 use postern_tunnel::{
-    control::{Backoff, CallError, ControlClient, SyncLoop, SyncTiming},
+    control::{CallError, ControlClient, SyncLoop, SyncTiming},
     node::{self, Arrival, Balancers, Carrier, Server},
     tls::ClientTls,
 };
@@ -28,11 +23,14 @@ use tokio::{
     net::TcpListener,
     sync::{mpsc, watch},
     task::JoinSet,
-    time::{sleep, timeout},
+    time::timeout,
 };
 use tokio_util::sync::CancellationToken;
-use zeroize::Zeroizing;
 
+pub(crate) use self::{
+    identification::{Proof, identify, renew},
+    records::resume_records,
+};
 use super::{
     Gateway, GatewayOptions, GatewayParts, NodeOptions,
     follow::{Follower, HEARD_FILE, REPLICA_FILE, REVOCATIONS_FILE},
@@ -41,13 +39,12 @@ use super::{
 use crate::{
     bridge::{self, Bridge},
     catalogue::Catalogue,
-    clock,
     contact::ContactRecord,
     dial::Dialer,
     drain::Drain,
     egress::Egress,
     health::{self, Pulse},
-    identity::{Credential, IdentityError, NodeIdentity, Validity, renewal_retry},
+    identity::{IdentityError, NodeIdentity, Validity},
     live::LiveSessions,
     load::LoadMeter,
     metrics::{Parts, Role},
@@ -56,10 +53,9 @@ use crate::{
     parking::Parking,
     relay::moorings::Shared,
     revocations::{Revocations, StoredRevocations},
-    spool::{Spool, SpoolConfig, SpoolOpenError, Tip},
+    spool::{Spool, SpoolOpenError},
     state::{StateError, StateFolder},
     upload,
-    worker::ClusterKey,
 };
 
 /// File descriptors kept for everything that is not a stream.
@@ -68,8 +64,6 @@ const RESERVED_FDS: u64 = 256;
 const FIRST_SYNC: Duration = Duration::from_secs(10);
 /// How long a later start waits before it goes on with what it was told before.
 const NEXT_SYNC: Duration = Duration::from_secs(2);
-/// How long every replica of the control plane may take to hear of a node that another one has enrolled.
-const HEARD_OF: Duration = Duration::from_secs(2);
 /// How long records and the last frames have when everything else has ended.
 const LAST_WORDS: Duration = Duration::from_secs(5);
 
@@ -149,12 +143,6 @@ pub(crate) struct Front {
     pub(crate) proof: Proof,
     /// Of a worker.
     pub(crate) bridge: Option<Bridge>,
-}
-
-/// By what a node enrols, when it is given; once enrolled a node needs it no more.
-pub(crate) enum Proof {
-    Token(Option<Zeroizing<String>>),
-    KeyPair(Option<ClusterKey>),
 }
 
 /// Runs a node that listens for clients.
@@ -424,196 +412,8 @@ pub(crate) async fn finish(
     tasks.shutdown().await;
 }
 
-/// Who this node is: from the disk, or by enrolment.
-pub(crate) async fn identify(
-    state: &StateFolder,
-    client: &ControlClient,
-    (kind, proof): (NodeKind, Proof),
-    advertise: Option<String>,
-) -> Result<NodeIdentity, GatewayError> {
-    let known = NodeIdentity::load(state)?;
-    let over = known.as_ref().is_some_and(|identity| identity.is_over(clock::now()));
-    let token = match proof {
-        Proof::Token(token) => token,
-        Proof::KeyPair(pair) => return identify_worker(state, client, known.filter(|_| !over), pair).await,
-    };
-    match (known, token) {
-        (Some(identity), token) if !over => {
-            if token.is_some() {
-                tracing::info!(node = %identity.node, "enrolled already; the enrolment token is not used");
-            }
-            Ok(identity)
-        }
-        (None, None) => Err(GatewayError::NotEnrolled),
-        (Some(_), None) => Err(GatewayError::CertificateEnded),
-        (_, Some(token)) => enrol(state, client, (kind, &Credential::Token(&token)), advertise).await,
-    }
-}
-
-/// Who this worker is. One that enrolled with another key pair than it is given, or that the control plane does not know
-/// any more, enrols again, as another node.
-async fn identify_worker(
-    state: &StateFolder,
-    client: &ControlClient,
-    known: Option<NodeIdentity>,
-    pair: Option<ClusterKey>,
-) -> Result<NodeIdentity, GatewayError> {
-    let given = pair.as_ref().map(|pair| pair.access_key);
-    if let Some(identity) = known.filter(|identity| given.is_none() || identity.access_key == given) {
-        client.set_identity(Some(identity.client_identity()?));
-        match identity.renew(state, client, clock::now()).await {
-            Ok(renewed) => return Ok(renewed),
-            Err(IdentityError::Call(error)) if error.problem().is_some_and(|problem| problem.status == 401) => {
-                tracing::warn!(node = %identity.node, "the control plane does not know this worker any more");
-            }
-            Err(error) => {
-                tracing::warn!(%error, "going on with the certificate that is here");
-                return Ok(identity);
-            }
-        }
-    }
-    let pair = pair.ok_or(GatewayError::NoKeyPair)?;
-    client.set_identity(None);
-    forget(state);
-    enrol(state, client, (NodeKind::Worker, &Credential::KeyPair(&pair)), None).await
-}
-
-/// Puts aside what another node has left: its records go on nobody else's chain, and what it dialled may be not for this
-/// one.
-fn forget(state: &StateFolder) {
-    let aside = state.file(&format!("records-{}", clock::now()));
-    for done in [std::fs::rename(state.file("records"), aside), std::fs::remove_file(state.file(REPLICA_FILE))] {
-        match done {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                tracing::warn!(%error, "what an earlier worker left here cannot be put aside");
-            }
-            _ => {}
-        }
-    }
-}
-
-/// Tries until the control plane answers: it may be started after its gateways.
-async fn enrol(
-    state: &StateFolder,
-    client: &ControlClient,
-    (kind, credential): (NodeKind, &Credential<'_>),
-    advertise: Option<String>,
-) -> Result<NodeIdentity, GatewayError> {
-    let mut backoff = Backoff::default();
-    loop {
-        match NodeIdentity::enrol(state, client, (kind, credential), advertise.clone(), clock::now()).await {
-            Err(IdentityError::Call(error @ CallError::Unreachable { .. })) => {
-                let wait = backoff.next(rand::random());
-                tracing::warn!(%error, ?wait, "cannot enrol yet");
-                sleep(wait).await;
-            }
-            result => return Ok(result?),
-        }
-    }
-}
-
-/// Renews the certificate ahead of its end, for ever.
-pub(crate) async fn renew(
-    mut identity: NodeIdentity,
-    state: Arc<StateFolder>,
-    client: Arc<ControlClient>,
-    apply: impl Fn(&NodeIdentity) -> Result<(), IdentityError>,
-) {
-    loop {
-        // The wall clock may jump: it is asked often.
-        while clock::now() < identity.renew_at() {
-            let left = identity.renew_at().since(clock::now());
-            sleep(left.clamp(Duration::from_secs(1), Duration::from_secs(60))).await;
-        }
-        let renewed = identity.renew(&state, &client, clock::now()).await;
-        let applied = renewed.and_then(|renewed| {
-            apply(&renewed)?;
-            Ok((renewed.client_identity()?, renewed))
-        });
-        match applied {
-            Ok((shown, renewed)) => {
-                client.set_identity(Some(shown));
-                tracing::info!(not_after = %renewed.not_after, "certificate renewed");
-                identity = renewed;
-            }
-            Err(error) => {
-                if identity.is_over(clock::now()) {
-                    let ended = GatewayError::CertificateEnded;
-                    tracing::error!(%error, "no client can connect: {ended}, and restart it");
-                } else {
-                    tracing::warn!(%error, ends = %identity.not_after, "the certificate cannot be renewed yet");
-                }
-                sleep(renewal_retry(rand::random())).await;
-            }
-        }
-    }
-}
-
 pub(crate) async fn until(stop: CancellationToken, work: impl Future<Output = ()>) {
     let _ = stop.run_until_cancelled(work).await;
-}
-
-/// Opens the session records, and ends those sessions in them whose node died.
-pub(crate) async fn resume_records(
-    options: &NodeOptions,
-    state: &StateFolder,
-    client: &ControlClient,
-    node: NodeId,
-) -> Result<Spool, GatewayError> {
-    let (spool, lost) = open_spool(options, state, client, node).await?;
-    lost.into_iter().for_each(|stream| spool.note(clock::now(), node_lost(stream)));
-    Ok(spool)
-}
-
-/// Opens the session records. Where there are none, the control plane says where the chain goes on; where it knows more
-/// than is here, the state folder is an old copy, and what it holds is put aside.
-async fn open_spool(
-    options: &NodeOptions,
-    state: &StateFolder,
-    client: &ControlClient,
-    node: NodeId,
-) -> Result<(Spool, Vec<StreamId>), GatewayError> {
-    let config = SpoolConfig::new(state.file("records")).with_limit(options.spool_limit());
-    let here = Spool::tip_of(&config)?;
-    let there = timeout(Duration::from_secs(3), stored(client)).await;
-    let base = match (here, there) {
-        (Some(here), Ok(Ok(there))) if there.seq > here.seq => {
-            let aside = state.file(&format!("records-{}", clock::now()));
-            tracing::error!(here = here.seq, there = there.seq, aside = %aside.display(),
-                "the control plane has session records that are missing here; putting the old ones aside");
-            std::fs::rename(&config.folder, &aside)
-                .map_err(|source| SpoolOpenError::Disk { path: config.folder.clone(), source })?;
-            there
-        }
-        (Some(here), _) => here,
-        (None, Ok(Ok(there))) => there,
-        (None, Ok(Err(error))) => return Err(GatewayError::Resume(error)),
-        (None, Err(_)) => {
-            return Err(GatewayError::Resume(CallError::Unreachable {
-                url: client.url().to_string(),
-                reason: "no answer within 3 s".into(),
-            }));
-        }
-    };
-    Ok(Spool::open(config, node, base)?)
-}
-
-/// Which session records the control plane has. A replica that did not enrol this node itself hears of it a moment later.
-async fn stored(client: &ControlClient) -> Result<Tip, CallError> {
-    let deadline = Instant::now() + HEARD_OF;
-    loop {
-        match upload::stored(client).await {
-            Err(error) if error.problem().is_some_and(|problem| problem.status == 401) && Instant::now() < deadline => {
-                sleep(HEARD_OF / 10).await;
-            }
-            answer => return answer,
-        }
-    }
-}
-
-fn node_lost(stream: StreamId) -> Event {
-    let detail = Some("the node stopped without writing the end".to_owned());
-    Event::End(SessionEnd { stream, dialled: None, bytes_up: 0, bytes_down: 0, reason: EndReason::NodeLost, detail })
 }
 
 /// What an earlier run wrote down; without it the control plane says everything again.
