@@ -555,23 +555,28 @@ impl Device {
     }
 
     pub(crate) fn claims(&self, resource: u128) -> Claims {
-        Claims {
-            org: org(),
-            account: self.account,
-            device: self.device,
-            cnf: self.cnf.clone(),
-            resource: resource_id(resource),
-            revision: 1,
-            grant: "rol_1".into(),
-            issued_at: now(),
-            not_after: now().plus(LIFETIME),
-            grant_ends: None,
-            cluster: None,
-        }
+        claims((self.account, self.device), &self.cnf, resource)
     }
 
     pub(crate) fn lease(&self, resource: u128) -> String {
         sign(&self.claims(resource))
+    }
+}
+
+/// What a lease says for a device with this key, for a while from now on.
+pub(crate) fn claims((account, device): (AccountId, DeviceId), cnf: &str, resource: u128) -> Claims {
+    Claims {
+        org: org(),
+        account,
+        device,
+        cnf: cnf.to_owned(),
+        resource: resource_id(resource),
+        revision: 1,
+        grant: "rol_1".into(),
+        issued_at: now(),
+        not_after: now().plus(LIFETIME),
+        grant_ends: None,
+        cluster: None,
     }
 }
 

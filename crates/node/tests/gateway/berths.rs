@@ -25,7 +25,7 @@ use postern_node::{
 use postern_proto::{
     head::{Passage, Refused},
     id::{AccountId, DeviceId, NodeId},
-    lease::{Claims, LIFETIME, Revocation, RevokedSubject},
+    lease::{LIFETIME, Revocation, RevokedSubject},
     park::{GatewayMessage, RelayMessage, RelayState},
     problem::Problem,
     record::hex,
@@ -48,7 +48,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    bench::{dialling, lease_key, node, node_identity, now, numbered, resource, resource_id, sign},
+    bench::{claims, dialling, lease_key, node, node_identity, now, numbered, resource, resource_id, sign},
     fake::{Ca, org},
 };
 
@@ -355,19 +355,7 @@ async fn a_passage_whose_resource_vanishes_while_it_is_opened_is_refused_without
         spki_sha256: [7; 32],
         not_after: now().plus(LIFETIME),
     };
-    let lease = sign(&Claims {
-        org: org(),
-        account,
-        device,
-        cnf: hex(&[7; 32]),
-        resource: resource_id(1),
-        revision: 1,
-        grant: "rol_1".into(),
-        issued_at: now(),
-        not_after: now().plus(LIFETIME),
-        grant_ends: None,
-        cluster: None,
-    });
+    let lease = sign(&claims((account, device), &hex(&[7; 32]), 1));
     let passage = Passage::new(relay(), "gw", Some(lease)).unwrap();
     let client: SocketAddr = "192.0.2.1:1".parse().unwrap();
     let opening = lobby.gateway.pass(PassRequest { peer: &peer, client, passage: &passage });
