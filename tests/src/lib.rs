@@ -25,6 +25,7 @@ pub mod figure;
 mod holder;
 pub mod namespace;
 pub mod network_bed;
+pub mod openmetrics;
 pub mod overlay;
 pub mod peer;
 #[cfg(target_os = "linux")]

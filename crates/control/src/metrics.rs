@@ -174,6 +174,11 @@ const fn kind(error: &StoreError) -> &'static str {
 }
 
 #[cfg(test)]
+#[path = "../../../tests/src/openmetrics.rs"]
+#[expect(dead_code, unreachable_pub, reason = "made for other tests, too")]
+mod openmetrics;
+
+#[cfg(test)]
 mod tests {
     use super::*;
 
@@ -187,19 +192,19 @@ mod tests {
         database.note("commit", Duration::from_millis(3), &Ok(()));
         database.note::<()>("turn", Duration::ZERO, &Err(StoreError::Busy));
         let text = metrics.text();
-        for line in [
-            "postern_leases_total{outcome=\"issued\"} 3",
-            "postern_leases_total{outcome=\"denied\"} 1",
-            "postern_sign_ins_total{outcome=\"login_failed\"} 1",
-            "postern_requests_total{class=\"sign_in\",status=\"4xx\"} 1",
-            "postern_requests_total{class=\"read\",status=\"2xx\"} 1",
-            "postern_requests_refused_total{class=\"sign_in\",code=\"login_failed\"} 1",
-            "postern_request_seconds_bucket{le=\"0.0025\",class=\"read\"} 1",
-            "postern_database_seconds_count{operation=\"commit\"} 1",
-            "postern_database_errors_total{kind=\"busy\"} 1",
-        ] {
-            assert!(text.lines().any(|have| have == line), "{line} is not in\n{text}");
-        }
-        assert!(text.ends_with("# EOF\n"));
+        openmetrics::assert_lines(
+            &text,
+            &[
+                "postern_leases_total{outcome=\"issued\"} 3",
+                "postern_leases_total{outcome=\"denied\"} 1",
+                "postern_sign_ins_total{outcome=\"login_failed\"} 1",
+                "postern_requests_total{class=\"sign_in\",status=\"4xx\"} 1",
+                "postern_requests_total{class=\"read\",status=\"2xx\"} 1",
+                "postern_requests_refused_total{class=\"sign_in\",code=\"login_failed\"} 1",
+                "postern_request_seconds_bucket{le=\"0.0025\",class=\"read\"} 1",
+                "postern_database_seconds_count{operation=\"commit\"} 1",
+                "postern_database_errors_total{kind=\"busy\"} 1",
+            ],
+        );
     }
 }

@@ -105,6 +105,11 @@ const fn word(reason: EndReason) -> &'static str {
 }
 
 #[cfg(test)]
+#[path = "../../../tests/src/openmetrics.rs"]
+#[expect(dead_code, unreachable_pub, reason = "made for other tests, too")]
+mod openmetrics;
+
+#[cfg(test)]
 mod tests {
     use super::*;
 
@@ -117,16 +122,16 @@ mod tests {
         metrics.note_dial(Duration::from_millis(3));
         metrics.note_failed_dial("target_refused");
         let text = metrics.text();
-        for line in [
-            "postern_streams_ended_total{cause=\"closed\"} 2",
-            "postern_streams_refused_total{code=\"lease_expired\"} 1",
-            "postern_dials_failed_total{code=\"target_refused\"} 1",
-            "postern_dial_seconds_bucket{le=\"0.0025\"} 0",
-            "postern_dial_seconds_bucket{le=\"0.005\"} 1",
-            "postern_dial_seconds_count 1",
-        ] {
-            assert!(text.lines().any(|have| have == line), "{line} is not in\n{text}");
-        }
-        assert!(text.ends_with("# EOF\n"));
+        openmetrics::assert_lines(
+            &text,
+            &[
+                "postern_streams_ended_total{cause=\"closed\"} 2",
+                "postern_streams_refused_total{code=\"lease_expired\"} 1",
+                "postern_dials_failed_total{code=\"target_refused\"} 1",
+                "postern_dial_seconds_bucket{le=\"0.0025\"} 0",
+                "postern_dial_seconds_bucket{le=\"0.005\"} 1",
+                "postern_dial_seconds_count 1",
+            ],
+        );
     }
 }

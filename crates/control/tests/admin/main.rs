@@ -17,6 +17,9 @@ mod maintenance;
 mod monitor;
 mod network;
 mod offline;
+#[path = "../../../../tests/src/openmetrics.rs"]
+#[expect(dead_code, unreachable_pub, reason = "made for other tests, too")]
+mod openmetrics;
 mod reach;
 mod resources;
 mod server;

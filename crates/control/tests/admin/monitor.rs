@@ -8,7 +8,10 @@ use tokio::{
     net::TcpStream,
 };
 
-use crate::support::{ADMIN, World};
+use crate::{
+    openmetrics,
+    support::{ADMIN, World},
+};
 
 async fn get(at: SocketAddr, path: &str) -> (u16, String) {
     let mut stream = TcpStream::connect(at).await.unwrap();
@@ -17,11 +20,6 @@ async fn get(at: SocketAddr, path: &str) -> (u16, String) {
     stream.read_to_string(&mut answer).await.unwrap();
     let (head, body) = answer.split_once("\r\n\r\n").unwrap();
     (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
-}
-
-/// The value of a sample.
-fn value(text: &str, sample: &str) -> Option<f64> {
-    text.lines().find_map(|line| line.strip_prefix(sample)?.strip_prefix(' ')?.parse().ok())
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -40,7 +38,7 @@ async fn a_control_plane_says_whether_it_serves_and_what_it_did_without_a_name()
     world.admin.refused("GET", "/resources/res_01JABCDEFGHJKMNPQRSTVWXYZ0", None).await;
     let (mut status, mut text) = get(metrics, "/metrics").await;
     // The database is asked for its revision twice a second.
-    while value(&text, "postern_database_seconds_count{operation=\"read\"}").is_none() {
+    while openmetrics::sample(&text, "postern_database_seconds_count{operation=\"read\"}").is_none() {
         tokio::time::sleep(std::time::Duration::from_millis(50)).await;
         (status, text) = get(metrics, "/metrics").await;
     }
@@ -61,7 +59,7 @@ async fn a_control_plane_says_whether_it_serves_and_what_it_did_without_a_name()
         ("postern_duty_held{duty=\"maintenance\"}", 0.0),
         ("postern_process_open_fds", 3.0),
     ] {
-        let found = value(&text, sample);
+        let found = openmetrics::sample(&text, sample);
         assert!(found.is_some_and(|found| found >= least), "{sample}: {found:?}\n{text}");
     }
     for name in [ADMIN, "payroll", &resource, "tests"] {

@@ -11,6 +11,9 @@ mod faults;
 mod full_disk;
 mod lifecycle;
 mod monitor;
+#[path = "../../../../tests/src/openmetrics.rs"]
+#[expect(dead_code, unreachable_pub, reason = "made for other tests, too")]
+mod openmetrics;
 mod reach;
 mod relays;
 #[path = "../../../../tests/src/skip.rs"]

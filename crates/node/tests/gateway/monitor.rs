@@ -16,6 +16,7 @@ use tokio::{
 
 use crate::{
     bench::{Control, Device, Running, Stream, echo, now, until, within},
+    openmetrics,
     skip::skip,
 };
 
@@ -73,8 +74,7 @@ pub(crate) async fn get(at: SocketAddr, path: &str) -> (u16, String) {
 
 /// The value of a sample, by its name and labels as Prometheus writes them.
 pub(crate) fn sample(text: &str, name: &str) -> f64 {
-    let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-    line.unwrap_or_else(|| panic!("no {name} in\n{text}")).parse().unwrap()
+    openmetrics::sample(text, name).unwrap_or_else(|| panic!("no {name} in\n{text}"))
 }
 
 /// What the judge reads; `None`: it is not installed.
