@@ -60,20 +60,23 @@ pub async fn ask(stream: &mut TcpStream, bytes: &[u8]) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Reads until the connection ends, and says how.
+/// Reads until the connection ends, which it is about to do, and says how.
 pub async fn end(stream: &mut TcpStream) -> anyhow::Result<End> {
+    tokio::time::timeout(DEADLINE, end_whenever(stream)).await.context("the connection does not end")?
+}
+
+/// The same of a connection that is to last for as long as others are opened: whoever ends it waits no longer than he
+/// wants to.
+pub async fn end_whenever(stream: &mut TcpStream) -> anyhow::Result<End> {
     let mut buffer = vec![0; 64 * 1024];
-    let reading = async {
-        loop {
-            match stream.read(&mut buffer).await {
-                Ok(0) => return Ok(End::Closed),
-                Ok(_) => {}
-                Err(error) if is_reset(&error) => return Ok(End::Reset),
-                Err(error) => return Err(error),
-            }
+    loop {
+        match stream.read(&mut buffer).await {
+            Ok(0) => return Ok(End::Closed),
+            Ok(_) => {}
+            Err(error) if is_reset(&error) => return Ok(End::Reset),
+            Err(error) => return Err(error.into()),
         }
-    };
-    Ok(tokio::time::timeout(DEADLINE, reading).await.context("the connection does not end")??)
+    }
 }
 
 /// After something died that carried some of these streams to an echo server: how many were reset, and those that live on,

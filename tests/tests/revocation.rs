@@ -51,7 +51,7 @@ async fn watch(mut stream: TcpStream, busy: bool) -> anyhow::Result<(End, Instan
             }
         }
     } else {
-        client::end(&mut stream).await?
+        client::end_whenever(&mut stream).await?
     };
     Ok((end, Instant::now()))
 }

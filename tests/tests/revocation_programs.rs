@@ -58,7 +58,7 @@ async fn read_slowly(mut stream: TcpStream) -> anyhow::Result<(End, Instant)> {
 
 /// A client that says nothing more.
 async fn stay(mut stream: TcpStream) -> anyhow::Result<(End, Instant)> {
-    Ok((client::end(&mut stream).await?, Instant::now()))
+    Ok((client::end_whenever(&mut stream).await?, Instant::now()))
 }
 
 async fn greet(address: SocketAddr, greeting: &[u8]) -> anyhow::Result<TcpStream> {
