@@ -53,8 +53,7 @@ async fn every_item_of_the_tray_does_what_it_says() -> anyhow::Result<()> {
     ensure!(copies.items.iter().any(|item| item.label == "echo"), "{copies:#?}");
     desk.tray().click_below(&["Copy address"], "echo").await?;
     let address = stack.user().listens("echo").await?.to_string();
-    let pasted = paste(&window).await?;
-    ensure!(pasted == address, "the clipboard holds {pasted:?}, not {address}");
+    window.pasted(|text| text == address).await.with_context(|| format!("not {address}"))?;
 
     desk.tray().click("Settings").await?;
     window.sees("How Postern looks and behaves").await?;
@@ -112,22 +111,6 @@ async fn every_item_of_the_tray_does_what_it_says() -> anyhow::Result<()> {
     stack.user().client().hello().await.context("the service went with the window")?;
     window.close().await?;
     stack.stop().await
-}
-
-/// What is on the clipboard: pasted into the search, which is emptied again.
-async fn paste(window: &Window) -> anyhow::Result<String> {
-    let search = window.find("textbox", "Search").await?;
-    for _ in 0..100 {
-        search.click().await?;
-        window.chord(char::from(fantoccini::key::Key::Control), 'v').await?;
-        let text = search.prop("value").await?.unwrap_or_default();
-        if !text.is_empty() {
-            window.click("button", "Clear search").await?;
-            return Ok(text);
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-    anyhow::bail!("the clipboard stays empty")
 }
 
 #[tokio::test(flavor = "multi_thread")]

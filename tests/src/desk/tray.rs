@@ -107,12 +107,20 @@ impl Tray {
             }
             root.all().into_iter().find(is_it).map(|item| item.id)
         };
-        let menu = self.menu_when(|menu| find(menu).is_some()).await.with_context(|| format!("{above:?} {label:?}"))?;
-        let item = find(&menu).context("the item went away")?;
-        let (service, path) = self.menu_path().await?;
-        let body = (item, "clicked", Variant::I32(0), 0_u32);
-        self.connection.call_method(Some(service.as_str()), path.as_str(), Some(MENU), "Event", &body).await?;
-        Ok(())
+        let deadline = Instant::now() + DEADLINE;
+        loop {
+            let menu =
+                self.menu_when(|menu| find(menu).is_some()).await.with_context(|| format!("{above:?} {label:?}"))?;
+            let item = find(&menu).context("the item went away")?;
+            let (service, path) = self.menu_path().await?;
+            let body = (item, "clicked", Variant::I32(0), 0_u32);
+            match self.connection.call_method(Some(service.as_str()), path.as_str(), Some(MENU), "Event", &body).await {
+                Ok(_) => return Ok(()),
+                // The menu was made anew in between, and its items have other numbers.
+                Err(zbus::Error::MethodError(..)) if Instant::now() < deadline => tokio::time::sleep(POLL).await,
+                Err(error) => return Err(error).with_context(|| format!("cannot click {label:?}")),
+            }
+        }
     }
 
     /// A left click on the icon itself.

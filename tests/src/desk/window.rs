@@ -10,6 +10,7 @@ use fantoccini::{
     Client, ClientBuilder,
     actions::{InputSource, KeyAction, KeyActions},
     elements::ElementRef,
+    key::Key,
     wd::Capabilities,
 };
 use rustix::process::Signal;
@@ -131,6 +132,25 @@ impl Window {
             .then(KeyAction::Up { value: key })
             .then(KeyAction::Up { value: modifier });
         self.client.perform_actions(actions).await.context("cannot press keys")
+    }
+
+    /// What is on the clipboard once `holds` says yes, pasted into the search, which is emptied again. A click that copies
+    /// is over before the clipboard has what was copied.
+    pub async fn pasted(&self, holds: impl Fn(&str) -> bool) -> anyhow::Result<String> {
+        let deadline = Instant::now() + DEADLINE;
+        let search = self.find("textbox", "Search").await?;
+        loop {
+            search.click().await?;
+            self.chord(char::from(Key::Control), 'a').await?;
+            self.chord(char::from(Key::Control), 'v').await?;
+            let text = search.prop("value").await?.unwrap_or_default();
+            if holds(&text) {
+                self.click("button", "Clear search").await?;
+                return Ok(text);
+            }
+            anyhow::ensure!(Instant::now() < deadline, "the clipboard holds {text:?}");
+            tokio::time::sleep(POLL).await;
+        }
     }
 
     /// All that can be read in the window.
