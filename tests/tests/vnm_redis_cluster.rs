@@ -1,7 +1,7 @@
 //! A resource of several hosts and ports: a real Redis Cluster, whose nodes send clients to each other by name (MOVED).
 //! Nobody on the user's machine knows these names but Postern, and the client is the one of the package.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::ensure;
 use postern_tests::{
@@ -127,6 +127,23 @@ fn hosts_and_ports_outside_of_the_resource_are_refused_to_the_unmodified_client(
             }
         };
         told("host_not_allowed").await?;
+        // Who was got through to keeps its address for ever; who was refused may have to give it back.
+        let kept = stack.user().home().join("state").join("virtual-hosts.json");
+        let reached = || -> anyhow::Result<BTreeMap<String, bool>> {
+            let kept: Value = serde_json::from_slice(&std::fs::read(&kept)?)?;
+            let record = |host: &Value| Some((host["host"].as_str()?.to_owned(), host["reached"] == true));
+            Ok(kept["hosts"].as_array().into_iter().flatten().filter_map(record).collect())
+        };
+        let mut hosts = reached()?;
+        for _ in 0..300 {
+            if hosts.get("n2.redis.internal") == Some(&true) {
+                break;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+            hosts = reached()?;
+        }
+        assert_eq!(hosts.get("n2.redis.internal"), Some(&true), "{hosts:?}");
+        assert_eq!(hosts.get("other.redis.internal"), Some(&false), "{hosts:?}");
         cluster.stop().await?;
         stack.stop().await
     })
