@@ -1,13 +1,15 @@
 //! Whether resources answer is told to whoever lists them.
 
+use anyhow::Context as _;
+use postern_local_api::message::ResourceStatus;
 use postern_proto::resource::{Health, Kind};
 use postern_tests::{
-    client, figure,
+    client, figure, need_namespace, network_bed,
     ports::refused_address,
     stack::Stack,
     target::{Behaviour, Target},
 };
-use serde_json::json;
+use serde_json::{Value, json};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_resource_is_healthy_unhealthy_or_unknown() -> anyhow::Result<()> {
@@ -16,7 +18,7 @@ async fn a_resource_is_healthy_unhealthy_or_unknown() -> anyhow::Result<()> {
     let down = stack.create_resource("down", Kind::Tcp, refused_address()?).await?;
     stack.add_rule(stack.role, &[down]).await?;
     stack.user().resource_when("up", |status| status.resource.health == Health::Healthy).await?;
-    let unhealthy = |health: &Health| matches!(health, Health::Unhealthy { error } if !error.is_empty());
+    let unhealthy = |health: &Health| matches!(health, Health::Unhealthy { error, .. } if !error.is_empty());
     let status = stack.user().resource_when("down", |status| unhealthy(&status.resource.health)).await?;
     figure::say(&format!("{:?}", status.resource.health));
 
@@ -74,4 +76,31 @@ async fn local_targets_need_to_be_allowed() -> anyhow::Result<()> {
     }
     assert_eq!((target.accepted(), target.bytes()), (0, 0));
     stack.stop().await
+}
+
+/// A namespace without a way out of it.
+#[test]
+fn a_gateway_that_has_no_way_to_a_resource_says_that_and_not_that_nothing_listens() -> anyhow::Result<()> {
+    need_namespace!();
+    network_bed::run(async |bed| {
+        let stack = bed.stack().resource("far", Kind::Tcp, "203.0.113.9:5432".parse()?).start().await?;
+        let address = stack.user().connect("far").await?;
+        let code = |status: &ResourceStatus| status.trouble.as_ref().map(|trouble| trouble.code.clone());
+        let checked =
+            stack.user().resource_when("far", |status| code(status).as_deref() == Some("target_unroutable")).await?;
+        let answer = client::exchange(address, b"anybody?").await.unwrap_or_default();
+        assert!(answer.is_empty());
+        let status = stack.user().resource_when("far", |status| status.last_error.is_some()).await?;
+        for status in [checked, status] {
+            let trouble = status.trouble.context("there is trouble")?;
+            assert_eq!(trouble.code, "target_unroutable");
+            assert!(trouble.why.contains("203.0.113.9:5432") && !trouble.why.contains("listens"), "{trouble:?}");
+        }
+        let shown = stack.user().postern(&["status"]).await?;
+        assert!(shown.contains("far: The gateway finds no way to the target. (target_unroutable)"), "{shown}");
+        let ended = |session: &Value| session["reason"] == "dial_failed";
+        let sessions = stack.sessions_when(|sessions| sessions.iter().any(ended)).await?;
+        assert!(sessions.iter().any(|session| session.to_string().contains("no way leads")), "{sessions:?}");
+        stack.stop().await
+    })
 }

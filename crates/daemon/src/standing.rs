@@ -147,9 +147,9 @@ impl Look<'_> {
         if self.denied {
             return self.unhealthy(Cause::Denied { resource: name(), detail: None }, None);
         }
-        if let Health::Unhealthy { error } = &self.status.resource.health {
+        if let Health::Unhealthy { error, code } = &self.status.resource.health {
             let detail = crate::carriage::printable(error);
-            return self.unhealthy(Cause::TargetUnhealthy { detail }, None);
+            return self.unhealthy(Cause::of_check(code.as_deref(), detail), None);
         }
         let passing = failed.map(|(cause, at, _)| Found { cause, at, retry_at: None });
         let ends = self.status.grant_ends;

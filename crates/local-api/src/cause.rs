@@ -253,6 +253,17 @@ impl Cause {
         }
     }
 
+    /// What a node's own check met, told with this code or none.
+    #[must_use]
+    pub fn of_check(code: Option<&str>, detail: String) -> Self {
+        match code {
+            Some("target_unroutable") => Self::TargetUnroutable { gateway: None, detail },
+            Some("target_not_permitted") => Self::TargetNotPermitted { gateway: None, detail },
+            Some("target_unresolvable") => Self::TargetUnresolvable { gateway: None, detail },
+            _ => Self::TargetUnhealthy { detail },
+        }
+    }
+
     /// A stable word.
     #[must_use]
     pub fn code(&self) -> &str {

@@ -150,10 +150,13 @@ async fn check(dialer: Dialer, resource: ResourceId, target: Target) -> HealthRe
     let begun = Instant::now();
     let (health, connect_micros) = match timeout(CHECK_LIMIT, dialer.dial(&target)).await {
         Ok(Ok(_)) => (Health::Healthy, u64::try_from(begun.elapsed().as_micros()).ok()),
-        Ok(Err(error)) => (Health::Unhealthy { error: error.to_string() }, None),
+        Ok(Err(error)) => {
+            let code = Some(error.problem().code);
+            (Health::Unhealthy { error: error.to_string(), code }, None)
+        }
         Err(_) => {
             let error = format!("{} did not answer within {} s", target.address(), CHECK_LIMIT.as_secs());
-            (Health::Unhealthy { error }, None)
+            (Health::Unhealthy { error, code: Some("target_timed_out".to_owned()) }, None)
         }
     };
     HealthReport { resource, health, checked_at: clock::now(), connect_micros }

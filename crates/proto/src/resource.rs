@@ -270,7 +270,18 @@ pub enum Health {
     Unhealthy {
         /// What the check saw, fit to be shown to a person.
         error: String,
+        /// The code that a stream would be refused with, where the node tells it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        code: Option<String>,
     },
+}
+
+impl Health {
+    /// For a reason that has no code.
+    #[must_use]
+    pub fn unhealthy(error: impl Into<String>) -> Self {
+        Self::Unhealthy { error: error.into(), code: None }
+    }
 }
 
 #[cfg(test)]

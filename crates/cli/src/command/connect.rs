@@ -28,7 +28,7 @@ pub(crate) async fn connect(args: SelectArgs, context: &mut Context) -> Result<(
     } else {
         show_connected(&report, context)?;
         for resource in report.resources.iter().filter(|resource| is_listening(resource)) {
-            if let Health::Unhealthy { error } = &resource.resource.health {
+            if let Health::Unhealthy { error, .. } = &resource.resource.health {
                 let error = text::without_os_code(error);
                 context.warn(format!("{} does not answer the gateways: {error}", resource.resource.name));
             }

@@ -447,7 +447,7 @@ fn the_command_of_a_resource_stands_alone_on_standard_output() {
 fn connecting_warns_when_nothing_can_be_carried() {
     let fake = Fake::start();
     let mut connected = resource(1, "orders-db", Kind::Postgres, 15432, listening(15432));
-    connected.resource.health = Health::Unhealthy { error: "connection refused".to_owned() };
+    connected.resource.health = Health::unhealthy("connection refused");
     fake.answer("POST /v1/connect", 200, report(&[connected], 1));
     let ran = fake.run(&["connect", "orders-db"]).ends(0);
     assert_eq!(ran.err, "warning: orders-db does not answer the gateways: connection refused\n");

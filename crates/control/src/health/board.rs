@@ -24,6 +24,8 @@ pub const FRESH: Duration = HEALTH_AGAIN.saturating_mul(2).saturating_add(Durati
 pub const GRACE: Duration = Duration::from_secs(15);
 /// The longest error that is kept, in characters.
 const MAX_ERROR: usize = 300;
+/// The longest code that is kept; ours are shorter.
+const MAX_CODE: usize = 64;
 
 /// All reports that count.
 #[derive(Debug, Default)]
@@ -78,7 +80,10 @@ impl HealthBoard {
             if !known(resource) {
                 continue;
             }
-            if let Health::Unhealthy { error } = &mut report.health {
+            if let Health::Unhealthy { error, code } = &mut report.health {
+                code.take_if(|code| {
+                    code.len() > MAX_CODE || !code.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_')
+                });
                 *error = error.chars().filter(|c| !c.is_control()).take(MAX_ERROR).collect();
             }
             let before = self.standing(resource);

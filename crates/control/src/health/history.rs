@@ -123,7 +123,7 @@ pub async fn read(store: &Store, resource: ResourceId, most: usize) -> Result<Ve
         let error: Option<String> = row.try_get("error")?;
         let health = match (state, error) {
             ("healthy", _) => Health::Healthy,
-            (_, error) => Health::Unhealthy { error: error.unwrap_or_default() },
+            (_, error) => Health::unhealthy(error.unwrap_or_default()),
         };
         Ok(Turn { resource, node: read::value(row, "node_id")?, at: read::instant(row, "at")?, health })
     };
@@ -145,7 +145,7 @@ impl Turn {
     /// Writes it, unless the newest that is known says the same.
     async fn insert(&self, append: &mut Append) -> Result<(), StoreError> {
         let Self { resource, node, at, health } = self;
-        let error = if let Health::Unhealthy { error } = health { Some(error.clone()) } else { None };
+        let error = if let Health::Unhealthy { error, .. } = health { Some(error.clone()) } else { None };
         let statement = "INSERT INTO health_turn (resource_id, node_id, at, state, error)
             SELECT $1, $2, CAST($3 AS BIGINT), $4, $5
             WHERE NOT EXISTS (

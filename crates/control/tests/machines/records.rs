@@ -357,7 +357,7 @@ async fn a_check_on_demand_says_what_each_gateway_saw() {
             *frame == postern_proto::sync::ServerFrame::CheckHealth { resource }
         };
         node.until(asked).await;
-        let health = postern_proto::resource::Health::Unhealthy { error: "connection refused".to_owned() };
+        let health = postern_proto::resource::Health::unhealthy("connection refused");
         let report =
             postern_proto::sync::HealthReport { resource, health, checked_at: UnixMillis(5), connect_micros: None };
         node.send(&postern_proto::sync::ClientFrame::Health { reports: vec![report] }).await;

@@ -65,7 +65,7 @@ async fn devices_hear_where_a_relay_is_parked_and_reach_over_it_what_no_gateway_
     };
     let key = ItemKey::Access { id: resource };
     assert_eq!(via(device.item(&key).as_ref()), Some(vec![]));
-    at_gateway.send(&report(Health::Unhealthy { error: "no route".to_owned() })).await;
+    at_gateway.send(&report(Health::unhealthy("no route"))).await;
     at_relay.send(&report(Health::Healthy)).await;
     device.item_when(key.clone(), |item| via(item) == Some(vec![relay.given])).await;
     at_gateway.send(&report(Health::Healthy)).await;

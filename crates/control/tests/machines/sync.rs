@@ -224,7 +224,7 @@ async fn health_reaches_devices_and_is_asked_for_on_demand() {
     node.send(&ClientFrame::Health { reports: vec![report(Health::Healthy)] }).await;
     socket.item_when(key.clone(), |item| access(item) == Some(&Health::Healthy)).await;
 
-    let unhealthy = Health::Unhealthy { error: "connection refused".to_owned() };
+    let unhealthy = Health::unhealthy("connection refused");
     let exchange = world.state().exchange.clone();
     let asking = tokio::spawn(async move { exchange.check(resource, Duration::from_secs(12)).await });
     node.until(|frame| *frame == ServerFrame::CheckHealth { resource }).await;
@@ -271,7 +271,7 @@ async fn the_past_of_a_resources_health_is_kept() {
     let (gateway, admin) = (world.enrol_gateway("gw").await, world.sign_in("ada@example.org").await);
     let mut node = gateway.follow().await;
     node.settle().await;
-    let down = || Health::Unhealthy { error: "connection refused\n".to_owned() };
+    let down = || Health::unhealthy("connection refused\n");
     for (at, health) in [(1, Health::Healthy), (2, Health::Healthy), (3, down()), (4, down()), (5, Health::Healthy)] {
         let report = HealthReport { resource, health, checked_at: UnixMillis(at), connect_micros: None };
         node.send(&ClientFrame::Health { reports: vec![report] }).await;

@@ -87,7 +87,7 @@ async fn a_gateway_of_one_replica_is_known_at_the_others_and_asked_by_them() {
                 }
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
-            let health = Health::Unhealthy { error };
+            let health = Health::unhealthy(error);
             exchange.report_health(
                 node,
                 vec![HealthReport { resource, health, checked_at: UnixMillis(1), connect_micros: None }],

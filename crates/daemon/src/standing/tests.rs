@@ -132,6 +132,9 @@ fn an_access_that_ends_soon_is_expiring_and_a_slow_way_is_degraded() {
     status.route = Some(Route { hops: vec![hop] });
     let found = stands(&look(&status), ResourceState::Degraded, Some("slow"));
     assert!(found.trouble.unwrap().cause.explain().why.contains("412"));
-    status.resource.health = Health::Unhealthy { error: "connection refused".to_owned() };
+    let code = Some("target_unroutable".to_owned());
+    status.resource.health = Health::Unhealthy { error: "no way leads there".to_owned(), code };
+    stands(&look(&status), ResourceState::Unhealthy, Some("target_unroutable"));
+    status.resource.health = Health::unhealthy("connection refused");
     stands(&look(&status), ResourceState::Unhealthy, Some("target_unhealthy"));
 }

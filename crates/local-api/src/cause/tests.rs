@@ -51,6 +51,16 @@ fn what_a_gateway_said_becomes_a_cause_by_its_code() {
         let why = cause.explain().why;
         assert!(why.contains("10.0.0.1:5432") && !why.contains("Nothing listens"), "{why}");
     }
+    for (code, cause) in [
+        (Some("target_unroutable"), "target_unroutable"),
+        (Some("target_unresolvable"), "target_unresolvable"),
+        (Some("target_not_permitted"), "target_not_permitted"),
+        (Some("target_refused"), "target_unhealthy"),
+        (Some("target_of_next_year"), "target_unhealthy"),
+        (None, "target_unhealthy"),
+    ] {
+        assert_eq!(Cause::of_check(code, "no way".to_owned()).code(), cause);
+    }
     let refused = of(502, "target_refused").explain();
     assert_eq!(refused.what, "The target refused the connection.");
     assert_eq!(

@@ -160,7 +160,7 @@ mod tests {
     }
 
     fn down() -> Health {
-        Health::Unhealthy { error: "refused".into() }
+        Health::unhealthy("refused")
     }
 
     /// Checks resource 1 once and says what it reported.

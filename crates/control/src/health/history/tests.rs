@@ -17,7 +17,7 @@ fn node(n: u128) -> NodeId {
 }
 
 fn down(error: &str) -> Health {
-    Health::Unhealthy { error: error.to_owned() }
+    Health::unhealthy(error)
 }
 
 fn turn(n: u128, at: u64, health: Health) -> Turn {

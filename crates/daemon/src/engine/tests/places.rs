@@ -144,7 +144,7 @@ impl Model {
 pub(super) fn shaped(n: u128, port: u16) -> ClientResource {
     let mut shaped = resource(n, port);
     if port % 2 == 1 {
-        shaped.health = Health::Unhealthy { error: "it does not answer".to_owned() };
+        shaped.health = Health::unhealthy("it does not answer");
     }
     let mode = [BindMode::Loopback, BindMode::Vnm, BindMode::Both][(n % 3) as usize];
     if mode.is_virtual() {
