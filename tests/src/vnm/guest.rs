@@ -21,9 +21,8 @@ use super::packet::{ACK, FIN, ICMP, ICMPV6, Packet, RST, SYN, Segment, TCP, UDP,
 
 /// Refused, whoever asks.
 pub const REFUSED_PORT: u16 = 81;
-/// The SYN is answered after a while.
+/// The SYN is answered once its sender has given up.
 pub const LATE_PORT: u16 = 82;
-const LATE: Duration = Duration::from_millis(150);
 
 /// A guest of netd.
 #[derive(Clone, Debug, Parser)]
@@ -155,7 +154,10 @@ impl Answerer {
                 return vec![segment.answer(packet, 0, RST | ACK, &[])];
             }
             if segment.to.port() == LATE_PORT {
-                tokio::time::sleep(LATE).await;
+                let looked_up = || self.owners.sender(Transport::Tcp, segment.from, segment.to, self.device);
+                while matches!(looked_up(), Peer::Known(_)) {
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
             }
             flows.insert(key, 1001);
             return vec![segment.answer(packet, 1000, SYN | ACK, &[])];
