@@ -199,8 +199,8 @@ impl Stored for NetworkSwitch {
     const FILE: &'static str = "network.json";
 }
 
-/// The addresses that hosts under wildcard aliases have in the virtual network. It outlives sign-outs: an address that was
-/// seen never means another host.
+/// The addresses that hosts under wildcard aliases have in the virtual network. It outlives sign-outs: an address that a program may
+/// remember never means another host.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WildcardHosts {
     pub org: OrgId,
