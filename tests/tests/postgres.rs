@@ -65,7 +65,8 @@ async fn clients_see_an_error_when_the_gateway_dies_and_the_next_ones_work() -> 
     prepare(&server).await?;
     let mut stack = Stack::builder().gateways(2).resource("db", Kind::Postgres, server.address()).start().await?;
     let address = stack.user().connect("db").await?;
-    let running = load(address, 60)?;
+    // It ends by itself: clients that came over the other gateway go on.
+    let running = load(address, 15)?;
     let carrier = stack.carrier_of("db").await?;
     tokio::time::sleep(Duration::from_secs(1)).await;
     carrier.kill().await?;
@@ -73,7 +74,7 @@ async fn clients_see_an_error_when_the_gateway_dies_and_the_next_ones_work() -> 
     let again = Postgres::query(address, "select 6 * 7").await.context("a new connection after the gateway died")?;
     assert_eq!(again, "42");
     figure::say(&format!("a new connection worked {:?} after the gateway died", killed.elapsed()));
-    let output = tokio::time::timeout(Duration::from_secs(20), running).await.context("pgbench hangs")???;
+    let output = tokio::time::timeout(client::DEADLINE, running).await.context("pgbench hangs")???;
     let error = output.failure()?;
     assert!(error.contains("closed") || error.contains("reset") || error.contains("abort"), "{error}");
     stack.stop().await?;
