@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use http::Method;
-use postern_local_api::message::ControlLink;
+use postern_local_api::{cause::Cause, message::ControlLink};
 use postern_proto::problem::Problem;
 use postern_proto::{id::AccountId, replica::Replica};
 use tokio::task::JoinSet;
@@ -39,22 +39,17 @@ impl Shell {
         let store = self.parts.store.clone();
         let warnings = &mut self.parts.warnings;
         if !crate::account::is_same_control(&record.control, &config.control) {
-            warnings.push(format!(
-                "The sign-in of {} was made at {}, not at {}; sign in there.",
+            return self.refuse_last(format!(
+                "the sign-in of {} was made at {}, not at {}",
                 record.account.email, record.control, config.control
             ));
-            return self.post();
         }
         let Some(identity) = store.load_or_warn::<Identity>(warnings) else {
-            warnings.push("The device key or certificate is missing; sign in again.".to_owned());
-            return self.post();
+            return self.refuse_last("the device key or certificate is missing".to_owned());
         };
         let account = match Account::new(&config, record, key, identity) {
             Ok(account) => Arc::new(account),
-            Err(error) => {
-                warnings.push(format!("The last sign-in cannot be used ({error}); sign in again."));
-                return self.post();
-            }
+            Err(error) => return self.refuse_last(format!("the last sign-in cannot be used: {error}")),
         };
         let locked = store.load_or_warn::<Lock>(warnings).unwrap_or_default().locked;
         let replica = store.load_or_warn::<LastReplica>(warnings).unwrap_or_default().0;
@@ -67,6 +62,12 @@ impl Shell {
         });
         let leases = leases.collect();
         self.tell(Input::LeasesKept(leases)).await;
+        self.post();
+    }
+
+    /// The last sign-in counts for nothing; why is told until the next one.
+    fn refuse_last(&mut self, reason: String) {
+        self.notes.sign_in_ended = Some(Cause::SignInEnded { reason });
         self.post();
     }
 

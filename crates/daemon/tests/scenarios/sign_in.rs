@@ -3,7 +3,7 @@
 use std::{path::Path, sync::Arc, time::Duration};
 
 use postern_local_api::message::{
-    Connection, ControlLink, KeyPlace, KeyStorage, KeyStorageChoice, Login, SignIn, Trust, Unlock,
+    Connection, ControlLink, KeyPlace, KeyStorage, KeyStorageChoice, Login, SignIn, Status, Trust, Unlock,
 };
 use postern_proto::{api::Credential, problem::Problem};
 use rustix::process::Signal;
@@ -174,7 +174,7 @@ async fn locked_nothing_works_until_the_control_plane_has_checked_the_password()
 async fn signing_in_again_keeps_the_device_and_the_running_streams() {
     let world = World::start().await;
     let mut stream = world.open().await;
-    let device = |status: &postern_local_api::message::Status| match &status.sign_in {
+    let device = |status: &Status| match &status.sign_in {
         SignIn::SignedIn { device, .. } => *device,
         other => panic!("{other:?}"),
     };
@@ -269,6 +269,22 @@ async fn a_sign_in_that_the_control_plane_ended_is_forgotten_and_said_so() {
     let status = world.daemon.until("signed out", |status| status.sign_in == SignIn::SignedOut).await;
     assert!(status.warnings.iter().any(|warning| warning.contains("The device is signed out")));
     expect_reset(&mut stream).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sign_in_made_elsewhere_is_told_of_until_the_next_one() {
+    let control = Control::start().await;
+    let home = tempfile::tempdir().unwrap();
+    let daemon = Daemon::start(home.path(), &[]);
+    daemon.login(&control).await;
+    drop(daemon);
+    let daemon = Daemon::start(home.path(), &["--control", "https://other.example"]);
+    let told = |status: &Status| status.health.iter().any(|item| item.why.contains("not at https://other.example"));
+    let status = daemon.status().await;
+    assert!(status.sign_in == SignIn::SignedOut && told(&status), "{:?}", status.health);
+    daemon.login(&control).await;
+    let status = daemon.status().await;
+    assert!(!told(&status) && status.health.iter().all(|item| item.code != "at_start"), "{:?}", status.health);
 }
 
 #[tokio::test(flavor = "multi_thread")]
