@@ -33,7 +33,7 @@ impl Failure {
     }
 
     pub(crate) fn because(mut self, why: impl Into<String>) -> Self {
-        self.why.push(why.into());
+        self.why.push(text::without_os_code(&why.into()).into_owned());
         self
     }
 

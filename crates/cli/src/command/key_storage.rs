@@ -2,7 +2,7 @@
 
 use postern_local_api::message::{KeyPlace, KeyStorage, KeyStorageChoice};
 
-use crate::{args::Place, context::Context, failure::Failure, screen::Line, waiting};
+use crate::{args::Place, context::Context, failure::Failure, screen::Line, text, waiting};
 
 pub(crate) async fn choose(place: Place, context: &mut Context) -> Result<(), Failure> {
     let storage = match place {
@@ -22,7 +22,7 @@ pub(crate) async fn choose(place: Place, context: &mut Context) -> Result<(), Fa
         KeyStorage::File { path } => format!("The device key is in {path}, and only you may read it."),
         KeyStorage::Keystore { name } => format!("The device key is in {name}."),
         KeyStorage::Unreadable { name, reason, .. } => {
-            format!("The device key is in memory only, as {name} cannot be used: {reason}")
+            format!("The device key is in memory only, as {name} cannot be used: {}", text::without_os_code(&reason))
         }
     };
     Ok(context.screen.line(&Line::of(text))?)

@@ -180,7 +180,7 @@ fn greet(status: &Status, context: &mut Context) -> Result<(), Failure> {
     context.screen.line(&line)?;
     if let KeyStorage::Unreadable { name, reason, missing } = &status.key_storage {
         let why = if *missing { "there is no keyring".to_owned() } else { format!("{name} does not open") };
-        context.warn(format!("the device key is in memory only, as {why} ({reason})"));
+        context.warn(format!("the device key is in memory only, as {why} ({})", text::without_os_code(reason)));
         let place = if *missing { "memory|file" } else { "keyring|memory|file" };
         context.screen.line(&Line::of(format!("Choose where it is kept: `postern key-storage {place}`.")))?;
     }

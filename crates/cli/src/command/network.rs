@@ -45,7 +45,7 @@ fn show(status: &NetworkStatus, as_json: bool, context: &mut Context) -> Result<
         NetworkStatus::Off => {
             vec![labelled("Network").plain("off – switch it on with `postern network enable`")]
         }
-        other => overview(other, text::now()),
+        other => overview(other, text::now()).into_iter().chain(unanswered(other)).collect(),
     };
     Ok(context.screen.lines(&lines)?)
 }
@@ -67,7 +67,7 @@ pub(super) fn overview(status: &NetworkStatus, now: UnixMillis) -> Vec<Line> {
 }
 
 fn lines_of(line: Line, up: &NetworkUp, now: UnixMillis) -> Vec<Line> {
-    let NetworkUp { interface, subnet, moved, ipv6, address, resolver, zones, names, since, behind, left_out } = up;
+    let NetworkUp { interface, subnet, moved, ipv6, address, resolver, zones, names, since, behind, .. } = up;
     let for_long = text::span(now.since(*since));
     let ipv6 = ipv6.as_ref().map(|ipv6| format!(" and {ipv6}")).unwrap_or_default();
     let line =
@@ -93,11 +93,14 @@ fn lines_of(line: Line, up: &NetworkUp, now: UnixMillis) -> Vec<Line> {
     lines.extend(behind.as_ref().map(|reason| {
         labelled("").styled(WARN, "not up to date").plain(format!(": {}", text::without_os_code(reason)))
     }));
-    if !left_out.is_empty() {
-        let what = format!(": {} – their zones could not be registered; they are reached by address", few(left_out));
-        lines.push(labelled("").styled(WARN, "without an answer").plain(what));
-    }
     lines
+}
+
+/// The names that nobody answers. `status` has them among what is wrong.
+fn unanswered(status: &NetworkStatus) -> Option<Line> {
+    let NetworkStatus::Up(up) = status else { return None };
+    let what = format!(": {} – their zones could not be registered; they are reached by address", few(&up.left_out));
+    (!up.left_out.is_empty()).then(|| labelled("").styled(WARN, "without an answer").plain(what))
 }
 
 /// The first of many.

@@ -59,11 +59,11 @@ pub(super) fn overview(status: &Status, now: UnixMillis) -> Vec<Line> {
         KeyStorage::Unreadable { reason, missing: true, .. } => labelled("Device key")
             .plain("in memory only; ")
             .styled(WARN, "there is no keyring")
-            .plain(format!(": {reason}. Choose: `postern key-storage memory|file`")),
+            .plain(format!(": {}. Choose: `postern key-storage memory|file`", text::without_os_code(reason))),
         KeyStorage::Unreadable { name, reason, missing: false } => labelled("Device key")
             .plain(format!("in {name}, "))
             .styled(BAD, "not readable")
-            .plain(format!(": {reason}")),
+            .plain(format!(": {}", text::without_os_code(reason))),
     });
     match &status.status_api {
         StatusApi::Off => {}
@@ -76,7 +76,9 @@ pub(super) fn overview(status: &Status, now: UnixMillis) -> Vec<Line> {
         let uids = status.allowed_uids.iter().map(u32::to_string).collect::<Vec<_>>().join(", ");
         lines.push(labelled("Open also to").styled(WARN, format!("uid {uids}")));
     }
-    lines.push(resources(status));
+    if !matches!(status.sign_in, SignIn::SignedOut) {
+        lines.push(resources(status));
+    }
     lines.extend(status.health.iter().flat_map(|item| health(item, &status.resources)));
     lines
 }

@@ -311,7 +311,15 @@ fn status_of_somebody_who_is_not_signed_in_is_no_failure() {
     fake.run(&["status"]).ends(0).says("no – sign in with `postern login`").says("none yet – name it");
     let url = CONTROL.to_owned();
     fake.set_status(&Status { control: ControlLink::Known { url }, ..signed_out() });
-    fake.run(&["status"]).ends(0).says(&format!("{CONTROL}, asked when you sign in"));
+    let ran = fake.run(&["status"]).ends(0).says(&format!("{CONTROL}, asked when you sign in"));
+    assert!(!ran.out.contains("that you may reach"), "that is not known: {}", ran.out);
+    let lost = KeyStorage::Unreadable {
+        name: "keyring".to_owned(),
+        reason: "No such file or directory (os error 2)".to_owned(),
+        missing: true,
+    };
+    fake.set_status(&Status { key_storage: lost, ..signed_out() });
+    fake.run(&["status"]).ends(0).says("there is no keyring: No such file or directory. Choose:");
     for command in [&["resources"][..], &["sessions"], &["connect", "--all"], &["lock"], &["admin", "roles", "list"]] {
         fake.run(command).ends(4).warns("you are not signed in").warns("next: sign in: `postern login`");
     }
