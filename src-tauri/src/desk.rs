@@ -172,6 +172,7 @@ impl Desk {
     fn take_service(&mut self, now: u64, status: Status) {
         let was_signed_in = self.is_signed_in();
         let was_locked = self.is_locked();
+        let was_heard = self.status.is_some();
         let status = Status { resources: Vec::new(), ..status };
         for item in &status.health {
             let known = self.status.iter().flat_map(|status| &status.health).any(|known| known.code == item.code);
@@ -186,7 +187,8 @@ impl Desk {
             self.watch.be_quiet(now);
         }
         match (was_locked, self.is_locked()) {
-            (false, true) => {
+            // What was locked before this app began was locked nobody here knows when.
+            (false, true) if was_heard => {
                 let streams = self.held.values().map(|held| held.status.streams).sum();
                 self.memory = convert::Memory { locked_since: Some(now), closed: Some(streams) };
             }

@@ -180,6 +180,9 @@ fn addresses(status: &ResourceStatus) -> Vec<String> {
     if let Connection::Listening { address } = status.connection {
         all.push(address.to_string());
     }
+    // Every name under a wildcard leads there; one alone cannot be copied or opened.
+    let wildcard = status.virtual_name.as_ref().filter(|name| name.starts_with("*."));
+    all.extend(wildcard.map(|name| format!("{name}:{}", status.resource.bind.port)));
     all.extend(status.also_at.map(|address| address.to_string()));
     let mut seen = std::collections::BTreeSet::new();
     all.retain(|address| seen.insert(address.clone()));

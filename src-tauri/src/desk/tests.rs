@@ -254,6 +254,14 @@ fn locking_remembers_when_and_what_it_closed() {
 }
 
 #[test]
+fn when_it_was_locked_before_the_app_began_is_not_known() {
+    let mut desk = empty();
+    desk.hear(NOW, event(Event::Service { status: Box::new(Scenario::Locked.status(NOW)) }));
+    let Shown::Locked { since, closed, .. } = desk.view(NOW).service.sign_in else { panic!("it is locked") };
+    assert_eq!((since, closed), (None, None));
+}
+
+#[test]
 fn address_and_email_are_remembered_for_the_next_sign_in() {
     let mut desk = desk("40");
     desk.hear(NOW, event(Event::Service { status: Box::new(Scenario::SignedOut.status(NOW)) }));
@@ -272,6 +280,18 @@ fn who_never_signed_in_is_shown_the_address_that_the_service_was_started_with() 
     assert_eq!(address.as_ref(), Some(&url));
     assert!(desk.check_address(&url).known, "the service has its certificate");
     assert!(!desk.check_address("https://third.example").known);
+}
+
+#[test]
+fn the_names_under_a_wildcard_are_told_beside_the_address_that_stands_for_them() {
+    let mut desk = desk("network");
+    let id = id_of(&desk, "grafana");
+    let heard = changed(&desk, "grafana", |status| status.virtual_name = Some("*.kafka.northwind".to_owned()));
+    desk.hear(NOW, heard);
+    let port = desk.status_of(id).unwrap().resource.bind.port;
+    let addresses = desk.details(NOW, id, &[]).unwrap().addresses;
+    assert!(addresses[0].starts_with("100."), "one that can be used: {addresses:?}");
+    assert!(addresses.contains(&format!("*.kafka.northwind:{port}")), "{addresses:?}");
 }
 
 #[test]

@@ -398,9 +398,21 @@ describe('the guide', () => {
     model.page = 'guide';
     await settle();
     expect(document.querySelector('[aria-current="step"] h2')?.textContent).toBe('Authorise the network helper');
+    const first = document.querySelector('.steps li');
+    expect(first?.className, 'nobody has looked yet').toContain('ahead');
     button('Authorise').click();
     await settle(10);
+    expect(first?.className).toContain('done');
     expect(document.querySelector('[aria-current="step"] h2')?.textContent).toBe('Try one resource');
+  });
+
+  it('does not list hundreds of zones', async () => {
+    const { model } = await mounted('network-many-zones');
+    model.page = 'guide';
+    await settle();
+    const step = document.querySelectorAll('.steps li')[2]?.textContent ?? '';
+    expect(step).toContain('.zone-7.example and 504 more');
+    expect(step).not.toContain('zone-8.example');
   });
 
   it('says at its step why it failed, and how to go back', async () => {

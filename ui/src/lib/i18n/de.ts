@@ -452,7 +452,7 @@ const de: Words = {
   },
   network: {
     leftOut: (n) => (n === 1 ? 'Ein Name hat keine Antwort, weil seine Zone nicht eingetragen werden konnte:' : `${n} Namen haben keine Antwort, weil ihre Zonen nicht eingetragen werden konnten:`),
-    leftOutMore: (n) => `und ${n} weitere`,
+    more: (n) => `und ${n} weitere`,
     leftOutRemedy: 'Die Adressen dieser Ressourcen benutzen, oder die Administration um Namen in der eigenen Zone der Organisation bitten.',
     behind: 'Die letzte Änderung ist noch nicht gemacht; es wird von selbst erneut versucht.',
   },

@@ -451,7 +451,7 @@ const en = {
   },
   network: {
     leftOut: (n: number) => (n === 1 ? 'One name has no answer, because its zone could not be registered:' : `${n} names have no answer, because their zones could not be registered:`),
-    leftOutMore: (n: number) => `and ${n} more`,
+    more: (n: number) => `and ${n} more`,
     leftOutRemedy: "Use the addresses of these resources, or ask an admin for names in the organisation's own zone.",
     behind: 'The latest change is not made yet; it is tried again by itself.',
   },

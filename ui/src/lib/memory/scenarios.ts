@@ -54,6 +54,10 @@ export const SCENARIOS: Record<string, (view: View) => void> = {
     v.service.network = { state: 'up', interface: 'postern0', subnet: '100.72.0.0/16', moved_from: null, moved_because: [], ipv6: null, address: '100.72.0.1', resolver: '100.72.0.2', zones: ['northwind'], names: 'resolved', names_problem: null, left_out: [], behind: null, since: v.now - MINUTE };
     for (const row of v.rows) row.dns_name = `${row.name.split('-')[0]}.northwind:5432`;
   },
+  'network-many-zones': (v) => {
+    SCENARIOS.network?.(v);
+    if (v.service.network.state === 'up') v.service.network.zones = Array.from({ length: 512 }, (_, n) => `zone-${n}.example`);
+  },
   'network-left-out': (v) => {
     SCENARIOS.network?.(v);
     if (v.service.network.state === 'up') v.service.network.left_out = ['ledger.corp.example', '*.kafka.corp.example'];
