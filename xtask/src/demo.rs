@@ -81,12 +81,24 @@ impl Exposed {
         let allow_local = resolved.is_ok_and(|mut all| all.any(|address| address.ip().is_loopback()));
         Service {
             name: self.name.clone(),
-            kind: "tcp",
+            kind: kind_of(self.port),
             host: self.host.clone(),
             port: self.port,
             allow_local,
             bind: Bind::Both,
         }
+    }
+}
+
+/// What usually listens on a port: with it the command that is offered fits (`psql` instead of `nc`).
+const fn kind_of(port: u16) -> &'static str {
+    match port {
+        22 | 2222 => "ssh",
+        80 | 3000 | 8000 | 8080 => "http",
+        3306 => "mysql",
+        5432 => "postgres",
+        6379 => "redis",
+        _ => "tcp",
     }
 }
 
@@ -381,6 +393,9 @@ mod tests {
         let parsed: Exposed = "six=[::1]:80".parse().unwrap();
         assert_eq!(parsed.host, "::1");
         assert!(parsed.service().allow_local);
+        assert_eq!(parsed.service().kind, "http");
+        assert_eq!("db=127.0.0.1:5432".parse::<Exposed>().unwrap().service().kind, "postgres");
+        assert_eq!("other=127.0.0.1:5433".parse::<Exposed>().unwrap().service().kind, "tcp");
         for wrong in ["orders", "orders=db", "=db:1", "orders=:1", "orders=db:0", "orders=db:x"] {
             assert!(wrong.parse::<Exposed>().is_err(), "{wrong}");
         }

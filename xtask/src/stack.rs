@@ -400,13 +400,15 @@ struct Ground<'a> {
 
 impl Ground<'_> {
     fn start_control(&self) -> anyhow::Result<(Process, Value)> {
+        let listen = last_door(self.home).unwrap_or_else(|| SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).to_string();
         let mut control = Process::start_with("postern-control", &self.home.join("logs"), |command| {
             command
                 .arg(self.programs.control())
-                .args(["serve", "--listen", "127.0.0.1:0", "--org", "Demo", "--admin-email", admin::EMAIL, "--data"])
+                .args(["serve", "--listen", &listen, "--org", "Demo", "--admin-email", admin::EMAIL, "--data"])
                 .arg(self.home.join("control"));
         })?;
         let ready = control.ready_line(self.interrupt)?;
+        remember_door(self.home, &ready)?;
         Ok((control, ready))
     }
 
@@ -485,6 +487,23 @@ fn address_of(resources: &Value, name: &str) -> anyhow::Result<SocketAddr> {
 }
 
 /// A loopback port that is free now.
+/// Names the file with the address at which the control plane listened last: a sign-in is made at an address, so that one
+/// made earlier, by a person in the app too, holds as long as the address stays.
+const DOOR: &str = "control.address";
+
+/// Where the control plane listened last, if nobody else does now.
+fn last_door(home: &Path) -> Option<SocketAddr> {
+    let last: SocketAddr = std::fs::read_to_string(home.join(DOOR)).ok()?.trim().parse().ok()?;
+    std::net::TcpListener::bind(last).ok().map(|_| last)
+}
+
+fn remember_door(home: &Path, ready: &Value) -> anyhow::Result<()> {
+    let url = ready.get("url").and_then(Value::as_str).context("postern-control's ready line has no url")?;
+    let address = url.trim_start_matches("https://").trim_end_matches('/');
+    let path = home.join(DOOR);
+    std::fs::write(&path, address).with_context(|| format!("cannot write {}", path.display()))
+}
+
 fn free_port() -> anyhow::Result<u16> {
     let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("cannot listen on loopback")?;
     Ok(listener.local_addr()?.port())
@@ -498,4 +517,21 @@ pub(crate) fn make_private_folder(path: &Path) -> anyhow::Result<()> {
         .mode(0o700)
         .create(path)
         .with_context(|| format!("cannot make the folder {}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_control_plane_comes_back_where_it_was_unless_somebody_else_is_there() {
+        let home = tempfile::tempdir().unwrap();
+        assert_eq!(last_door(home.path()), None);
+        let other = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let address = other.local_addr().unwrap();
+        remember_door(home.path(), &serde_json::json!({ "url": format!("https://{address}") })).unwrap();
+        assert_eq!(last_door(home.path()), None, "somebody else listens there");
+        drop(other);
+        assert_eq!(last_door(home.path()), Some(address));
+    }
 }
