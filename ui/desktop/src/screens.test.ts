@@ -129,6 +129,15 @@ describe('the list', () => {
     expect(model.list.query).toBe('');
   });
 
+  it('lets the search be reached from a filter that was clicked', async () => {
+    const { model } = await mounted();
+    document.querySelector<HTMLElement>('.filters button, [role="radio"]')?.focus();
+    await press('/');
+    expect(document.activeElement?.id).toBe('search');
+    await press('/');
+    expect(model.list.query, 'in the field it is a letter').toBe('');
+  });
+
   it('never recycles the focused row', async () => {
     const { model } = await mounted('10000');
     model.list.focus('res_9000');
