@@ -42,6 +42,8 @@ enum Way {
     /// Where to keep keys.
     Keys,
     Guide,
+    /// The guide after asking and being refused.
+    Refused,
     Quit,
 }
 
@@ -71,7 +73,7 @@ const SCREENS: &[Screen] = &[
     Screen { name: "first-password", scenario: "first-password", size: NORMAL, way: Way::None },
     Screen { name: "update", scenario: "update", size: NORMAL, way: Way::None },
     Screen { name: "network", scenario: "network", size: NORMAL, way: Way::Guide },
-    Screen { name: "network-refused", scenario: "network-refused", size: NORMAL, way: Way::Guide },
+    Screen { name: "network-refused", scenario: "network-refused", size: NORMAL, way: Way::Refused },
     Screen { name: "settings", scenario: "40", size: NORMAL, way: Way::Settings("General") },
     Screen { name: "settings-connections", scenario: "40", size: NORMAL, way: Way::Settings("Connections") },
     Screen { name: "settings-notifications", scenario: "40", size: NORMAL, way: Way::Settings("Notifications") },
@@ -191,6 +193,11 @@ impl Way {
                 tokio::time::sleep(Duration::from_millis(300)).await;
                 window.press(&char::from(Key::Enter).to_string()).await?;
                 window.find("heading", "Virtual Networking").await.map(drop)
+            }
+            Self::Refused => {
+                Box::pin(Self::Guide.go(desk, window)).await?;
+                window.click("button", "Authorise").await?;
+                window.find("button", "Ask again").await.map(drop)
             }
             Self::Quit => {
                 window.find("grid", "Resources").await?;
