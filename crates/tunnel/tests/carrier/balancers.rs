@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeSet,
     io::Write as _,
-    net::{SocketAddr, TcpListener},
+    net::{SocketAddr, TcpListener, UdpSocket},
     path::PathBuf,
     process::{Child, Command, Stdio},
     sync::{Arc, Mutex},
@@ -55,6 +55,8 @@ fn installed(test: &str, name: &str) -> Option<PathBuf> {
 struct Running {
     child: Child,
     address: SocketAddr,
+    /// Keeps the port from other tests, as theirs do.
+    _held: UdpSocket,
     _folder: tempfile::TempDir,
 }
 
@@ -70,7 +72,7 @@ impl Running {
         let text = std::fs::read_to_string(format!("{examples}/{example}")).unwrap();
         for _ in 0..5 {
             let folder = tempfile::tempdir().unwrap();
-            let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+            let (held, free) = free_port();
             let own = folder.path().to_str().unwrap();
             let mut text = text.clone();
             let (listen, [one, other]) = (free.to_string(), workers.map(|worker| worker.to_string()));
@@ -85,12 +87,23 @@ impl Running {
             let mut child = command(&file).stdout(Stdio::null()).spawn().unwrap();
             while child.try_wait().unwrap().is_none() {
                 if TcpStream::connect(free).await.is_ok() {
-                    return Self { child, address: free, _folder: folder };
+                    return Self { child, address: free, _held: held, _folder: folder };
                 }
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
         }
         panic!("the balancer does not start");
+    }
+}
+
+/// A TCP port that the kernel draws for nobody, and the socket that stands for it: a balancer cannot be given port 0, and a
+/// port that was let go again is another test's before the balancer has it.
+fn free_port() -> (UdpSocket, SocketAddr) {
+    loop {
+        let address = SocketAddr::from(([127, 0, 0, 1], rand::random_range(10_000..30_000)));
+        if let (Ok(held), Ok(_)) = (UdpSocket::bind(address), TcpListener::bind(address)) {
+            return (held, address);
+        }
     }
 }
 
