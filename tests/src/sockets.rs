@@ -1,21 +1,24 @@
 //! What the kernel says about TCP connections of this machine.
 
-use std::{io, net::SocketAddr};
+use std::{collections::BTreeSet, io, net::SocketAddr};
 
 /// The state of an established connection in `/proc/net/tcp`.
 const ESTABLISHED: &str = "01";
 
 /// How many established connections a server on this IPv4 address has, as the kernel sees them.
+///
+/// Each client's address counts once: the kernel may list a connection twice in a table that changes while it is read.
 pub fn survivors(server: SocketAddr) -> io::Result<usize> {
     let SocketAddr::V4(server) = server else { return Err(io::Error::other("only for IPv4")) };
     let local = format!("{:08X}:{:04X}", u32::from_le_bytes(server.ip().octets()), server.port());
     let table = std::fs::read_to_string("/proc/net/tcp")?;
-    let is_ours = |line: &&str| {
+    let client = |line: &'_ str| {
         let mut fields = line.split_whitespace().skip(1);
-        let (address, _, state) = (fields.next(), fields.next(), fields.next());
-        address == Some(local.as_str()) && state == Some(ESTABLISHED)
+        let (address, client, state) = (fields.next(), fields.next(), fields.next());
+        let is_ours = address == Some(local.as_str()) && state == Some(ESTABLISHED);
+        client.filter(|_| is_ours).map(str::to_owned)
     };
-    Ok(table.lines().filter(is_ours).count())
+    Ok(table.lines().filter_map(client).collect::<BTreeSet<_>>().len())
 }
 
 #[cfg(test)]
