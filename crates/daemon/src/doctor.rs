@@ -18,7 +18,7 @@ use postern_proto::time::UnixMillis;
 use tokio::{sync::mpsc, time::Instant};
 
 mod checks;
-mod network;
+pub(crate) mod network;
 mod zones;
 
 pub use zones::{Direct, ZoneState, classify};

@@ -77,7 +77,7 @@ fn advice(fault: NetworkFault) -> &'static str {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use postern_local_api::message::{NetworkMoved, Verdict};
     use postern_proto::time::UnixMillis;
 
@@ -87,7 +87,8 @@ mod tests {
         examine(Open::new("network", "Virtual network"), status)
     }
 
-    fn up() -> NetworkUp {
+    /// A network with which nothing is amiss.
+    pub(crate) fn up() -> NetworkUp {
         NetworkUp {
             interface: "postern0".to_owned(),
             subnet: "100.72.0.0/16".to_owned(),

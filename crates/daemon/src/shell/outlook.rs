@@ -269,19 +269,7 @@ mod tests {
 
     #[test]
     fn everything_that_is_amiss_with_a_network_that_is_up_is_told_of() {
-        let mut up = NetworkUp {
-            interface: "postern0".to_owned(),
-            subnet: "100.72.0.0/16".to_owned(),
-            moved: None,
-            ipv6: None,
-            address: [100, 72, 0, 1].into(),
-            resolver: [100, 72, 0, 2].into(),
-            zones: vec!["my-org".to_owned()],
-            names: NameService::Registered { through: "systemd-resolved".to_owned() },
-            since: UnixMillis(1),
-            behind: None,
-            left_out: Vec::new(),
-        };
+        let mut up = crate::doctor::network::tests::up();
         let codes = |up: &NetworkUp| {
             let found = network_causes(&NetworkStatus::Up(Box::new(up.clone())));
             found.iter().map(|found| found.cause.code().to_owned()).collect::<Vec<_>>()

@@ -101,7 +101,8 @@ impl Running {
 fn free_port() -> (UdpSocket, SocketAddr) {
     loop {
         let address = SocketAddr::from(([127, 0, 0, 1], rand::random_range(10_000..30_000)));
-        if let (Ok(held), Ok(_)) = (UdpSocket::bind(address), TcpListener::bind(address)) {
+        let Ok(held) = UdpSocket::bind(address) else { continue };
+        if TcpListener::bind(address).is_ok() {
             return (held, address);
         }
     }
