@@ -12,9 +12,9 @@ use std::{
     time::Duration,
 };
 
-use postern_netstack::{MAX_COUPLED, MAX_PACKET, StackConfig};
+use postern_netstack::{MAX_COUPLED, MAX_PACKET, StackConfig, dns::TableError};
 use postern_proto::id::{OrgId, ResourceId};
-use tokio::{sync::mpsc, task::JoinHandle};
+use tokio::{sync::mpsc, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -52,12 +52,13 @@ pub use shard::{Attendant, Shard, ShardError, ShardParts};
 pub use threads::{MTU, queues};
 
 use driver::{Driver, Order};
-use host_end::HostEnd;
+use host_end::{HostEnd, Marks};
 use threads::{Fitting, Threads};
 
 /// Orders that may wait for the driver; the engine has one question under way at a time.
 const ORDERS: usize = 16;
-/// How long taking the network down may take when the service stops: resetting what is open, and netd's part.
+/// How long taking the network down may take when the service stops: resetting what is open, netd's part, and writing down
+/// which hosts were reached.
 const STOP_DEADLINE: Duration = Duration::from_secs(3);
 
 /// See the module.
@@ -67,11 +68,19 @@ pub struct Vnm {
     store: Store,
     allowed: Vec<u32>,
     orders: mpsc::Sender<Order>,
-    driver: JoinHandle<()>,
+    /// The driver, and for each map who writes its marks.
+    tasks: JoinSet<()>,
     stop: CancellationToken,
-    /// Of the network that is up.
-    map: Option<(OrgId, Arc<Map>)>,
+    current: Option<Current>,
     threads: Arc<Mutex<Threads>>,
+}
+
+/// Of the network that is up.
+#[derive(Debug)]
+struct Current {
+    org: OrgId,
+    map: Arc<Map>,
+    marks: Marks,
 }
 
 impl Vnm {
@@ -80,9 +89,9 @@ impl Vnm {
     pub fn new(reception: Reception, store: Store, allowed: Vec<u32>, inputs: mpsc::Sender<Input>) -> Self {
         let (orders, queue) = mpsc::channel(ORDERS);
         let (stop, threads) = (CancellationToken::new(), Arc::new(Mutex::new(Threads::default())));
-        let driver = Driver::new(inputs, Arc::clone(&threads));
-        let driver = tokio::spawn(driver.run(queue, stop.clone()));
-        Self { reception, store, allowed, orders, driver, stop, map: None, threads }
+        let mut tasks = JoinSet::new();
+        tasks.spawn(Driver::new(inputs, Arc::clone(&threads)).run(queue, stop.clone()));
+        Self { reception, store, allowed, orders, tasks, stop, current: None, threads }
     }
 
     /// Asks netd for this network; the engine hears what became of it.
@@ -104,33 +113,48 @@ impl Vnm {
         warnings: &mut Vec<String>,
     ) {
         let Some(places) = places else {
-            if let Some((_, map)) = self.map.take() {
-                map.close();
+            if let Some(current) = self.current.take() {
+                current.map.close();
             }
             return;
         };
         let concerned = places.places.iter().filter_map(|place| destinations.get_key_value(&place.resource));
         let destinations = concerned.map(|(id, destination)| (*id, Arc::clone(destination))).collect();
-        let set = match &self.map {
-            Some((of, map)) if *of == org => map.set(places, destinations),
-            Some(_) | None => {
-                let hosts = HostBook::open(&self.store, org, places.plan.subnet, warnings);
-                Map::new(Arc::new(hosts), places, destinations).map(|map| self.map = Some((org, Arc::new(map))))
-            }
+        let set = match &self.current {
+            Some(current) if current.org == org => current.map.set(places, destinations),
+            Some(_) | None => self.open_map(org, places, destinations, warnings),
         };
         if let Err(error) = set {
             tracing::error!("the virtual network cannot be used: {error}");
         }
-        if let Some((_, map)) = &self.map {
-            let porter = Porter { reception: self.reception.clone(), hosts: Arc::clone(map.hosts()) };
+        if let Some(Current { map, marks, .. }) = &self.current {
+            let porter = Porter { reception: self.reception.clone(), marks: marks.clone() };
             threads(&self.threads).start(&Fitting { map: Arc::clone(map), porter, allowed: self.allowed.clone() });
         }
     }
 
+    fn open_map(
+        &mut self,
+        org: OrgId,
+        places: Arc<Places>,
+        destinations: HashMap<ResourceId, Arc<Destination>>,
+        warnings: &mut Vec<String>,
+    ) -> Result<(), TableError> {
+        // Who wrote for earlier maps has ended, or is about to.
+        while self.tasks.try_join_next().is_some() {}
+        let hosts = Arc::new(HostBook::open(&self.store, org, places.plan.subnet, warnings));
+        let map = Arc::new(Map::new(Arc::clone(&hosts), places, destinations)?);
+        self.current = Some(Current { org, map, marks: Marks::new(hosts, &mut self.tasks) });
+        Ok(())
+    }
+
     /// Takes everything down.
-    pub async fn stop(self) {
+    pub async fn stop(mut self) {
         self.stop.cancel();
-        if tokio::time::timeout(STOP_DEADLINE, self.driver).await.is_err() {
+        // Marks are written until nobody can make any: the threads end before the driver does.
+        self.current = None;
+        let all_gone = async { while self.tasks.join_next().await.is_some() {} };
+        if tokio::time::timeout(STOP_DEADLINE, all_gone).await.is_err() {
             tracing::warn!("the virtual network did not go down in time; postern-netd takes the device away");
         }
     }
@@ -144,7 +168,7 @@ fn threads(threads: &Mutex<Threads>) -> MutexGuard<'_, Threads> {
 #[derive(Clone, Debug)]
 struct Porter {
     reception: Reception,
-    hosts: Arc<HostBook>,
+    marks: Marks,
 }
 
 impl Attendant for Porter {
@@ -165,8 +189,8 @@ impl Attendant for Porter {
                 tokio::task::spawn_local(tasks.track_future(carriage.carry(flow, stream, destination, wanted)));
             }
             // From here on its address is remembered longer than a dial can take.
-            Some(host) if self.hosts.try_out(&host) => {
-                let end = HostEnd { end: flow, host, book: Arc::clone(&self.hosts) };
+            Some(host) if self.marks.try_out(&host) => {
+                let end = HostEnd { end: flow, host, marks: self.marks.clone() };
                 tokio::task::spawn_local(tasks.track_future(carriage.carry(end, stream, destination, wanted)));
             }
             Some(_) => carriage.streams.remove(stream.id),
