@@ -149,9 +149,7 @@ async fn create(
         }
         _ => broken.required("email", body.email).and_then(|email| read_email(&mut broken, &email)),
     };
-    let default_name = email.as_ref().and_then(|email| email.as_str().split('@').next()).unwrap_or_default().to_owned();
-    let name = broken.optional("name", body.name).unwrap_or(default_name);
-    broken.check("name", &name, check_name(&name));
+    let name = new_name(&mut broken, body.name, email.as_ref());
     let admin = broken.optional("admin", body.admin).unwrap_or_default();
     let tags = broken.optional("tags", body.tags).unwrap_or_default();
     broken.tags(&tags);
@@ -162,7 +160,7 @@ async fn create(
     if let Some(email) = &email {
         check_email_free(&mut broken, change.catalogue(), email, id);
     }
-    let email = broken.take(email)?;
+    let (email, name) = broken.take(email.zip(name))?;
     let created_at = change.now();
     let account =
         Account { id, email, name, kind, admin, suspended: false, tags, created_at, revision: change.revision() };
@@ -247,6 +245,14 @@ pub(super) fn read_id(broken: &mut Violations, catalogue: &Catalogue, id: &str) 
 
 fn read_email(broken: &mut Violations, email: &str) -> Option<Email> {
     broken.check("email", email, email.parse::<Email>())
+}
+
+/// The name of a new account: that before the `@`, unless another one is given. Without a right address there is none
+/// to take, and the address is told of already.
+fn new_name(broken: &mut Violations, given: Given<String>, email: Option<&Email>) -> Option<String> {
+    let before_at = || email?.as_str().split('@').next().map(str::to_owned);
+    let name = broken.optional("name", given).or_else(before_at)?;
+    broken.check("name", &name, check_name(&name)).map(|()| name)
 }
 
 fn check_email_free(broken: &mut Violations, catalogue: &Catalogue, email: &Email, id: AccountId) {

@@ -51,6 +51,12 @@ async fn everything_wrong_with_an_account_is_told_at_once() {
         )
         .await;
     assert_eq!(fields(&broken), ["kind", "email", "name", "password"]);
+    let broken = world.admin.broken("POST", "/accounts", json!({"email": "notanemail"})).await;
+    assert_eq!(fields(&broken), ["email"], "nothing is said of a name that nobody gave");
+    assert!(broken[0].1.contains("name@host"), "{broken:?}");
+    assert_eq!(fields(&world.admin.broken("POST", "/accounts", json!({})).await), ["email"]);
+    let nameless = json!({"email": "notanemail", "name": ""});
+    assert_eq!(fields(&world.admin.broken("POST", "/accounts", nameless).await), ["email", "name"]);
     let same = json!({"email": "carol.long@example.org", "password": "Carol.Long@Example.org"});
     assert_eq!(fields(&world.admin.broken("POST", "/accounts", same).await), ["password"]);
     let service = json!({"kind": "service", "name": "ci", "password": PASSWORD});
