@@ -1,11 +1,9 @@
 //! The things that are administered: where they are in the API, by what they are named, and the columns of their tables.
 
-use std::time::Duration;
-
 use postern_proto::time::UnixMillis;
 use serde_json::Value;
 
-use super::show::{flag, health, id, instant, micros, number, permille, size, state, tags, text};
+use super::show::{flag, health, id, instant, micros, number, permille, seconds, size, state, tags, text};
 use crate::{
     table::{Field, Tone},
     text as words,
@@ -217,7 +215,7 @@ pub(super) const WINDOW: Noun = Noun {
     columns: &[
         column("NAME", |it| text(it, "/name")),
         column("SCHEDULE", |it| text(it, "/schedule")),
-        column("OPEN FOR", |it| Field::from(span(it, "/duration"))),
+        column("OPEN FOR", |it| seconds(it, "/duration")),
         column("ONLY IDLE", |it| flag(it, "/require_idleness", Tone::Warn)),
         column("OPEN", |it| flag(it, "/open", Tone::Good)),
         column("OPENS", |it| instant(it, "/opens_at")),
@@ -380,9 +378,4 @@ pub(super) fn planned(node: &Value) -> String {
         (Some(at), false, true) => format!("{at}, when idle"),
         (Some(at), false, false) => at,
     }
-}
-
-fn span(item: &Value, pointer: &str) -> String {
-    let seconds = item.pointer(pointer).and_then(Value::as_u64);
-    seconds.map(|seconds| words::span(Duration::from_secs(seconds))).unwrap_or_default()
 }

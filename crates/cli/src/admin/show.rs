@@ -1,7 +1,9 @@
 //! Values of the API as people read them.
 
+use std::time::Duration;
+
 use postern_proto::time::UnixMillis;
-use serde_json::{Map, Value};
+use serde_json::{Map, Number, Value};
 
 use super::noun::Noun;
 use crate::{
@@ -43,20 +45,41 @@ pub(super) fn thing(item: &Value, context: &mut Context) -> Result<(), Failure> 
 
 fn flatten(prefix: &str, map: &Map<String, Value>, fields: &mut Vec<(String, String)>) {
     for (key, value) in map {
-        let label = format!("{prefix}{}", key.trim_end_matches("_at").replace('_', " "));
+        // A unit that is part of the name stands with the value.
+        let label = key.trim_end_matches("_at").trim_end_matches("_permille").replace('_', " ");
+        let label = format!("{prefix}{label}");
         match value {
             Value::Object(tags) if key.ends_with("tags") => fields.push((label, dash(tag_text(tags)))),
             Value::Object(inner) if inner.is_empty() => fields.push((label, "-".to_owned())),
             Value::Object(inner) => flatten(&format!("{label} "), inner, fields),
-            Value::Number(number) if key.ends_with("_at") || key == "at" => {
-                fields.push((label, instant_text(number.as_u64()).unwrap_or_else(|| number.to_string())));
-            }
-            Value::Number(number) if key.starts_with("bytes_") => {
-                fields.push((label, format!("{number} ({})", words::bytes(number.as_u64().unwrap_or_default()))));
-            }
+            Value::Number(number) => fields.push((label, quantity(key, number))),
             value => fields.push((label, dash(plain(value)))),
         }
     }
+}
+
+/// A number in the unit that the name of its field tells.
+fn quantity(key: &str, number: &Number) -> String {
+    let whole = number.as_u64();
+    let written = match key {
+        "at" => instant_text(whole),
+        "duration" | "deadline" => whole.map(span),
+        _ if key.ends_with("_at") => instant_text(whole),
+        _ if key.ends_with("_permille") => number.as_f64().map(percent),
+        _ if key.starts_with("bytes_") => whole.map(|count| format!("{number} ({})", words::bytes(count))),
+        _ => None,
+    };
+    written.unwrap_or_else(|| number.to_string())
+}
+
+/// Seconds as people write them.
+fn span(seconds: u64) -> String {
+    words::span(Duration::from_secs(seconds))
+}
+
+/// Thousandths as percent.
+fn percent(permille: f64) -> String {
+    format!("{:.1} %", permille / 10.0)
 }
 
 pub(super) fn text(item: &Value, pointer: &str) -> Field {
@@ -95,8 +118,12 @@ pub(super) fn micros(item: &Value, pointer: &str) -> Field {
 
 /// Thousandths as percent.
 pub(super) fn permille(item: &Value, pointer: &str) -> Field {
-    let permille = item.pointer(pointer).and_then(Value::as_f64);
-    Field::from(permille.map(|permille| format!("{:.1} %", permille / 10.0)).unwrap_or_default())
+    Field::from(item.pointer(pointer).and_then(Value::as_f64).map(percent).unwrap_or_default())
+}
+
+/// Seconds as people write them.
+pub(super) fn seconds(item: &Value, pointer: &str) -> Field {
+    Field::from(item.pointer(pointer).and_then(Value::as_u64).map(span).unwrap_or_default())
 }
 
 pub(super) fn tags(item: &Value, pointer: &str) -> Field {

@@ -395,7 +395,9 @@ fn maintenance_windows_are_made_changed_and_listed() {
     fake.run(&["admin", "maintenance", "create", "x", "--schedule", "0 2 * * *"]).ends(2).warns("--duration");
     let listed = fake.run(&["admin", "maintenance", "list"]).ends(0);
     listed.says("nightly  0 2 * * *  1 h 30 min").says("2026-11-21 01:20:00Z  2026-11-21 02:50:00Z    3  role:gateway");
-    assert_eq!(fake.run(&["admin", "maintenance", "show", "nightly", "--json"]).ends(0).json()["bound"], 3);
+    fake.run(&["admin", "maintenance", "show", "nightly"]).ends(0).says("duration          1 h 30 min\n");
+    let shown = fake.run(&["admin", "maintenance", "show", "nightly", "--json"]).ends(0).json();
+    assert_eq!((&shown["bound"], &shown["duration"]), (&json!(3), &json!(5400)));
     fake.run(&["admin", "maintenance", "delete", "nightly", "--yes"])
         .ends(0)
         .says("Deleted maintenance window nightly");
@@ -422,6 +424,8 @@ fn a_drain_that_waits_for_its_window_is_shown_with_its_time() {
         .warns("In window nightly: 2026-11-21 01:20:00Z")
         .warns("postern admin nodes drain gw-1 --cancel");
     fake.run(&["admin", "nodes", "drain", "gw-1", "--in-window", "--cancel"]).ends(2);
+    fake.answer(&format!("GET /api/v1/nodes/{NOD}"), 200, plan(json!(AT), false, false));
+    fake.run(&["admin", "nodes", "show", "gw-1"]).ends(0).says("drain planned deadline          5 min\n");
     assert_eq!(changes(&fake)[0].1, json!({ "deadline": 60, "in_window": true }));
     for (node, shown) in [
         (plan(json!(AT), false, true), "2026-11-21 01:20:00Z, when idle"),
@@ -467,6 +471,8 @@ fn a_node_is_taken_out_of_service_and_put_back() {
         .says("ROLE")
         .says("gw-1  gateway")
         .says("draining        7  12.5 %  0.1.0    2026-11-21 01:20:00Z  2026-11-21 01:20:00Z");
+    fake.run(&["admin", "nodes", "show", "gw-1"]).ends(0).says("cpu         12.5 %\n");
+    assert_eq!(fake.run(&["admin", "nodes", "show", "gw-1", "--json"]).ends(0).json()["cpu_permille"], 125);
     let drained = json!({ "id": NOD, "name": "gw-1", "drain_ends_at": AT });
     fake.answer(&format!("POST /api/v1/nodes/{NOD}/drain"), 200, drained);
     fake.answer(&format!("DELETE /api/v1/nodes/{NOD}/drain"), 204, Value::Null);
