@@ -295,6 +295,7 @@ pub(crate) struct OverrideArgs {
     /// From 1024 to 64999 in loopback mode, from 1 to 65535 in the virtual network
     #[arg(
         value_name = "PORT",
+        value_parser = parse_port,
         allow_negative_numbers = true,
         required_unless_present = "clear",
         conflicts_with = "clear"
@@ -421,6 +422,13 @@ fn parse_fingerprint(text: &str) -> Result<String, String> {
     } else {
         Err("a SHA-256 fingerprint has 64 hexadecimal digits".to_owned())
     }
+}
+
+/// Any number: whether it is a port depends on where the resource is.
+fn parse_port(text: &str) -> Result<i64, String> {
+    let rule = "a port is a number: from 1024 to 64999 in loopback mode, from 1 to 65535 in the virtual network; \
+                --clear instead of it takes the assigned one again";
+    text.parse().map_err(|_| rule.to_owned())
 }
 
 /// `90s`, `15m`, `8h`, `7d`, `2w`; a bare number counts seconds.

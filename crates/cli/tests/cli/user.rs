@@ -608,6 +608,10 @@ fn another_port_is_chosen_and_the_assigned_one_is_taken_again() {
         fake.run(usage).ends(2);
     }
     fake.run(&["override", "orders-db", "70000"]).ends(8).warns("70000 cannot be used in loopback mode");
+    for bad in ["abc", "1.5", "", "99999999999999999999"] {
+        let ran = fake.run(&["override", "orders-db", bad]).ends(2).warns(&format!("'{bad}' for '[PORT]'"));
+        ran.warns("a port is a number: from 1024 to 64999").warns("--clear");
+    }
     let problem = json!({ "status": 409, "code": "port_taken", "title": "Port 10022 is taken by shell",
         "violations": [{ "field": "port", "value": "10022", "rule": "must be free at 127.0.0.1: resource shell has it" }] });
     fake.answer("POST /v1/override", 409, problem);
