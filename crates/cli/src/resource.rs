@@ -1,7 +1,7 @@
 //! How a resource is shown: state, health and address.
 
 use postern_local_api::{
-    command::endpoint,
+    command::{endpoint, wildcard},
     message::{Connection, ResourceState, ResourceStatus},
 };
 use postern_proto::{resource::Health, time::UnixMillis};
@@ -41,10 +41,11 @@ pub(crate) fn health(health: &Health) -> Field {
     }
 }
 
-/// Where programs reach it; dim while nothing listens there.
+/// Where programs reach it, and under which names several hosts of it; dim while nothing listens there.
 pub(crate) fn address(resource: &ResourceStatus) -> Field {
     let tone = if matches!(resource.connection, Connection::Listening { .. }) { Tone::Plain } else { Tone::Dim };
-    Field::new(endpoint(resource).to_string(), tone)
+    let places = [Some(endpoint(resource)), wildcard(resource)].into_iter().flatten();
+    Field::new(places.map(|place| place.to_string()).collect::<Vec<_>>().join(", "), tone)
 }
 
 /// What keeps the resource from being used, or why it is not where it belongs, in one sentence; else empty.

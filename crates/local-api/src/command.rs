@@ -24,21 +24,34 @@ impl fmt::Display for Endpoint {
 /// several hosts. (A name of this type is fit to stand in a command that a person pastes into a shell.)
 #[must_use]
 pub fn endpoint(resource: &ResourceStatus) -> Endpoint {
-    let bind = &resource.resource.bind;
-    let address = match resource.connection {
+    let address = address(resource);
+    let name = alias(resource).filter(|name| !name.is_wildcard());
+    let host = name.map_or_else(|| address.ip().to_string(), |name| name.to_string());
+    Endpoint { host, port: address.port() }
+}
+
+/// The wildcard that stands for several hosts of the resource, beside its [`endpoint`], as `*.name`.
+#[must_use]
+pub fn wildcard(resource: &ResourceStatus) -> Option<Endpoint> {
+    let name = alias(resource).filter(HostPattern::is_wildcard)?;
+    Some(Endpoint { host: name.to_string(), port: address(resource).port() })
+}
+
+fn address(resource: &ResourceStatus) -> SocketAddr {
+    match resource.connection {
         Connection::Listening { address } | Connection::PortInUse { address, .. } => address,
-        _ => SocketAddr::new(bind.ip, bind.port),
-    };
-    let alias = match resource.connection {
+        _ => SocketAddr::new(resource.resource.bind.ip, resource.resource.bind.port),
+    }
+}
+
+fn alias(resource: &ResourceStatus) -> Option<HostPattern> {
+    match resource.connection {
         // The name that is in force, where there is one.
         Connection::Listening { .. } => resource.virtual_name.as_ref().and_then(|name| name.parse().ok()),
         // Only at loopback are ports taken.
         Connection::PortInUse { .. } => None,
-        _ => bind.dns_name.clone(),
-    };
-    let name = alias.filter(|name: &HostPattern| !name.is_wildcard());
-    let host = name.map_or_else(|| address.ip().to_string(), |name| name.to_string());
-    Endpoint { host, port: address.port() }
+        _ => resource.resource.bind.dns_name.clone(),
+    }
 }
 
 /// A command that uses the resource and can be pasted into a shell as it is.
@@ -124,10 +137,11 @@ mod tests {
         assert_eq!(endpoint(&wiki).to_string(), "wiki.my-org:443");
         wiki.virtual_name = Some("*.my-org".to_owned());
         assert_eq!(command(&wiki), "curl https://100.72.1.0/");
+        assert_eq!(wildcard(&wiki).unwrap().to_string(), "*.my-org:443");
         // Ports are taken at loopback only, so that is where it was to be.
         let address = "127.0.0.1:10000".parse().unwrap();
         wiki.connection = Connection::PortInUse { address, holder: None, retry_at: UnixMillis(0) };
-        assert_eq!(command(&wiki), "curl http://127.0.0.1:10000/");
+        assert_eq!((command(&wiki), wildcard(&wiki)), ("curl http://127.0.0.1:10000/".to_owned(), None));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! One resource in full, and what a tool or the clipboard needs of it.
 
 use postern_local_api::{
-    command::endpoint,
+    command::{endpoint, wildcard},
     message::{Connection, LiveSession, ResourceStatus},
     proto::id::ResourceId,
 };
@@ -181,8 +181,7 @@ fn addresses(status: &ResourceStatus) -> Vec<String> {
         all.push(address.to_string());
     }
     // Every name under a wildcard leads there; one alone cannot be copied or opened.
-    let wildcard = status.virtual_name.as_ref().filter(|name| name.starts_with("*."));
-    all.extend(wildcard.map(|name| format!("{name}:{}", status.resource.bind.port)));
+    all.extend(wildcard(status).map(|names| names.to_string()));
     all.extend(status.also_at.map(|address| address.to_string()));
     let mut seen = std::collections::BTreeSet::new();
     all.retain(|address| seen.insert(address.clone()));

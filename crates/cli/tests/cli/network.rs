@@ -32,6 +32,29 @@ fn a_name_in_the_virtual_network_is_used_where_it_leads_to_one_host() {
 }
 
 #[test]
+fn a_wildcard_stands_beside_the_address_of_the_resource_itself() {
+    let fake = Fake::start();
+    let address: std::net::SocketAddr = "100.72.1.0:9092".parse().unwrap();
+    let mut kafka = resource(1, "kafka", Kind::Tcp, 9092, Connection::Disconnected);
+    kafka.resource.bind.mode = BindMode::Vnm;
+    kafka.resource.bind.ip = address.ip();
+    kafka.resource.bind.dns_name = Some("*.kafka.internal".parse().unwrap());
+    let shown = |kafka: &ResourceStatus, command: &str| {
+        fake.set_status(&Status { resources: vec![kafka.clone()], ..status() });
+        fake.run(&[command]).ends(0).out
+    };
+    let both = "100.72.1.0:9092, *.kafka.internal:9092  ";
+    assert!(shown(&kafka, "resources").contains(both), "{}", shown(&kafka, "resources"));
+    (kafka.connection, kafka.virtual_name) = (Connection::Listening { address }, Some("*.kafka.internal".to_owned()));
+    for command in ["resources", "status"] {
+        assert!(shown(&kafka, command).contains(both), "{}", shown(&kafka, command));
+    }
+    (kafka.connection, kafka.virtual_name) = (listening(10092), None);
+    let at_loopback = shown(&kafka, "resources");
+    assert!(at_loopback.contains("127.0.0.1:10092  ") && !at_loopback.contains("*."), "{at_loopback}");
+}
+
+#[test]
 fn the_network_is_switched_on_and_off_and_shown() {
     let fake = Fake::start();
     fake.run(&["network", "status"]).ends(0).says("off").says("postern network enable");
