@@ -250,6 +250,19 @@ describe('the list', () => {
   });
 });
 
+describe('a banner', () => {
+  it.each([
+    ['nothing but to hide it where an update is ready', 'update_ready', ['Hide']],
+    ['a diagnosis of what is wrong', 'clock_skew', ['Diagnose', 'Hide']],
+  ])('offers %s', async (_, code, offers) => {
+    const view = structuredClone(FIXTURES['../../src/lib/generated/fixtures/update.json']!);
+    for (const item of view.service.health) item.code = code;
+    await mountedOn(view);
+    const buttons = [...document.querySelectorAll<HTMLElement>('.banners button')];
+    expect(buttons.map((one) => one.getAttribute('aria-label') ?? one.textContent?.trim())).toEqual(offers);
+  });
+});
+
 describe('a service that is away', () => {
   it('leaves the list as it was, but draws no gate open', async () => {
     const { backend } = await mounted('service-gone');
