@@ -439,6 +439,8 @@ impl App {
 
     /// What was chosen in the tray.
     pub(crate) fn act(self: &Arc<Self>, action: Action) {
+        self.tray.click(&action);
+        self.wake.notify_one();
         match action {
             Action::Open => self.raise(),
             Action::Show(id) => self.show(Place::Resource { id }),

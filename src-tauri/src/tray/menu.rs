@@ -117,6 +117,19 @@ pub struct Menu {
     pub items: Vec<Item>,
 }
 
+impl Menu {
+    /// What a click leaves of it: toolkits turn the tick of an entry by themselves, whatever comes of the action.
+    pub fn click(&mut self, clicked: &Action) {
+        for item in &mut self.items {
+            if let Item::Check { checked, action, .. } = item
+                && action == clicked
+            {
+                *checked = !*checked;
+            }
+        }
+    }
+}
+
 /// The menu of a state.
 #[must_use]
 pub fn menu(facts: &Facts) -> Menu {

@@ -41,6 +41,13 @@ impl Tray {
         result.map_err(|error| error.to_string())
     }
 
+    /// Remembers what the toolkit did to the menu at a click, so that the next drawing sets a tick that is wrong.
+    pub(crate) fn click(&self, action: &Action) {
+        if let Some(shown) = &mut *self.drawn.lock().unwrap_or_else(PoisonError::into_inner) {
+            shown.menu.click(action);
+        }
+    }
+
     pub(crate) fn is_drawn(&self) -> bool {
         self.drawn.lock().unwrap_or_else(PoisonError::into_inner).is_some()
     }

@@ -145,3 +145,19 @@ fn the_strongest_icon_wins() {
     }
     assert_eq!(Icon::strongest([Icon::Update, Icon::Connecting]), Icon::Connecting);
 }
+
+#[test]
+fn a_click_that_changes_nothing_leaves_a_tick_to_be_set_again() {
+    let mut facts = facts(Session::SignedIn { minutes_left: None });
+    facts.resources = vec![entry("orders", true, Note::Port(15432)), entry("wiki", false, Note::None)];
+    let known = menu(&facts);
+    let mut drawn = known.clone();
+    drawn.click(&Action::Toggle { id: "id-wiki".to_owned(), on: true });
+    assert!(written(&drawn.items).contains(&"✓ wiki".to_owned()), "{:?}", written(&drawn.items));
+    assert_ne!(drawn, known, "it is drawn again from the state that is known");
+    // What has no tick stays as it is drawn, and so do entries of a menu that is gone.
+    let mut drawn = known.clone();
+    drawn.click(&Action::Lock);
+    drawn.click(&Action::Toggle { id: "id-wiki".to_owned(), on: false });
+    assert_eq!(drawn, known);
+}
