@@ -209,6 +209,43 @@ async fn asking_again_changes_only_what_differs() -> anyhow::Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn ipv6_that_is_switched_off_is_told_once_and_keeps_nothing_else_from_being_put_back() -> anyhow::Result<()> {
+    need_vnm_bed!();
+    let bed = Bed::start(GUEST, &[]).await?;
+    let mut client = Client::connect(&bed.socket()).await?;
+    let configured = client.configure(&wish()).await?;
+    let name = &configured.interface.name;
+    let set_up = bed.namespace.snapshot().await?;
+    let setting = format!("net/ipv6/conf/{name}/disable_ipv6");
+    bed.namespace.set(&setting, "1").await?;
+    for _ in 0..2 {
+        // Its IPv4 route goes with its address, and has to come back.
+        bed.namespace.ip(&format!("addr del 100.72.0.1/32 dev {name}")).await?;
+        ipv4_comes_back(&bed, name).await?;
+    }
+    let log = bed.netd.log();
+    assert!(!log.contains("cannot repair"), "{log}");
+    assert_eq!(log.matches("IPv6 is switched off").count(), 1, "{log}");
+    // Who asks again, as posternd does, gets what there is.
+    bed.namespace.set(&setting, "0").await?;
+    settle(&bed, &set_up).await?;
+    bed.namespace.set(&setting, "1").await?;
+    assert_eq!(client.configure(&wish()).await?.interface.ipv6, None);
+    Ok(())
+}
+
+async fn ipv4_comes_back(bed: &Bed, name: &str) -> anyhow::Result<()> {
+    for _ in 0..300 {
+        let routes = bed.namespace.ip(&format!("route show table all dev {name}")).await?;
+        if routes.contains("100.72.0.0/16") && routes.contains("100.72.0.2") {
+            return Ok(());
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    anyhow::bail!("no routes: {}", bed.netd.log_end())
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_service_that_is_started_anew_follows_the_one_before() -> anyhow::Result<()> {
     need_vnm_bed!();
     let bed = Bed::start(GUEST, &[]).await?;

@@ -33,11 +33,29 @@ struct Tenant {
     wish: InterfaceConfig,
     link: Link,
     filter: Option<Filter>,
+    /// IPv6 was switched off since `place` was given, and that is told.
+    ipv6_off: bool,
 }
 
 impl Tenant {
     fn plan(&self) -> Plan {
-        let plan = self.place.plan(self.lane, self.uid);
+        self.plan_at(self.place)
+    }
+
+    /// What can be put back while the device is called `name`: nothing of IPv6 as long as that is switched off.
+    fn plan_now(&mut self, name: &str) -> Plan {
+        let off = self.place.ipv6.is_some() && !ipv6_works(name);
+        if off && !self.ipv6_off {
+            tracing::info!(
+                "IPv6 is switched off for {name} (net.ipv6.conf.{name}.disable_ipv6): its network has IPv4 alone until it is on again"
+            );
+        }
+        self.ipv6_off = off;
+        self.plan_at(if off { Place { ipv6: None, ..self.place } } else { self.place })
+    }
+
+    fn plan_at(&self, place: Place) -> Plan {
+        let plan = place.plan(self.lane, self.uid);
         match &self.former {
             Some(former) => plan.with(former.farewell(self.lane, self.uid)),
             None => plan,
@@ -125,7 +143,8 @@ impl Host {
         let moved = stays.filter(|tenant| tenant.place.subnet != place.subnet).map(|tenant| tenant.place);
         let former = moved.or_else(|| stays?.former).filter(|former| former.is_apart_from(&place));
         let filter = previous.and_then(|tenant| tenant.filter).filter(|filter| filter.lock.index == link.index);
-        self.tenants.insert(seat, Tenant { uid, lane, place, former, wish: wish.clone(), link, filter });
+        let tenant = Tenant { uid, lane, place, former, wish: wish.clone(), link, filter, ipv6_off: false };
+        self.tenants.insert(seat, tenant);
         self.settle_link(seat, wish.mtu)?;
         Ok(Applied { interface: self.interface(seat).ok_or(HostError::NoFreeSlot)?, queues })
     }
@@ -236,15 +255,17 @@ impl Host {
 
     /// Puts back what somebody else took away from the networks of the users: routes and addresses vanish when a device
     /// goes down, and stay away when it comes up again. A device that is down, or gone, is left so: its range is
-    /// unreachable then. Says how much it had to put back.
+    /// unreachable then; so is that of IPv6 where it is switched off. Says how much it had to put back.
     pub(crate) fn repair(&mut self) -> Result<usize, HostError> {
         let mut repaired = self.add_rules()?;
         let links = self.kernel.links().doing("read the network devices")?;
-        let plans: Vec<(u32, Plan)> = self.tenants.values().map(|tenant| (tenant.link.index, tenant.plan())).collect();
+        let up = |tenant: &Tenant| links.iter().find(|link| link.index == tenant.link.index && link.up);
+        let plans: Vec<(u32, Plan)> = self
+            .tenants
+            .values_mut()
+            .filter_map(|tenant| up(tenant).map(|link| (link.index, tenant.plan_now(&link.name))))
+            .collect();
         for (index, plan) in plans {
-            if !links.iter().any(|link| link.index == index && link.up) {
-                continue;
-            }
             let there: BTreeSet<IpAddr> = self.kernel.addresses(index).doing("read addresses")?;
             for address in plan.addresses.difference(&there) {
                 self.kernel.add_address(index, *address).doing("add the device's address")?;
