@@ -2,9 +2,11 @@
 
 use std::{
     io,
-    net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, UdpSocket},
+    net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket},
     sync::{Mutex, PoisonError},
 };
+
+use socket2::{Domain, Socket, Type};
 
 /// Below the ports that the kernel gives to connections and to whoever asks for port 0.
 const PORTS: std::ops::Range<u16> = 10_000..30_000;
@@ -25,7 +27,7 @@ pub fn free_port_of(host: IpAddr) -> io::Result<u16> {
     loop {
         let port = rand::random_range(PORTS);
         // Only who holds the port looks at it: otherwise this look would be in the way of the test that has it.
-        let free = UdpSocket::bind((host, port)).and_then(|held| TcpListener::bind((host, port)).map(|_| held));
+        let free = UdpSocket::bind((host, port)).and_then(|held| look((host, port).into()).map(|()| held));
         match free {
             Ok(held) => {
                 KEPT.lock().unwrap_or_else(PoisonError::into_inner).push(held);
@@ -35,6 +37,14 @@ pub fn free_port_of(host: IpAddr) -> io::Result<u16> {
             Err(_) => {}
         }
     }
+}
+
+/// Whether a TCP port can be listened at. Does not listen itself: a program that another thread starts holds a copy of each
+/// socket for a moment, and one that listens would be in the way that long.
+fn look(address: SocketAddr) -> io::Result<()> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+    socket.set_reuse_address(true)?;
+    socket.bind(&address.into())
 }
 
 /// A loopback address for one test alone, so that bind addresses that a control plane assigns (always the same first
@@ -53,6 +63,8 @@ pub fn refused_address() -> io::Result<SocketAddr> {
 
 #[cfg(test)]
 mod tests {
+    use std::net::TcpListener;
+
     use super::*;
 
     #[test]
@@ -62,6 +74,26 @@ mod tests {
         assert_eq!(different.len(), ports.len());
         let listeners = ports.iter().map(|port| TcpListener::bind((Ipv4Addr::LOCALHOST, *port)));
         assert_eq!(listeners.filter_map(Result::ok).count(), ports.len());
+    }
+
+    /// Until it has become another program, a child that another test starts holds a copy of every socket there is.
+    #[test]
+    fn a_free_port_is_free_while_programs_are_started() {
+        let over = std::sync::atomic::AtomicBool::new(false);
+        let starting = || {
+            while !over.load(std::sync::atomic::Ordering::Relaxed) {
+                std::process::Command::new("true").status().unwrap();
+            }
+        };
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(starting);
+            }
+            let taken =
+                (0..500).filter(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, free_port().unwrap())).is_err()).count();
+            over.store(true, std::sync::atomic::Ordering::Relaxed);
+            assert_eq!(taken, 0);
+        });
     }
 
     #[test]
