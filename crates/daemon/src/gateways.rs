@@ -34,6 +34,9 @@ const DRAIN_PAUSE: Duration = Duration::from_secs(15);
 const SAME_SPEED: Duration = Duration::from_millis(5);
 /// How often a gateway that works is looked at.
 const PROBE_EVERY: Duration = Duration::from_secs(5 * 60);
+/// A gateway that is doubted for no reason is looked at again so often at most: a balancer in front of it may cut whatever
+/// stands idle for some seconds.
+const DOUBTS_APART: Duration = Duration::from_secs(60);
 
 /// See the module.
 #[derive(Debug)]
@@ -152,6 +155,8 @@ struct Gateway {
     far: Steady,
     /// Boot clock.
     probe_at: Duration,
+    /// When the next doubt is followed up at the earliest (boot clock).
+    doubt_from: Duration,
 }
 
 /// A time that moves only when what is measured is another one: two ways that are about as fast do not take turns, however
@@ -380,25 +385,29 @@ impl Gateways {
     }
 
     /// The entries that are to be looked at now, to find out how fast they answer and whether those that failed are
-    /// back.
+    /// back, and those where an idle connection broke: who uses nothing for hours is told all the same.
     #[must_use]
     pub fn take_due_probes(&mut self, now: Duration) -> Vec<Arc<Entry>> {
-        // Of a relay one hears whether it is there; only a way that failed is looked at.
-        let failed = |gateway: &Gateway| matches!(gateway.state, State::Unreachable { .. });
-        let due = self
-            .known
-            .values_mut()
-            .filter(|gateway| gateway.probe_at <= now && (gateway.relay.is_none() || failed(gateway)));
-        due.map(|gateway| {
-            gateway.probe_at = now.saturating_add(PROBE_EVERY);
-            Arc::clone(&gateway.entry)
-        })
-        .collect()
+        let mut due = Vec::new();
+        for gateway in self.known.values_mut() {
+            if gateway.entry.is_doubtful() {
+                gateway.doubt(now);
+            }
+            if gateway.probe_at <= now {
+                gateway.probe_at = Gateway::look_at(gateway.relay.is_some(), now.saturating_add(PROBE_EVERY));
+                due.push(Arc::clone(&gateway.entry));
+            }
+        }
+        due
     }
 
     /// It answered, in this time where that was measured.
     pub fn note_reached(&mut self, way: impl Into<Way>, connect_time: Option<Duration>) {
         if let Some(gateway) = self.known.get_mut(&way.into()) {
+            if matches!(gateway.state, State::Unreachable { .. }) {
+                // The doubt was right.
+                gateway.doubt_from = Duration::ZERO;
+            }
             if !matches!(gateway.state, State::Draining { .. }) {
                 gateway.state = State::Reachable;
             }
@@ -458,7 +467,9 @@ impl Gateway {
         }?;
         let far = Steady(behind.as_ref().and_then(|relay| relay.latency));
         let (near, state) = (Steady::default(), State::Unknown);
-        Ok(Self { info, relay: behind, entry, state, connect_time: None, near, far, probe_at: Duration::ZERO })
+        let probe_at = Self::look_at(relay.is_some(), Duration::ZERO);
+        let doubt_from = Duration::ZERO;
+        Ok(Self { info, relay: behind, entry, state, connect_time: None, near, far, probe_at, doubt_from })
     }
 
     /// Nobody is to speak to workers that were removed, and idle connections would hold up those that go out of service.
@@ -466,6 +477,20 @@ impl Gateway {
         let Listed::Cluster(cluster) = &self.info else { return };
         self.entry.set_removed(cluster.removed.iter().copied().collect());
         cluster.leaving.iter().for_each(|worker| self.entry.rest_at(Some(worker.id)));
+    }
+
+    /// Brings the next look forward. What leaves says goodbye by itself, and what failed is looked at anyway.
+    fn doubt(&mut self, now: Duration) {
+        if matches!(self.state, State::Unknown | State::Reachable) && !self.leaves() {
+            let at = now.max(self.doubt_from);
+            self.probe_at = self.probe_at.min(at);
+            self.doubt_from = at.saturating_add(DOUBTS_APART);
+        }
+    }
+
+    /// The time of a look that nothing calls for: never at a relay, of which one hears whether it is there.
+    const fn look_at(is_relay: bool, at: Duration) -> Duration {
+        if is_relay { Duration::MAX } else { at }
     }
 
     /// 0: take it. Else later than every gateway with a lower number; those that fail in the order of their pauses.
@@ -492,7 +517,8 @@ impl Gateway {
         let mut now = Self { info, relay, ..self };
         now.far.follow(now.relay.as_ref().and_then(|relay| relay.latency));
         if left && !now.leaves() && !matches!(now.state, State::Reachable) {
-            Self { state: State::Unknown, probe_at: Duration::ZERO, ..now }
+            let probe_at = Self::look_at(now.relay.is_some(), Duration::ZERO);
+            Self { state: State::Unknown, probe_at, ..now }
         } else {
             now
         }

@@ -167,6 +167,28 @@ fn many_streams_that_fail_at_once_are_one_failure() {
 }
 
 #[test]
+fn a_doubt_is_followed_up_at_once_but_not_every_time_that_something_cuts_what_stands_idle() {
+    let mut gateways = gateways(1);
+    let doubt = |gateways: &mut Gateways, now| gateways.known.get_mut(&Way::from(node(1))).unwrap().doubt(now);
+    assert_eq!(gateways.take_due_probes(at(0)).len(), 1, "nothing is known of it");
+    gateways.note_reached(node(1), None);
+    let mut looks = 0;
+    for second in 1..=120 {
+        doubt(&mut gateways, at(second));
+        looks += gateways.take_due_probes(at(second)).len();
+    }
+    assert_eq!(looks, 2, "in two minutes");
+    // One that was right is worth the next.
+    gateways.note_failed(node(1), "down".to_owned(), at(121));
+    doubt(&mut gateways, at(121));
+    assert_eq!(gateways.take_due_probes(at(121)).len(), 0, "its pause holds");
+    gateways.note_reached(node(1), None);
+    let _after_its_pause = gateways.take_due_probes(at(125));
+    doubt(&mut gateways, at(126));
+    assert_eq!(gateways.take_due_probes(at(126)).len(), 1);
+}
+
+#[test]
 fn what_is_known_of_a_gateway_outlives_an_update_but_not_a_move() {
     let mut gateways = gateways(2);
     let before = gateways.entry(node(1)).unwrap();

@@ -102,6 +102,23 @@ async fn when_a_gateway_dies_its_streams_break_and_new_ones_go_through_another()
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_gateway_that_dies_while_nothing_runs_over_it_is_found_out() {
+    let mut world = World::start().await;
+    let stands_idle = |state: &GatewayState| matches!(state, GatewayState::Reachable);
+    world
+        .daemon
+        .until("idle", |status| status.gateways.iter().any(|gateway| stands_idle(&gateway.state) && gateway.spares > 0))
+        .await;
+    world.gateway.kill();
+    world
+        .daemon
+        .until("told", |status| {
+            status.gateways.iter().any(|gateway| matches!(gateway.state, GatewayState::Unreachable { .. }))
+        })
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_lease_that_a_gateway_does_not_take_is_renewed_once() {
     let world = World::start().await;
     world.open().await;

@@ -3,7 +3,10 @@
 use std::{
     collections::BTreeSet,
     fmt, io,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant, SystemTime},
 };
 
@@ -51,6 +54,8 @@ pub struct Entry {
     /// Where the keeper runs: streams may be carried in other runtimes, which end sooner.
     runtime: Option<Handle>,
     keeper: std::sync::Once,
+    /// No connection could be made ready, and nobody has heard of it.
+    failed_ahead: AtomicBool,
 }
 
 /// The relay behind a gateway, when an entry leads through one.
@@ -77,6 +82,7 @@ impl Entry {
             wake: Arc::new(Notify::new()),
             runtime: Handle::try_current().ok(),
             keeper: std::sync::Once::new(),
+            failed_ahead: AtomicBool::new(false),
         }))
     }
 
@@ -181,6 +187,15 @@ impl Entry {
     #[must_use]
     pub fn idle(&self) -> usize {
         self.pool().idle()
+    }
+
+    /// Whether something has happened since the last question that speaks against the entry while no stream runs: an idle
+    /// connection broke, or none could be made ready. The ones that broke are given up. No system call while all is well.
+    #[must_use]
+    pub fn is_doubtful(&self) -> bool {
+        // Both are asked: a doubt is told of once.
+        let failed = self.failed_ahead.swap(false, Ordering::Relaxed);
+        self.pool().has_broken() || failed
     }
 
     /// Closes the idle connections and keeps no more; running streams go on, and new ones dial for themselves.
@@ -363,6 +378,7 @@ async fn keep_warm(entry: Weak<Entry>, wake: Arc<Notify>) {
             Ok(false) => {}
             Err(error) => {
                 tracing::debug!(%error, door = %entry.door, "no spare connection");
+                entry.failed_ahead.store(true, Ordering::Relaxed);
                 drop(entry);
                 tokio::time::sleep(pause).await;
                 pause = (pause * 2).min(LONGEST_PAUSE);

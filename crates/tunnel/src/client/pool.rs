@@ -99,6 +99,15 @@ impl Pool {
             .collect()
     }
 
+    /// Whether the connection that stands idle and was used last has broken; then all that have are given up.
+    pub(super) fn has_broken(&mut self) -> bool {
+        let broken = self.idle.last_mut().is_some_and(|(warm, _)| !warm.link.is_alive());
+        if broken {
+            self.idle.retain_mut(|(warm, _)| warm.link.is_alive());
+        }
+        broken
+    }
+
     /// How many connections are to be made now.
     pub(super) fn missing(&mut self, now: Now) -> usize {
         if self.closed || self.tls.not_after() <= now.unix.plus(MARGIN) {
