@@ -179,18 +179,18 @@ async fn the_window_follows_what_others_do_and_what_breaks() -> anyhow::Result<(
     window.find("alert", "").await?;
     window.fill("textbox", "Password", PASSWORD).await?;
     window.click("button", "Unlock").await?;
-    row_says(&window, "echo", "connected").await?;
+    row_says(&window, "echo", "connected").await.context("unlocked")?;
     works(address).await?;
 
     // The gateway goes, and comes back.
     let gateway = stack.gateways.first_mut().context("no gateway")?;
     gateway.kill().await?;
     let killed = std::time::Instant::now();
-    row_says(&window, "echo", "unhealthy").await?;
+    row_says(&window, "echo", "unhealthy").await.context("a killed gateway")?;
     figure::say(&format!("a killed gateway was shown after {:?}", killed.elapsed()));
     let gateway = stack.gateways.first_mut().context("no gateway")?;
     gateway.restart().await?;
-    row_says(&window, "echo", "connected").await?;
+    row_says(&window, "echo", "connected").await.context("the gateway is back")?;
     works(stack.user().listens("echo").await?).await?;
 
     // The control plane goes: that is said, what is open goes on, and a click tries it before its time.
@@ -217,7 +217,7 @@ async fn the_window_follows_what_others_do_and_what_breaks() -> anyhow::Result<(
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     figure::say(&format!("the window started the killed service again after {:?}", killed.elapsed()));
-    row_says(&window, "echo", "connected").await?;
+    row_says(&window, "echo", "connected").await.context("the service was started again")?;
     works(stack.user().listens("echo").await?).await?;
 
     // One that is stopped in good order stays stopped until somebody starts it.
@@ -226,7 +226,7 @@ async fn the_window_follows_what_others_do_and_what_breaks() -> anyhow::Result<(
     tokio::time::sleep(Duration::from_secs(5)).await;
     ensure!(client.hello().await.is_err(), "a service that was stopped came back by itself");
     window.click("button", "Start it").await?;
-    row_says(&window, "echo", "connected").await?;
+    row_says(&window, "echo", "connected").await.context("somebody started the service")?;
 
     window.close().await?;
     client.shutdown().await?;

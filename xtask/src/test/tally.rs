@@ -18,6 +18,9 @@ use crate::front_end;
 const SKIP_REPORT: &str = "POSTERN_SKIP_REPORT";
 /// Names the folder of the programs that the build stage made for the tests.
 const PROGRAMS: &str = "POSTERN_BIN_DIR";
+/// Whether errors know where they come from. A test's error says what went wrong; forty lines of the test harness below it
+/// would only push it out of what is kept of a long log. Panics follow `RUST_BACKTRACE` as ever.
+const ERROR_TRACE: &str = "RUST_LIB_BACKTRACE";
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Tally {
@@ -85,6 +88,9 @@ fn run(setting: &Setting, mut command: Command, read_line: fn(&str, &mut Tally) 
     std::fs::write(&setting.skipped_file, "").context("cannot write to the temporary folder")?;
     if let Some(folder) = &setting.programs {
         command.env(PROGRAMS, folder);
+    }
+    if std::env::var_os(ERROR_TRACE).is_none() {
+        command.env(ERROR_TRACE, "0");
     }
     let mut child =
         command.env(SKIP_REPORT, &setting.skipped_file).stdout(Stdio::piped()).spawn().context("cannot start cargo")?;
