@@ -465,14 +465,21 @@ fn a_node_that_is_silently_cut_off_from_the_control_plane_counts_as_gone_and_com
             anyhow::Ok(begun.elapsed())
         };
         until(true).await?;
-        site.cut(0, 2).await?;
-        let gone = until(false).await?;
         let log = || stack.gateways.first().map(postern_tests::stack::Gateway::log).unwrap_or_default();
-        figure::say(&format!("cut off from the control plane: a gateway counted as gone after {gone:.1?}"));
-        assert!(gone < FOUND_WITHIN, "{}", log());
-        site.mend(0, 2).await?;
-        let back = until(true).await?;
-        figure::say(&format!("the path was mended: the gateway was back after {back:.1?}"));
+        // While something is on its way to it, the kernel asks nothing: then only its silence tells.
+        for told in [false, true] {
+            site.cut(0, 2).await?;
+            if told {
+                stack.create_resource("on its way", Kind::Tcp, places.echo).await?;
+            }
+            let gone = until(false).await?;
+            let what = if told { ", told of something" } else { "" };
+            figure::say(&format!("cut off from the control plane{what}: a gateway counted as gone after {gone:.1?}"));
+            assert!(gone < FOUND_WITHIN, "{}", log());
+            site.mend(0, 2).await?;
+            let back = until(true).await?;
+            figure::say(&format!("the path was mended: the gateway was back after {back:.1?}"));
+        }
         let answer = site.within(1, move || async move { client::exchange(places.echo, b"again").await }).await?;
         assert_eq!(answer, b"again");
         drop(targets);

@@ -18,8 +18,9 @@ use crate::{
 
 /// How long the first frame may take.
 const HELLO: Duration = Duration::from_secs(10);
-/// A connection is gone when nothing was heard for this long; peers ping every 10 s.
-const SILENCE: Duration = Duration::from_secs(45);
+/// A connection is gone when nothing was heard for this long; peers ping every 10 s. The kernel's questions find most that
+/// vanished sooner, but it asks none while something that was sent is not acknowledged.
+const SILENCE: Duration = Duration::from_secs(22);
 /// The wall clock may jump, so the wait for a far end is cut into pieces.
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
 
@@ -102,7 +103,11 @@ impl Conversation {
                 continue;
             }
             tokio::select! {
-                () = self.subscription.woken() => {}
+                // What has been heard counts before the time is up: sending may have taken long.
+                biased;
+                () = self.state.stop.cancelled() => {
+                    self.subscription.close("stopping", "The control plane is being stopped");
+                }
                 said = self.wire.recv() => {
                     heard = Instant::now();
                     match said {
@@ -113,13 +118,11 @@ impl Conversation {
                         Some(Heard::Foreign) => Box::pin(self.handle(None)).await,
                     }
                 }
+                () = self.subscription.woken() => {}
                 () = sleep_until(Instant::now() + left.min(LONGEST_WAIT)) => {}
                 () = sleep_until(heard + SILENCE) => {
                     tracing::debug!(peer = ?self.caller.peer, "a peer fell silent");
                     return Over;
-                }
-                () = self.state.stop.cancelled() => {
-                    self.subscription.close("stopping", "The control plane is being stopped");
                 }
             }
         }
