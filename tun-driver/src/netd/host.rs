@@ -59,3 +59,21 @@ pub(crate) struct Applied {
     /// Of a new device; empty when it stays.
     pub(crate) queues: Vec<Handover>,
 }
+
+/// What a repair came to. It goes on behind a fault: what one user's network lacks holds up nobody else's.
+#[derive(Debug, Default)]
+pub(crate) struct Repair {
+    /// How much was put back.
+    pub(crate) put_back: usize,
+    /// The first step that the system refused.
+    pub(crate) fault: Option<HostError>,
+}
+
+impl Repair {
+    fn note(&mut self, step: Result<usize, HostError>) {
+        match step {
+            Ok(put_back) => self.put_back += put_back,
+            Err(fault) => self.fault = self.fault.take().or(Some(fault)),
+        }
+    }
+}

@@ -9,7 +9,7 @@ use std::{
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-use super::server::Service;
+use super::{host::Repair, server::Service};
 use crate::{
     dns::SplitDns,
     network::{HostNetworks, Watch},
@@ -47,14 +47,13 @@ async fn follow<D: SplitDns, N: HostNetworks>(
             );
             sleep(rest).await;
         }
-        let repaired = service.host().repair();
-        match repaired {
-            Ok(0) => {}
-            Ok(count) => {
-                tracing::info!(count, "put back what was taken away");
-                fight.handle_repair(Instant::now());
-            }
-            Err(error) => tracing::warn!("cannot repair: {error}"),
+        let Repair { put_back, fault } = service.host().repair();
+        if put_back > 0 {
+            tracing::info!(count = put_back, "put back what was taken away");
+            fight.handle_repair(Instant::now());
+        }
+        if let Some(fault) = fault {
+            tracing::warn!("cannot repair: {fault}");
         }
         if let Err(error) = watch.next().await {
             return error;

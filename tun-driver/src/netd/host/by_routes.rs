@@ -14,7 +14,7 @@ use ipnet::{IpNet, Ipv6Net};
 
 use super::{
     super::{options::Options, place::Place},
-    Applied, Doing as _, HostError, Seat,
+    Applied, Doing as _, HostError, Repair, Seat,
 };
 use crate::{
     dns::DnsState,
@@ -139,13 +139,13 @@ impl<D: Device> Host<D> {
     }
 
     /// Puts back what somebody else took away. Says how much it had to put back.
-    pub(crate) fn repair(&mut self) -> Result<usize, HostError> {
-        let mut repaired = 0;
+    pub(crate) fn repair(&mut self) -> Repair {
+        let mut repair = Repair::default();
         for tenant in self.tenants.values_mut().filter(|tenant| tenant.device.is_there()) {
             let settings = tenant.settings();
-            repaired += tenant.device.settle(&settings).doing("put addresses and routes back")?;
+            repair.note(tenant.device.settle(&settings).doing("put addresses and routes back"));
         }
-        Ok(repaired)
+        repair
     }
 
     /// Takes back what was set up for the connection. Idempotent.

@@ -13,7 +13,7 @@ use super::{
         place::Place,
         plan::{LANES, Lane, Plan, Rule},
     },
-    Applied, Doing as _, HostError, Seat,
+    Applied, Doing as _, HostError, Repair, Seat,
 };
 use crate::{
     dns::DnsState,
@@ -256,9 +256,17 @@ impl Host {
     /// Puts back what somebody else took away from the networks of the users: routes and addresses vanish when a device
     /// goes down, and stay away when it comes up again. A device that is down, or gone, is left so: its range is
     /// unreachable then; so is that of IPv6 where it is switched off. Says how much it had to put back.
-    pub(crate) fn repair(&mut self) -> Result<usize, HostError> {
-        let mut repaired = self.add_rules()?;
-        let links = self.kernel.links().doing("read the network devices")?;
+    pub(crate) fn repair(&mut self) -> Repair {
+        let mut repair = Repair::default();
+        repair.note(self.add_rules());
+        match self.kernel.links().doing("read the network devices") {
+            Ok(links) => self.repair_devices(&links, &mut repair),
+            Err(fault) => repair.note(Err(fault)),
+        }
+        repair
+    }
+
+    fn repair_devices(&mut self, links: &[Link], repair: &mut Repair) {
         let up = |tenant: &Tenant| links.iter().find(|link| link.index == tenant.link.index && link.up);
         let plans: Vec<(u32, Plan)> = self
             .tenants
@@ -266,14 +274,18 @@ impl Host {
             .filter_map(|tenant| up(tenant).map(|link| (link.index, tenant.plan_now(&link.name))))
             .collect();
         for (index, plan) in plans {
-            let there: BTreeSet<IpAddr> = self.kernel.addresses(index).doing("read addresses")?;
-            for address in plan.addresses.difference(&there) {
-                self.kernel.add_address(index, *address).doing("add the device's address")?;
-                repaired += 1;
-            }
-            repaired += self.settle_routes(index, &plan)?;
+            repair.note(self.add_addresses(index, &plan));
+            repair.note(self.settle_routes(index, &plan));
         }
-        Ok(repaired)
+    }
+
+    fn add_addresses(&mut self, index: u32, wanted: &Plan) -> Result<usize, HostError> {
+        let there: BTreeSet<IpAddr> = self.kernel.addresses(index).doing("read addresses")?;
+        let missing: Vec<&IpAddr> = wanted.addresses.difference(&there).collect();
+        for address in &missing {
+            self.kernel.add_address(index, **address).doing("add the device's address")?;
+        }
+        Ok(missing.len())
     }
 
     /// Takes back what was set up for the connection. Idempotent; goes on after a step that fails, and tells of the

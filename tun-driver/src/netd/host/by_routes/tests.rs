@@ -12,6 +12,8 @@ thread_local! {
     static MADE: Cell<u32> = const { Cell::new(0) };
     static LIVING: RefCell<BTreeMap<u32, Settings>> = const { RefCell::new(BTreeMap::new()) };
     static REFUSES: Cell<bool> = const { Cell::new(false) };
+    /// The device that refuses, when not all do.
+    static REFUSING: Cell<u32> = const { Cell::new(0) };
 }
 
 #[derive(Debug)]
@@ -46,7 +48,7 @@ impl Device for Fake {
     }
 
     fn settle(&mut self, wanted: &Settings) -> io::Result<usize> {
-        if REFUSES.get() {
+        if REFUSES.get() || REFUSING.get() == self.index {
             return Err(io::ErrorKind::PermissionDenied.into());
         }
         LIVING.with_borrow_mut(|living| {
@@ -120,7 +122,7 @@ fn a_device_that_its_holder_closed_is_made_anew_and_one_that_cannot_be_set_up_go
     let mut host = host();
     host.apply(Seat(1), &User(501), &wish("100.72.0.0/16")).unwrap();
     host.tenants[&Seat(1)].device.there.set(false);
-    assert_eq!(host.repair().unwrap(), 0, "a device that is gone is left so");
+    assert_eq!(host.repair().put_back, 0, "a device that is gone is left so");
     let again = host.apply(Seat(1), &User(501), &wish("100.72.0.0/16")).unwrap();
     assert_eq!((again.interface.index, again.queues.len(), living()), (2, 1, vec![2]));
     REFUSES.set(true);
@@ -133,8 +135,21 @@ fn a_device_that_its_holder_closed_is_made_anew_and_one_that_cannot_be_set_up_go
 fn what_somebody_took_away_is_put_back() {
     let mut host = host();
     host.apply(Seat(1), &User(501), &wish("100.72.0.0/16")).unwrap();
-    assert_eq!(host.repair().unwrap(), 0);
+    assert_eq!(host.repair().put_back, 0);
     LIVING.with_borrow_mut(|living| living.insert(1, Settings::default()));
-    assert_eq!(host.repair().unwrap(), 1);
+    assert_eq!(host.repair().put_back, 1);
     assert_eq!(LIVING.with_borrow(|living| living[&1].routes.len()), 2);
+}
+
+#[test]
+fn a_device_that_refuses_holds_up_the_repair_of_no_other() {
+    let mut host = host();
+    host.apply(Seat(1), &User(501), &wish("100.72.0.0/16")).unwrap();
+    host.apply(Seat(2), &User(502), &wish("10.1.0.0/16")).unwrap();
+    LIVING.with_borrow_mut(|living| living.values_mut().for_each(|settings| *settings = Settings::default()));
+    REFUSING.set(1);
+    let repair = host.repair();
+    assert_eq!(repair.put_back, 1);
+    assert!(matches!(repair.fault, Some(HostError::Step { .. })), "{repair:?}");
+    assert!(!LIVING.with_borrow(|living| living[&2].routes.is_empty()));
 }
