@@ -90,9 +90,12 @@ const SCREENS: &[Screen] = &[
 /// Writes `<screen>.light.png` and `<screen>.dark.png` into `folder`. Screens that cannot be reached are named in the
 /// error, after all others are taken.
 pub async fn take(folder: &Path, only: Option<&str>) -> anyhow::Result<()> {
+    let wanted: Vec<_> =
+        SCREENS.iter().filter(|screen| only.is_none_or(|only| screen.name.starts_with(only))).collect();
+    anyhow::ensure!(!wanted.is_empty(), "no screen begins with this name; there are {}", names().join(", "));
     fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
     let mut failed = Vec::new();
-    for screen in SCREENS.iter().filter(|screen| only.is_none_or(|only| screen.name.starts_with(only))) {
+    for screen in wanted {
         match take_one(screen, folder).await {
             Ok(()) => eprintln_line(screen.name),
             Err(error) => failed.push(format!("{}: {error:#}", screen.name)),
@@ -100,6 +103,10 @@ pub async fn take(folder: &Path, only: Option<&str>) -> anyhow::Result<()> {
     }
     anyhow::ensure!(failed.is_empty(), "screens that were not reached:\n{}", failed.join("\n"));
     Ok(())
+}
+
+fn names() -> Vec<&'static str> {
+    SCREENS.iter().map(|screen| screen.name).collect()
 }
 
 async fn take_one(screen: &Screen, folder: &Path) -> anyhow::Result<()> {
