@@ -2,6 +2,7 @@
 
 use std::{borrow::Cow, fmt::Write as _, time::Duration};
 
+pub(crate) use postern_local_api::span::spell as span;
 use postern_proto::time::UnixMillis;
 use time::{OffsetDateTime, UtcDateTime, format_description::well_known::Rfc3339};
 
@@ -85,21 +86,6 @@ pub(crate) fn countdown(left: Duration) -> String {
     match left.as_secs() {
         seconds @ 60..3600 if !seconds.is_multiple_of(60) => format!("{} min {} s", seconds / 60, seconds % 60),
         _ => span(left),
-    }
-}
-
-/// `now`-free span: `850 ms`, `12 s`, `3 min`, `2 h 05 min`, `4 d 3 h`.
-pub(crate) fn span(span: Duration) -> String {
-    let seconds = span.as_secs();
-    let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86400);
-    match seconds {
-        0 => format!("{} ms", span.as_millis()),
-        1..60 => format!("{seconds} s"),
-        60..3600 => format!("{minutes} min"),
-        3600..86400 if minutes % 60 == 0 => format!("{hours} h"),
-        3600..86400 => format!("{hours} h {:02} min", minutes % 60),
-        _ if hours % 24 == 0 => format!("{days} d"),
-        _ => format!("{days} d {} h", hours % 24),
     }
 }
 
@@ -193,11 +179,6 @@ mod tests {
         }
         assert_eq!(bytes(1024 * 1024 - 1), "1.0 MiB");
         assert_eq!(bytes(u64::MAX), "16 EiB");
-        let spans =
-            [(0, "0 ms"), (59, "59 s"), (60, "1 min"), (7500, "2 h 05 min"), (86400, "1 d"), (90000, "1 d 1 h")];
-        for (seconds, text) in spans {
-            assert_eq!(span(Duration::from_secs(seconds)), text);
-        }
     }
 
     #[test]

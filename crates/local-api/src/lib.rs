@@ -11,5 +11,6 @@ pub mod message;
 pub mod mirror;
 pub mod names;
 pub mod paths;
+pub mod span;
 
 pub use postern_proto as proto;

@@ -74,7 +74,7 @@ fn quantity(key: &str, number: &Number) -> String {
 
 /// Seconds as people write them.
 fn span(seconds: u64) -> String {
-    words::span(Duration::from_secs(seconds))
+    words::countdown(Duration::from_secs(seconds))
 }
 
 /// Thousandths as percent.
@@ -181,4 +181,17 @@ fn instant_text(millis: Option<u64>) -> Option<String> {
 
 fn dash(text: String) -> String {
     if text.is_empty() { "-".to_owned() } else { text }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_span_is_not_rounded_below_an_hour() {
+        let spans = [(30, "30 s"), (90, "1 min 30 s"), (300, "5 min"), (5400, "1 h 30 min")];
+        for (seconds, text) in spans {
+            assert_eq!(quantity("duration", &Number::from(seconds)), text);
+        }
+    }
 }

@@ -7,6 +7,7 @@ use postern_local_api::{
     message::{
         Check, Connection, ControlLink, KeyStorage, ResourceStatus, SignIn, Status, StatusApi, VERSION, Verdict,
     },
+    span,
 };
 use postern_tunnel::{client::Entry, outward::Outward};
 use tokio::{
@@ -155,12 +156,12 @@ pub(super) fn sync(check: Open, status: &Status) -> Check {
 
 pub(super) fn certificate(check: Open, account: Option<&Account>) -> Check {
     let Some(account) = account else { return check.skipped("There is none: nobody is signed in.") };
-    let (span, now) = (account.certificate(), clock::wall());
-    let left = span.not_after.since(now);
-    let seen = format!("good for {} more minutes", left.as_secs() / 60);
+    let (certificate, now) = (account.certificate(), clock::wall());
+    let left = certificate.not_after.since(now);
+    let seen = format!("good for {}", span::spell(left));
     if left.is_zero() {
         check.told(Verdict::Failed, &Cause::CertificateEnded)
-    } else if left < span.not_after.since(span.not_before) / 4 {
+    } else if left < certificate.not_after.since(certificate.not_before) / 4 {
         check.warning(seen, "It should have been renewed by now; check the control plane.")
     } else {
         check.ok(seen)
