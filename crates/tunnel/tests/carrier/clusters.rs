@@ -14,6 +14,7 @@ use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
     sync::watch,
+    task::JoinHandle,
 };
 use ulid::Ulid;
 
@@ -23,7 +24,7 @@ use crate::world::{Gateway, Local, Org, Plan, Route, Target, within};
 struct Balancer {
     address: SocketAddr,
     targets: Arc<Mutex<Vec<SocketAddr>>>,
-    cut: watch::Sender<()>,
+    carried: Arc<Mutex<Vec<JoinHandle<()>>>>,
 }
 
 impl Balancer {
@@ -31,8 +32,8 @@ impl Balancer {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let targets = Arc::new(Mutex::new(targets));
-        let (cut, cutting) = watch::channel(());
-        let chosen = Arc::clone(&targets);
+        let carried = <Arc<Mutex<Vec<JoinHandle<()>>>>>::default();
+        let (chosen, carrying) = (Arc::clone(&targets), Arc::clone(&carried));
         tokio::spawn(async move {
             for turn in 0_usize.. {
                 let (mut client, _) = listener.accept().await.unwrap();
@@ -40,26 +41,27 @@ impl Balancer {
                     let targets = chosen.lock().unwrap();
                     targets[turn % targets.len()]
                 };
-                let mut cutting = cutting.clone();
-                cutting.mark_unchanged();
-                tokio::spawn(async move {
+                let passing = tokio::spawn(async move {
                     let Ok(mut worker) = TcpStream::connect(target).await else { return };
-                    tokio::select! {
-                        _ = tokio::io::copy_bidirectional(&mut client, &mut worker) => {}
-                        _ = cutting.changed() => {}
-                    }
+                    let _ = tokio::io::copy_bidirectional(&mut client, &mut worker).await;
                 });
+                carrying.lock().unwrap().push(passing);
             }
         });
-        Self { address, targets, cut }
+        Self { address, targets, carried }
     }
 
     fn lead_to(&self, targets: &[SocketAddr]) {
         *self.targets.lock().unwrap() = targets.to_vec();
     }
 
-    fn cut_all(&self) {
-        self.cut.send_replace(());
+    /// What it carries is closed when this returns: nothing is broken off in the middle of what comes next.
+    async fn cut_all(&self) {
+        let carried = std::mem::take(&mut *self.carried.lock().unwrap());
+        for passing in carried {
+            passing.abort();
+            let _ = passing.await;
+        }
     }
 
     fn entry(&self, cluster: ClusterId, org: &Org) -> Arc<Entry> {
@@ -173,7 +175,7 @@ async fn bytes_whose_fate_is_not_known_go_to_no_other_worker() {
     local.app.write_all(b"pay 100").await.unwrap();
     within(head_came.changed()).await.unwrap();
     balancer.lead_to(&[other.address]);
-    balancer.cut_all();
+    balancer.cut_all().await;
     assert_eq!(local.end().await.cause, EndCause::LinkLost);
     assert_eq!(other_asked.load(Ordering::SeqCst), 0, "it might have been paid twice");
     assert_eq!(echo(&entry, b"hello").await, EndCause::Done, "new streams go on");
@@ -190,6 +192,6 @@ async fn a_lost_stream_is_asked_about_at_the_worker_that_had_it() {
     for turn in 0..6 {
         assert_eq!(echo(&entry, b"hello").await, EndCause::Done, "{turn}");
         // What stands idle is dead now, and nobody has said so.
-        balancer.cut_all();
+        balancer.cut_all().await;
     }
 }
