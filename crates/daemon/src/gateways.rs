@@ -390,11 +390,17 @@ impl Gateways {
     pub fn take_due_probes(&mut self, now: Duration) -> Vec<Arc<Entry>> {
         let mut due = Vec::new();
         for gateway in self.known.values_mut() {
+            // Of a relay one hears whether it is there; only a way that failed is looked at. That no connection to one can be
+            // made ready says nothing: the lease that was shown last may have ended.
+            let failed = matches!(gateway.state, State::Unreachable { .. });
+            if gateway.relay.is_some() && !failed {
+                continue;
+            }
             if gateway.entry.is_doubtful() {
                 gateway.doubt(now);
             }
             if gateway.probe_at <= now {
-                gateway.probe_at = Gateway::look_at(gateway.relay.is_some(), now.saturating_add(PROBE_EVERY));
+                gateway.probe_at = now.saturating_add(PROBE_EVERY);
                 due.push(Arc::clone(&gateway.entry));
             }
         }
@@ -467,8 +473,7 @@ impl Gateway {
         }?;
         let far = Steady(behind.as_ref().and_then(|relay| relay.latency));
         let (near, state) = (Steady::default(), State::Unknown);
-        let probe_at = Self::look_at(relay.is_some(), Duration::ZERO);
-        let doubt_from = Duration::ZERO;
+        let (probe_at, doubt_from) = (Duration::ZERO, Duration::ZERO);
         Ok(Self { info, relay: behind, entry, state, connect_time: None, near, far, probe_at, doubt_from })
     }
 
@@ -486,11 +491,6 @@ impl Gateway {
             self.probe_at = self.probe_at.min(at);
             self.doubt_from = at.saturating_add(DOUBTS_APART);
         }
-    }
-
-    /// The time of a look that nothing calls for: never at a relay, of which one hears whether it is there.
-    const fn look_at(is_relay: bool, at: Duration) -> Duration {
-        if is_relay { Duration::MAX } else { at }
     }
 
     /// 0: take it. Else later than every gateway with a lower number; those that fail in the order of their pauses.
@@ -517,8 +517,7 @@ impl Gateway {
         let mut now = Self { info, relay, ..self };
         now.far.follow(now.relay.as_ref().and_then(|relay| relay.latency));
         if left && !now.leaves() && !matches!(now.state, State::Reachable) {
-            let probe_at = Self::look_at(now.relay.is_some(), Duration::ZERO);
-            Self { state: State::Unknown, probe_at, ..now }
+            Self { state: State::Unknown, probe_at: Duration::ZERO, ..now }
         } else {
             now
         }

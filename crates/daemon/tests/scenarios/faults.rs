@@ -104,10 +104,11 @@ async fn when_a_gateway_dies_its_streams_break_and_new_ones_go_through_another()
 #[tokio::test(flavor = "multi_thread")]
 async fn a_gateway_that_dies_while_nothing_runs_over_it_is_found_out() {
     let mut world = World::start().await;
-    let stands_idle = |state: &GatewayState| matches!(state, GatewayState::Reachable);
     world
         .daemon
-        .until("idle", |status| status.gateways.iter().any(|gateway| stands_idle(&gateway.state) && gateway.spares > 0))
+        .until("idle", |status| {
+            status.gateways.iter().any(|gateway| gateway.state == GatewayState::Reachable && gateway.spares > 0)
+        })
         .await;
     world.gateway.kill();
     world
