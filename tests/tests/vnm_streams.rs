@@ -377,7 +377,7 @@ fn five_hundred_held_connections_leave_the_threads_of_the_network_asleep() -> an
         );
         ensure!(ticks < 20, "busy for {ticks} hundredths of a second");
         // On a busy machine some were late with their first packet, and send it again now: nobody can sleep through that.
-        ensure!(sleeps < 20 + packets, "woken {sleeps} times by {packets} packets");
+        ensure!(sleeps < 20 + packets.min(180), "woken {sleeps} times by {packets} packets");
         assert!(programs.try_join_next().is_none(), "nobody was let in to a target that has not answered");
         // The target's time is up: each is refused, none was ever connected.
         while let Some(connected) = programs.join_next().await {

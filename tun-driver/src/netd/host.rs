@@ -60,7 +60,8 @@ pub(crate) struct Applied {
     pub(crate) queues: Vec<Handover>,
 }
 
-/// What a repair came to. It goes on behind a fault: what one user's network lacks holds up nobody else's.
+/// What a repair came to. It goes on behind a fault: an address or a route that one user cannot have holds up nobody else's.
+/// Rules are settled for all at once, and only in their order.
 #[derive(Debug, Default)]
 pub(crate) struct Repair {
     /// How much was put back.
@@ -73,7 +74,9 @@ impl Repair {
     fn note(&mut self, step: Result<usize, HostError>) {
         match step {
             Ok(put_back) => self.put_back += put_back,
-            Err(fault) => self.fault = self.fault.take().or(Some(fault)),
+            Err(fault) => {
+                self.fault.get_or_insert(fault);
+            }
         }
     }
 }
